@@ -1,0 +1,55 @@
+//! The cluster's bounds that two crates must agree on: unit last in the name, and why that number.
+
+/// Longest log entry, in bytes: one replicated in a few milliseconds, and four of them in flight fit
+/// a control connection's window.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// Most commands in one entry: what one apply step may cost.
+pub const ENTRY_COMMANDS_MAX: usize = 4096;
+
+/// Entries of the leader that may wait for their quorum at once: one on the wire, one on each disk,
+/// one being made, one to spare.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// A client cuts its argument segments about here. Small enough that the first tasks of a batch start
+/// while the rest is still encoded, large enough that a segment's own cost (~1 µs) vanishes.
+pub const SEGMENT_BYTES_TARGET: usize = 256 << 10;
+
+/// Longest segment that travels inside a log entry: an entry, less room for its commands.
+pub const SEGMENT_BYTES_MAX: usize = ENTRY_BYTES_MAX - (64 << 10);
+
+/// Most tasks of a segment.
+pub const SEGMENT_TASKS_MAX: u32 = 1 << 20;
+
+/// Submitted and not yet committed bytes of one session: what a leader holds for a client in memory.
+pub const SUBMIT_BYTES_MAX: usize = 16 << 20;
+
+/// Outcome bytes that are delivered to a client and not yet acknowledged, per batch.
+pub const DELIVER_BYTES_MAX: usize = 16 << 20;
+
+/// Outcome bytes of a batch that its client has not read; above it no new range is dispatched.
+pub const UNREAD_BYTES_MAX: u64 = 256 << 20;
+
+/// Remembered replies of a session above its low-water mark.
+pub const SESSION_REPLIES_MAX: usize = 1024;
+
+/// How long an attached client may be away before its jobs are cancelled, in milliseconds.
+pub const CLIENT_LEASE_MS: u64 = 15_000;
+
+/// How long a worker may be silent before its attempts count as lost, in milliseconds.
+pub const WORKER_LOST_MS: u64 = 2_000;
+
+/// How often a worker says what it holds, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 250;
+
+/// Attempts that a range may lose to dying workers before its tasks fail as lost.
+pub const SYSTEM_RETRIES: u8 = 3;
+
+/// Executors that a task may kill before it fails alone.
+pub const EXECUTOR_DEATHS_MAX: u8 = 3;
+
+/// Kept end of an executor's standard error, in bytes, for the error of a task that killed it.
+pub const STDERR_TAIL_BYTES_MAX: usize = 4 << 10;
+
+const _: () = assert!(SEGMENT_BYTES_TARGET < SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MAX < ENTRY_BYTES_MAX);

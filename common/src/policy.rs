@@ -1,0 +1,142 @@
+//! What a user asks of the cluster besides the calls themselves.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::function::FunctionName;
+use crate::resources::Resources;
+
+/// How the tasks of a batch are to be run. Times are milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// How often a task that panicked, timed out or returned `Err` is run again.
+    pub retries: u32,
+    /// How long to wait before that.
+    pub backoff: Backoff,
+    /// How long a task may run, from its start on the executor.
+    pub timeout_ms: Option<u64>,
+    /// How long a task may wait for a slot, from its submit.
+    pub queue_timeout_ms: Option<u64>,
+    /// How long the whole batch may take, from its opening.
+    pub deadline_ms: Option<u64>,
+    /// Higher first.
+    pub priority: i16,
+    /// What each task needs.
+    pub resources: Resources,
+    /// Whether a task that was started may be started again after its worker was lost.
+    pub idempotent: bool,
+    /// What kind of executor.
+    pub prefer: Prefer,
+    /// Cap on tasks that run at once: positive as it is; -1 all slots of the cluster, -2 all but one,
+    /// and so on, never below 1.
+    pub n_jobs: i32,
+    /// Tasks of a range: this many exactly, or adaptive.
+    pub batch_size: Option<u32>,
+    /// Cancel the rest once this many tasks ended without a value; `None` = never.
+    pub fail_after: Option<u32>,
+    /// Whether a function's own `Err` counts for `fail_after`.
+    pub errors_count: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            retries: 0,
+            backoff: Backoff::default(),
+            timeout_ms: None,
+            queue_timeout_ms: None,
+            deadline_ms: None,
+            priority: 0,
+            resources: Resources::default(),
+            idempotent: true,
+            prefer: Prefer::Processes,
+            n_jobs: -1,
+            batch_size: None,
+            fail_after: None,
+            errors_count: false,
+        }
+    }
+}
+
+impl Policy {
+    /// The cap on tasks that run at once, on a cluster of `slots`.
+    pub fn cap(&self, slots: u32) -> u32 {
+        match u32::try_from(self.n_jobs) {
+            Ok(cap) => cap.max(1),
+            Err(_) => slots.saturating_sub(self.n_jobs.unsigned_abs() - 1).max(1),
+        }
+    }
+}
+
+/// What kind of executor runs the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Prefer {
+    /// A process for each slot.
+    Processes,
+    /// One process with a thread for each slot: for tasks that wait rather than compute.
+    Threads,
+}
+
+/// How long to wait before a task is run again: doubling from `first_ms` up to `max_ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// Before the second try.
+    pub first_ms: u64,
+    /// Never longer.
+    pub max_ms: u64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first_ms: 100, max_ms: 30_000 }
+    }
+}
+
+impl Backoff {
+    /// The wait before the try after `failures` failed ones.
+    pub fn after(self, failures: u32) -> u64 {
+        let doublings = failures.saturating_sub(1).min(32);
+        self.first_ms.saturating_mul(1 << doublings).min(self.max_ms)
+    }
+}
+
+/// What all tasks of a batch share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchSpec {
+    /// For people: of the call, or of its function.
+    pub name: String,
+    /// The functions that its argument segments' tags count.
+    pub functions: Vec<Function>,
+    /// How to run them.
+    pub policy: Policy,
+    /// Environment variables that its executors get in addition.
+    pub env: Vec<(String, String)>,
+}
+
+/// A function of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    /// Where the program has it.
+    pub name: FunctionName,
+    /// What people call it.
+    pub label: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n_jobs_counts_from_the_end_and_never_below_one() {
+        let cap = |n_jobs| Policy { n_jobs, ..Policy::default() }.cap(4);
+        assert_eq!([cap(-1), cap(-2), cap(-4), cap(-9), cap(3), cap(9)], [4, 3, 1, 1, 3, 9]);
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_maximum() {
+        let backoff = Backoff { first_ms: 10, max_ms: 35 };
+        assert_eq!([1, 2, 3, 60].map(|failures| backoff.after(failures)), [10, 20, 35, 35]);
+    }
+}

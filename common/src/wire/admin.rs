@@ -1,0 +1,127 @@
+//! Command line ↔ coordinator: questions, and the few orders of an operator. One request, one reply.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bulk::{Bulk, Carries};
+use crate::id::{BatchId, CoordinatorId, JobId, TaskId, Term, WorkerId};
+use crate::resources::Resources;
+
+/// What an operator asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Question {
+    /// Coordinators, workers, totals.
+    Status,
+    /// All jobs.
+    Jobs,
+    /// One job with its batches.
+    Job(JobId),
+    /// Why a task is not running, or what became of it.
+    Explain(TaskId),
+    /// End a job.
+    CancelJob(JobId),
+    /// End a batch.
+    CancelBatch(BatchId),
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Question::Status`].
+    Status(Status),
+    /// To [`Question::Jobs`].
+    Jobs(Vec<JobView>),
+    /// To [`Question::Job`].
+    Job(JobView),
+    /// To [`Question::Explain`]: lines for people, from the general to the particular.
+    Explanation(Vec<String>),
+    /// Done, or already so.
+    Done(String),
+    /// Not to be had: what and why.
+    Unknown(String),
+    /// This coordinator does not lead; ask there.
+    NotLeader {
+        /// The leader, where one is known.
+        leader: Option<CoordinatorId>,
+    },
+}
+
+/// The cluster at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The leader's term.
+    pub term: Term,
+    /// Who leads.
+    pub leader: CoordinatorId,
+    /// All voters: id, address.
+    pub coordinators: Vec<(CoordinatorId, String)>,
+    /// All workers of the roster.
+    pub workers: Vec<WorkerView>,
+    /// Jobs that are not over.
+    pub jobs: u32,
+    /// Tasks that wait.
+    pub pending: u64,
+    /// Tasks that are with a worker.
+    pub running: u64,
+}
+
+/// A worker at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Who.
+    pub worker: WorkerId,
+    /// Its host's name.
+    pub name: String,
+    /// Whether it is registered with this leader.
+    pub present: bool,
+    /// Whether it takes nothing new.
+    pub draining: bool,
+    /// What it has.
+    pub resources: Resources,
+    /// Tasks that it holds.
+    pub tasks: u64,
+}
+
+/// A job at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Which.
+    pub job: JobId,
+    /// For people.
+    pub name: String,
+    /// Whose certificate opened it.
+    pub owner: String,
+    /// Its batches that are not forgotten.
+    pub batches: Vec<BatchView>,
+}
+
+/// A batch at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchView {
+    /// Which.
+    pub batch: BatchId,
+    /// For people.
+    pub name: String,
+    /// Tasks so far.
+    pub tasks: u32,
+    /// Whether that is all.
+    pub sealed: bool,
+    /// Tasks that ended.
+    pub ended: u32,
+    /// Of these, without a value.
+    pub failed: u32,
+    /// Tasks that are with a worker.
+    pub running: u32,
+    /// Whether it was cancelled or has failed.
+    pub stopped: bool,
+}
+
+impl Carries for Question {
+    fn each_bulk(&mut self, _visit: &mut dyn FnMut(&mut Bulk)) {}
+}
+
+impl Carries for Answer {
+    fn each_bulk(&mut self, _visit: &mut dyn FnMut(&mut Bulk)) {}
+}

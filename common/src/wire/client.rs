@@ -1,0 +1,220 @@
+//! Client ↔ coordinator.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bulk::{Bulk, Carries};
+use crate::failure::Failed;
+use crate::id::{BatchId, CoordinatorId, JobId, RequestId, SegmentId, SessionId, Term};
+use crate::policy::BatchSpec;
+use crate::program::{Program, ProgramId};
+use crate::range::TaskRange;
+
+/// What a client says. Everything that changes the cluster names itself, so that saying it again (to
+/// the next leader) changes nothing: batches by id, appends by their place, requests by their number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromClient {
+    /// First on each connection: who speaks, and which outcomes it has of its batches.
+    Attach {
+        /// The client's stay.
+        session: SessionId,
+        /// Requests below are answered and known to be.
+        low: RequestId,
+        /// For each batch that is not over: how many outcome segments were received.
+        batches: Vec<(BatchId, u32)>,
+    },
+    /// Still here. Sent every [`crate::limit::HEARTBEAT_MS`] when nothing else is.
+    Alive,
+    /// Open a job for `program`.
+    OpenJob {
+        /// Its dedup.
+        request: RequestId,
+        /// What runs.
+        program: Program,
+        /// For people.
+        name: String,
+    },
+    /// Open a batch; it grows by `Append` until `Seal`.
+    OpenBatch {
+        /// Its id, and dedup.
+        batch: BatchId,
+        /// Its job.
+        job: JobId,
+        /// What its tasks share.
+        spec: BatchSpec,
+        /// The context that its tasks share (`map_with`), encoded; empty when there is none.
+        context: Bulk,
+    },
+    /// The next tasks of a batch.
+    Append {
+        /// Which.
+        batch: BatchId,
+        /// Index of the segment's first task: its dedup.
+        first: u32,
+        /// How many.
+        tasks: u32,
+        /// The argument segment.
+        segment: Bulk,
+    },
+    /// A batch is complete at this many tasks.
+    Seal {
+        /// Which.
+        batch: BatchId,
+        /// How many tasks it has.
+        tasks: u32,
+    },
+    /// The first `segments` outcome segments of a batch were consumed.
+    Acknowledge {
+        /// Which.
+        batch: BatchId,
+        /// How many, in order of commit.
+        segments: u32,
+    },
+    /// End a batch: what has not ended becomes `Cancelled`.
+    Cancel {
+        /// Which.
+        batch: BatchId,
+        /// For people.
+        reason: String,
+    },
+    /// A chunk of the program that the coordinator asked for.
+    ProgramChunk {
+        /// Which.
+        program: ProgramId,
+        /// Where it starts.
+        offset: u64,
+        /// Its bytes.
+        chunk: Bulk,
+    },
+    /// The client is done: cancel what it left, forget it.
+    Detach,
+}
+
+impl Carries for FromClient {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::OpenBatch { context: bulk, .. }
+            | Self::Append { segment: bulk, .. }
+            | Self::ProgramChunk { chunk: bulk, .. } => visit(bulk),
+            Self::Attach { .. }
+            | Self::Alive
+            | Self::OpenJob { .. }
+            | Self::Seal { .. }
+            | Self::Acknowledge { .. }
+            | Self::Cancel { .. }
+            | Self::Detach => {}
+        }
+    }
+}
+
+/// What a coordinator says to a client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToClient {
+    /// The leader has taken the session; what follows is its view of the batches that were named, and
+    /// everything that was sent and is not in it must be sent again.
+    Attached {
+        /// The leader's term.
+        term: Term,
+        /// For each batch named in `Attach` that the cluster knows: its tasks so far.
+        batches: Vec<(BatchId, u32)>,
+        /// Slots of the cluster.
+        slots: u32,
+    },
+    /// Who leads now. Sent by every coordinator, whenever it learns of a change.
+    Leader {
+        /// Since which term.
+        term: Term,
+        /// Who.
+        leader: CoordinatorId,
+    },
+    /// A job is open.
+    JobOpened {
+        /// The request.
+        request: RequestId,
+        /// The job.
+        job: JobId,
+    },
+    /// A batch has this many tasks, committed. `sealed` when that is all.
+    Appended {
+        /// Which.
+        batch: BatchId,
+        /// How many.
+        tasks: u32,
+        /// Whether its end is committed as well.
+        sealed: bool,
+    },
+    /// The next outcomes of a batch.
+    Outcomes {
+        /// Which.
+        batch: BatchId,
+        /// Their place in the order of commit, from 0.
+        sequence: u32,
+        /// The tasks.
+        range: TaskRange,
+        /// The outcome segment of just these tasks.
+        segment: Bulk,
+    },
+    /// A batch is over: after `segments` outcome segments nothing follows.
+    Ended {
+        /// Which.
+        batch: BatchId,
+        /// How many outcome segments it had.
+        segments: u32,
+        /// Why tasks without an outcome have none; `None` when all have one.
+        rest: Option<Failed>,
+    },
+    /// Send the program from `offset` on, at most `bytes`.
+    WantProgram {
+        /// Which.
+        program: ProgramId,
+        /// From where.
+        offset: u64,
+        /// How much.
+        bytes: u32,
+    },
+    /// A batch or job is not accepted; trying again cannot help.
+    Refused {
+        /// The batch, if it was one.
+        batch: Option<BatchId>,
+        /// The request, if it was one.
+        request: Option<RequestId>,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The session's lease had run out: its batches are gone.
+    SessionExpired,
+    /// Outcome segment `segment` of a batch cannot be read any more on this coordinator.
+    SegmentUnreadable {
+        /// Which batch.
+        batch: BatchId,
+        /// Which segment.
+        segment: SegmentId,
+        /// What the disk said.
+        reason: String,
+    },
+    /// Slots of the cluster, when they change.
+    Slots {
+        /// How many.
+        slots: u32,
+    },
+}
+
+impl Carries for ToClient {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::Outcomes { segment, .. } => visit(segment),
+            Self::Attached { .. }
+            | Self::Leader { .. }
+            | Self::JobOpened { .. }
+            | Self::Appended { .. }
+            | Self::Ended { .. }
+            | Self::WantProgram { .. }
+            | Self::Refused { .. }
+            | Self::SessionExpired
+            | Self::SegmentUnreadable { .. }
+            | Self::Slots { .. } => {}
+        }
+    }
+}

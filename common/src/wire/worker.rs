@@ -1,0 +1,269 @@
+//! Worker ↔ coordinator.
+//!
+//! Both sides number their messages within a registration. A heartbeat says up to which number the
+//! worker has processed and lists everything that it holds; of what the leader sent at or below that
+//! number, only what is in no list is lost.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bulk::{Bulk, Carries};
+use crate::failure::Cause;
+use crate::id::{AttemptId, BatchId, BootId, CoordinatorId, JobId, Term, WorkerId};
+use crate::policy::BatchSpec;
+use crate::program::{Platform, Program, ProgramId};
+use crate::range::TaskRange;
+use crate::resources::Resources;
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// First to each leader: who it is, what it has, what it holds.
+    Register(Registration),
+    /// What it holds, every [`crate::limit::HEARTBEAT_MS`].
+    Heartbeat {
+        /// Last number from the leader that is processed.
+        processed: u64,
+        /// Everything it holds.
+        held: Vec<Held>,
+    },
+    /// What happened.
+    Report {
+        /// Last number from the leader that is processed.
+        processed: u64,
+        /// Outcomes, and ends without one.
+        ended: Vec<Ended>,
+    },
+    /// It lacks a program's bytes from `offset` on.
+    WantProgram {
+        /// Which.
+        program: ProgramId,
+        /// From where.
+        offset: u64,
+    },
+    /// It takes nothing new: its daemon was told to stop.
+    Draining,
+}
+
+/// A worker's introduction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Who.
+    pub worker: WorkerId,
+    /// This start of its daemon.
+    pub boot: BootId,
+    /// For people: the host's name.
+    pub name: String,
+    /// What it has.
+    pub resources: Resources,
+    /// What it can run.
+    pub platform: Platform,
+    /// Whether it is draining.
+    pub draining: bool,
+    /// Everything it holds.
+    pub held: Vec<Held>,
+}
+
+/// A range that a worker holds, or part of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Of which batch.
+    pub batch: BatchId,
+    /// Tasks that are waiting or running.
+    pub open: TaskRange,
+    /// Whether the first of them is running.
+    pub running: bool,
+    /// Tasks whose outcome was reported and is not known to be committed.
+    pub owed: Vec<TaskRange>,
+}
+
+/// Part of an attempt is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Of which batch.
+    pub batch: BatchId,
+    /// Which tasks.
+    pub range: TaskRange,
+    /// How.
+    pub how: How,
+}
+
+/// How tasks of an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum How {
+    /// They ran.
+    Ran {
+        /// Their outcome segment.
+        segment: Bulk,
+        /// How long they ran, together, in microseconds.
+        run_us: u64,
+    },
+    /// They were not started and are given back.
+    Returned,
+    /// They were cancelled, as the leader had asked.
+    Cancelled,
+    /// The one task in `range` killed its executor.
+    Killed {
+        /// How the executor died.
+        cause: Cause,
+    },
+    /// They were with an executor that died, and did not kill it or nobody knows.
+    Bystander,
+    /// They cannot run on this worker.
+    Refused {
+        /// Why.
+        cause: Cause,
+    },
+}
+
+impl Carries for FromWorker {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::Report { ended, .. } => ended.iter_mut().for_each(|ended| ended.each_bulk(visit)),
+            Self::Register(_)
+            | Self::Heartbeat { .. }
+            | Self::WantProgram { .. }
+            | Self::Draining => {}
+        }
+    }
+}
+
+impl Carries for Ended {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match &mut self.how {
+            How::Ran { segment, .. } => visit(segment),
+            How::Returned
+            | How::Cancelled
+            | How::Killed { .. }
+            | How::Bystander
+            | How::Refused { .. } => {}
+        }
+    }
+}
+
+/// What a coordinator says to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The leader of `term` has taken the registration.
+    Registered {
+        /// Its term; a message of a lower one than the highest seen is refused.
+        term: Term,
+    },
+    /// Who leads now. Sent by every coordinator, whenever it learns of a change.
+    Leader {
+        /// Since which term.
+        term: Term,
+        /// Who.
+        leader: CoordinatorId,
+    },
+    /// The leader's numbered orders.
+    Orders {
+        /// The leader's term.
+        term: Term,
+        /// Number of this message in the registration.
+        number: u64,
+        /// In order.
+        orders: Vec<Order>,
+    },
+    /// Bytes of a program.
+    ProgramChunk {
+        /// Which.
+        program: ProgramId,
+        /// Where they start.
+        offset: u64,
+        /// They.
+        chunk: Bulk,
+    },
+    /// No coordinator has this program's bytes any more.
+    ProgramUnknown {
+        /// Which.
+        program: ProgramId,
+    },
+}
+
+/// One thing that a worker is to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// Ranges of this batch will follow: what they share.
+    Batch(Shared),
+    /// Run these tasks.
+    Run(Run),
+    /// Give back up to `tasks` tasks from the end of an attempt, of those not started.
+    Retract {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// At most how many.
+        tasks: u32,
+    },
+    /// Stop an attempt, the running task too.
+    Cancel {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// The outcome of these tasks is committed, or another attempt's was: they are owed no more.
+    Committed {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Which tasks.
+        range: TaskRange,
+    },
+    /// No range of this batch will follow.
+    Forget {
+        /// Which batch.
+        batch: BatchId,
+    },
+}
+
+/// What the tasks of a batch share, as a worker needs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Which batch.
+    pub batch: BatchId,
+    /// Its job.
+    pub job: JobId,
+    /// Its program.
+    pub program: Program,
+    /// Functions, policy, environment.
+    pub spec: BatchSpec,
+    /// The context of `map_with`; empty when there is none.
+    pub context: Bulk,
+}
+
+/// Tasks to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// As which attempt.
+    pub attempt: AttemptId,
+    /// Of which batch.
+    pub batch: BatchId,
+    /// Which tasks.
+    pub range: TaskRange,
+    /// Argument segments that together hold just these tasks, in order.
+    pub segments: Vec<Bulk>,
+    /// Whether to run them in an executor of their own, one at a time: one of them is suspected of
+    /// having killed an executor that ran others at the same time.
+    pub alone: bool,
+}
+
+impl Carries for ToWorker {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::Orders { orders, .. } => orders.iter_mut().for_each(|order| match order {
+                Order::Batch(shared) => visit(&mut shared.context),
+                Order::Run(run) => run.segments.iter_mut().for_each(&mut *visit),
+                Order::Retract { .. }
+                | Order::Cancel { .. }
+                | Order::Committed { .. }
+                | Order::Forget { .. } => {}
+            }),
+            Self::ProgramChunk { chunk, .. } => visit(chunk),
+            Self::Registered { .. } | Self::Leader { .. } | Self::ProgramUnknown { .. } => {}
+        }
+    }
+}
