@@ -141,10 +141,20 @@ impl Header {
     pub fn new(kind: Kind, head_bytes: usize, bulk_bytes: usize) -> Result<Self, FrameError> {
         Ok(Self {
             kind,
-            head_bytes: within(head_bytes as u64, kind.head_bytes_max())
-                .map_err(|max| FrameError::HeadTooLong { kind, bytes: head_bytes as u64, max })?,
-            bulk_bytes: within(bulk_bytes as u64, kind.bulk_bytes_max())
-                .map_err(|max| FrameError::BulkTooLong { kind, bytes: bulk_bytes as u64, max })?,
+            head_bytes: within(head_bytes as u64, kind.head_bytes_max()).map_err(|max| {
+                FrameError::HeadTooLong {
+                    kind,
+                    bytes: head_bytes as u64,
+                    max,
+                }
+            })?,
+            bulk_bytes: within(bulk_bytes as u64, kind.bulk_bytes_max()).map_err(|max| {
+                FrameError::BulkTooLong {
+                    kind,
+                    bytes: bulk_bytes as u64,
+                    max,
+                }
+            })?,
         })
     }
 
@@ -174,14 +184,34 @@ impl Header {
 
     /// Reads a header. The version is checked before the kind and the lengths, whose meaning it decides.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, FrameError> {
-        let [m0, m1, m2, m3, v0, v1, k0, k1, h0, h1, h2, h3, b0, b1, b2, b3] = *bytes;
+        let [
+            m0,
+            m1,
+            m2,
+            m3,
+            v0,
+            v1,
+            k0,
+            k1,
+            h0,
+            h1,
+            h2,
+            h3,
+            b0,
+            b1,
+            b2,
+            b3,
+        ] = *bytes;
         let magic = [m0, m1, m2, m3];
         if magic != MAGIC {
             return Err(FrameError::NotOurs { magic });
         }
         let version = u16::from_le_bytes([v0, v1]);
         if version != PROTOCOL_VERSION {
-            return Err(FrameError::Version { theirs: version, ours: PROTOCOL_VERSION });
+            return Err(FrameError::Version {
+                theirs: version,
+                ours: PROTOCOL_VERSION,
+            });
         }
         let code = u16::from_le_bytes([k0, k1]);
         let kind = Kind::from_code(code).ok_or(FrameError::UnknownKind { code })?;
@@ -194,12 +224,22 @@ impl Header {
 
     /// Refuses a header of another kind than the link carries.
     pub fn expect(self, kind: Kind) -> Result<Self, FrameError> {
-        if self.kind == kind { Ok(self) } else { Err(FrameError::OtherKind { expected: kind, got: self.kind }) }
+        if self.kind == kind {
+            Ok(self)
+        } else {
+            Err(FrameError::OtherKind {
+                expected: kind,
+                got: self.kind,
+            })
+        }
     }
 }
 
 fn within(bytes: u64, max: u32) -> Result<u32, u32> {
-    u32::try_from(bytes).ok().filter(|bytes| *bytes <= max).ok_or(max)
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes <= max)
+        .ok_or(max)
 }
 
 /// Why 16 bytes are not the header of a frame that may be read, or sent.
@@ -207,7 +247,9 @@ fn within(bytes: u64, max: u32) -> Result<u32, u32> {
 pub enum FrameError {
     #[error("not a frame of this protocol: it starts with {magic:02x?} instead of \"AHND\"")]
     NotOurs { magic: [u8; 4] },
-    #[error("the peer speaks protocol {theirs}, this process speaks protocol {ours}; run the same release of allhands on both")]
+    #[error(
+        "the peer speaks protocol {theirs}, this process speaks protocol {ours}; run the same release of allhands on both"
+    )]
     Version { theirs: u16, ours: u16 },
     #[error("unknown kind of frame {code}")]
     UnknownKind { code: u16 },
@@ -215,7 +257,9 @@ pub enum FrameError {
     OtherKind { expected: Kind, got: Kind },
     #[error("head of a {kind:?} frame is {bytes} bytes long, the limit is {max}")]
     HeadTooLong { kind: Kind, bytes: u64, max: u32 },
-    #[error("bulk of a {kind:?} frame is {bytes} bytes long, the limit is {max}; send it as a blob")]
+    #[error(
+        "bulk of a {kind:?} frame is {bytes} bytes long, the limit is {max}; send it as a blob"
+    )]
     BulkTooLong { kind: Kind, bytes: u64, max: u32 },
 }
 

@@ -77,8 +77,13 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 5] =
-        [Self::Client, Self::Admin, Self::Worker, Self::Peer, Self::Chunks];
+    pub const ALL: [Self; 5] = [
+        Self::Client,
+        Self::Admin,
+        Self::Worker,
+        Self::Peer,
+        Self::Chunks,
+    ];
 
     /// What the opener sends, and what it receives.
     pub const fn kinds(self) -> (Kind, Kind) {
@@ -104,7 +109,9 @@ impl Purpose {
             (Self::Peer, Coordinator) => matches!(opener, Coordinator),
             (Self::Chunks, Coordinator | Worker) => true,
             (Self::Chunks, Client | Admin) => matches!(opener, Coordinator | Worker),
-            (Self::Client | Self::Admin | Self::Worker | Self::Peer, Worker | Client | Admin) => false,
+            (Self::Client | Self::Admin | Self::Worker | Self::Peer, Worker | Client | Admin) => {
+                false
+            }
         }
     }
 }
@@ -138,7 +145,11 @@ mod tests {
     fn the_table_at_a_coordinator() {
         for (purpose, row) in AT_A_COORDINATOR {
             for (role, may) in Role::ALL.into_iter().zip(row) {
-                assert_eq!(purpose.allows(role, Role::Coordinator), may, "{role} opens {purpose}");
+                assert_eq!(
+                    purpose.allows(role, Role::Coordinator),
+                    may,
+                    "{role} opens {purpose}"
+                );
             }
         }
     }
@@ -146,10 +157,12 @@ mod tests {
     #[test]
     fn everybody_else_serves_chunks_and_nothing_more() {
         for acceptor in [Role::Worker, Role::Client, Role::Admin] {
-            for (opener, purpose) in
-                Role::ALL.into_iter().flat_map(|role| Purpose::ALL.map(|purpose| (role, purpose)))
+            for (opener, purpose) in Role::ALL
+                .into_iter()
+                .flat_map(|role| Purpose::ALL.map(|purpose| (role, purpose)))
             {
-                let stranger = acceptor != Role::Worker && matches!(opener, Role::Client | Role::Admin);
+                let stranger =
+                    acceptor != Role::Worker && matches!(opener, Role::Client | Role::Admin);
                 assert_eq!(
                     purpose.allows(opener, acceptor),
                     purpose == Purpose::Chunks && !stranger,
@@ -161,8 +174,9 @@ mod tests {
 
     #[test]
     fn an_admin_may_do_whatever_a_client_may() {
-        for (purpose, acceptor) in
-            Purpose::ALL.into_iter().flat_map(|purpose| Role::ALL.map(|role| (purpose, role)))
+        for (purpose, acceptor) in Purpose::ALL
+            .into_iter()
+            .flat_map(|purpose| Role::ALL.map(|role| (purpose, role)))
         {
             assert!(
                 !purpose.allows(Role::Client, acceptor) || purpose.allows(Role::Admin, acceptor)
@@ -172,8 +186,10 @@ mod tests {
 
     #[test]
     fn no_kind_serves_two_purposes() {
-        let mut kinds: Vec<_> =
-            Purpose::ALL.into_iter().flat_map(|purpose| <[Kind; 2]>::from(purpose.kinds())).collect();
+        let mut kinds: Vec<_> = Purpose::ALL
+            .into_iter()
+            .flat_map(|purpose| <[Kind; 2]>::from(purpose.kinds()))
+            .collect();
         kinds.sort();
         kinds.dedup();
         assert_eq!(kinds.len(), 2 * Purpose::ALL.len());

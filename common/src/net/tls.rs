@@ -13,6 +13,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
 
 use super::identity::Identity;
 
@@ -27,7 +28,7 @@ pub enum TlsError {
     Root { source: rustls::Error },
     #[error("no verifier for client certificates can be built")]
     Verifier { source: VerifierBuilderError },
-    #[error("the certificate and its key cannot be used for TLS 1.3")]
+    #[error("the TLS provider lacks TLS 1.3")]
     Config { source: rustls::Error },
     #[error("the TLS provider lacks the cipher suite that QUIC starts with")]
     Suite { source: NoInitialCipherSuite },
@@ -39,7 +40,9 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(|source| TlsError::Root { source })?;
+    roots
+        .add(authority.clone())
+        .map_err(|source| TlsError::Root { source })?;
     Ok(Arc::new(roots))
 }
 
@@ -57,8 +60,9 @@ pub(super) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|source| TlsError::Config { source })?
         .with_client_cert_verifier(verifier(identity.authority())?)
-        .with_single_cert(identity.chain().to_vec(), identity.key())
-        .map_err(|source| TlsError::Config { source })?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(
+            identity.certified().clone(),
+        )));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -71,8 +75,9 @@ pub(super) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> 
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|source| TlsError::Config { source })?
         .with_root_certificates(roots(identity.authority())?)
-        .with_client_auth_cert(identity.chain().to_vec(), identity.key())
-        .map_err(|source| TlsError::Config { source })?;
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+            identity.certified().clone(),
+        )));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;

@@ -8,7 +8,9 @@ use crate::id::ParseIdError;
 /// Why an authority could not be made, saved, loaded or used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    #[error("{name:?} cannot name an identity: use 1 to 63 lower-case letters, digits and hyphens, not a hyphen first")]
+    #[error(
+        "{name:?} cannot name an identity: use 1 to 63 lower-case letters, digits and hyphens, not a hyphen first"
+    )]
     BadName { name: String },
     #[error("{path} cannot be written; nothing is ever overwritten here", path = path.display())]
     Write { path: PathBuf, source: io::Error },
