@@ -38,8 +38,10 @@ pub enum FromClient {
     },
     /// Open a batch; it grows by `Append` until `Seal`.
     OpenBatch {
-        /// Its id, and dedup.
+        /// Its id: `BatchId::of_session` of the next field.
         batch: BatchId,
+        /// The session's how-manieth batch, from 0: its dedup, also when the batch is long forgotten.
+        sequence: u32,
         /// Its job.
         job: JobId,
         /// What its tasks share.

@@ -24,6 +24,8 @@ pub enum FromWorker {
     Register(Registration),
     /// What it holds, every [`crate::limit::HEARTBEAT_MS`].
     Heartbeat {
+        /// Counts up within a registration: one that arrives late is dropped.
+        number: u64,
         /// Last number from the leader that is processed.
         processed: u64,
         /// Everything it holds.
@@ -246,6 +248,8 @@ pub struct Run {
     pub range: TaskRange,
     /// Argument segments that together hold just these tasks, in order.
     pub segments: Vec<Bulk>,
+    /// Threads that take these tasks from one another: 1, or more where the batch prefers threads.
+    pub threads: u16,
     /// Whether to run them in an executor of their own, one at a time: one of them is suspected of
     /// having killed an executor that ran others at the same time.
     pub alone: bool,
