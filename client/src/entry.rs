@@ -1,0 +1,425 @@
+//! The record of a function in the program, and its name between processes.
+//!
+//! Every function that is delayed somewhere has one read-only [`Entry`] in the executable: its
+//! trampoline and what is known of its types. It is named by the record's offset from the ELF header
+//! of its module, so the name is the same in every process that runs the same executable. Code has no
+//! name: a release build merges functions with equal code, and then several share an address.
+//!
+//! An offset that came from outside is believed only if it lies in a readable segment of the file, is
+//! aligned, and the record there carries the magic and points into executable code.
+//!
+//! This file holds the crate's `unsafe`: reading the process's own ELF headers and records, and
+//! re-creating a function of size zero.
+#![expect(
+    unsafe_code,
+    reason = "reads the program's own records; see each block"
+)]
+
+use std::any::{TypeId, type_name};
+use std::marker::PhantomData;
+use std::mem::{align_of, offset_of, size_of};
+use std::ptr::NonNull;
+use std::sync::LazyLock;
+
+use allhands_common::function::FunctionName;
+use thiserror::Error;
+
+use crate::function::{Args, BadArgument, Function, NoCapture, Ret};
+use crate::payload::{Codec, check_round_trip, encode, is_failed, needs_names};
+use crate::registry::{Task, known};
+
+/// Runs a function: reads one byte string per argument, calls it on this thread, appends its encoded
+/// result to `out`. It does not catch panics.
+pub type CallFn = fn(codec: Codec, args: &[&[u8]], out: &mut Vec<u8>) -> CallStatus;
+
+/// Formats encoded arguments for people.
+pub type DebugFn = fn(codec: Codec, args: &[&[u8]]) -> String;
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallStatus {
+    /// `out` holds the result.
+    Done,
+    /// The function returned `Err`; `out` holds the whole `Result`.
+    Failed,
+    /// An argument could not be decoded; the function did not run.
+    BadArgument {
+        /// Which one, from 0.
+        position: u8,
+        /// Why not; names the type.
+        message: String,
+    },
+    /// The function ran, and its result could not be encoded.
+    BadResult {
+        /// Why not; names the type.
+        message: String,
+    },
+}
+
+/// What marks a record. Stored by every entry, and looked for before one is believed.
+const MAGIC: [u8; 16] = *b"\x7fallhands-entry\x01";
+
+/// The record of one function of the program.
+#[repr(C)]
+pub struct Entry {
+    magic: [u8; 16],
+    call: CallFn,
+    check: fn(Codec, &[&[u8]]) -> Result<(), BadArgument>,
+    result_needs_names: fn() -> bool,
+    debug: Option<DebugFn>,
+    task: Option<&'static Task>,
+    type_name: fn() -> &'static str,
+    result_type_name: fn() -> &'static str,
+    type_id: TypeId,
+    arity: u8,
+}
+
+impl Entry {
+    /// The trampoline.
+    pub const fn call(&self) -> CallFn {
+        self.call
+    }
+
+    /// Arguments that the function takes.
+    pub const fn arity(&self) -> u8 {
+        self.arity
+    }
+
+    /// The function's type, for people: its path.
+    pub fn type_name(&self) -> &'static str {
+        (self.type_name)()
+    }
+
+    /// The type of its result, for people.
+    pub fn result_type_name(&self) -> &'static str {
+        (self.result_type_name)()
+    }
+
+    /// What `#[task]` formats its arguments with, for functions that have it.
+    pub const fn debug(&self) -> Option<DebugFn> {
+        self.debug
+    }
+
+    /// The function's type.
+    pub(crate) const fn type_id(&self) -> TypeId {
+        self.type_id
+    }
+
+    /// The `#[task]` that made this entry; [`registry`](crate::registry) knows those of `delayed`.
+    pub(crate) const fn own_task(&self) -> Option<&'static Task> {
+        self.task
+    }
+
+    /// Whether encoded arguments can be read back.
+    pub(crate) fn check(&self, codec: Codec, args: &[&[u8]]) -> Result<(), BadArgument> {
+        (self.check)(codec, args)
+    }
+
+    /// Whether its result cannot travel as bincode.
+    pub(crate) fn result_needs_names(&self) -> bool {
+        (self.result_needs_names)()
+    }
+
+    /// The function's name between processes that run this program.
+    ///
+    /// # Errors
+    ///
+    /// The function does not lie in the executable (a plugin, an extension module, a notebook cell).
+    pub fn name(&'static self) -> Result<FunctionName, NotInExecutable> {
+        let refused = || NotInExecutable {
+            function: self.type_name(),
+        };
+        let program = Program::this().ok_or_else(refused)?;
+        let offset = (&raw const *self).addr().wrapping_sub(program.header) as u64;
+        if !program.holds(offset, size_of::<Self>(), Access::Read) {
+            return Err(refused());
+        }
+        Ok(FunctionName { module: 0, offset })
+    }
+
+    /// The function of that name in this program.
+    ///
+    /// # Errors
+    ///
+    /// The name is not that of a record of this program.
+    pub fn resolve(name: FunctionName) -> Result<&'static Self, UnknownFunction> {
+        Self::find(name).ok_or(UnknownFunction { name })
+    }
+
+    fn find(name: FunctionName) -> Option<&'static Self> {
+        let program = Program::this().filter(|_| name.module == 0)?;
+        if !program.holds(name.offset, size_of::<Self>(), Access::Read) {
+            return None;
+        }
+        let address = program.header + usize::try_from(name.offset).ok()?;
+        if !address.is_multiple_of(align_of::<Self>()) {
+            return None;
+        }
+        let record = std::ptr::with_exposed_provenance::<Self>(address);
+        // SAFETY: `address` is aligned, and the size of an entry from it on lies in a readable
+        // segment of the program, which is mapped for as long as the process lives.
+        let magic = unsafe { record.cast::<[u8; 16]>().read_volatile() };
+        // SAFETY: as above; the field is read as a number, not as a function yet.
+        let call = unsafe {
+            record
+                .byte_add(offset_of!(Self, call))
+                .cast::<usize>()
+                .read_volatile()
+        };
+        let code = call.wrapping_sub(program.header) as u64;
+        if magic != MAGIC || !program.holds(code, 1, Access::Execute) {
+            return None;
+        }
+        // SAFETY: an aligned record of this program with the magic and a pointer into code behind
+        // it: only a `static` entry made by `Typed` looks like this, and those are never written.
+        Some(unsafe { &*record })
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({}, {} arguments)", self.type_name(), self.arity)
+    }
+}
+
+/// A function cannot be named: it lies outside the executable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "`{function}` does not lie in the executable (it is part of a plugin, an extension module or a \
+     notebook cell), so other processes cannot find it: run it with \
+     `Cluster::embedded().in_process()`, or move it into the program"
+)]
+pub struct NotInExecutable {
+    /// Its path.
+    pub function: &'static str,
+}
+
+/// A name is not that of a function of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "no function at module {}, offset {:#x} of this program: the executor runs another program \
+     than the client, or the message was damaged",
+    name.module,
+    name.offset
+)]
+pub struct UnknownFunction {
+    /// The name.
+    pub name: FunctionName,
+}
+
+/// What `#[task]` knows at compile time of the function that it is on.
+pub trait Marker: 'static {
+    /// The task.
+    const TASK: Option<&'static Task>;
+    /// Formats its arguments.
+    const DEBUG: Option<DebugFn>;
+}
+
+/// Marks a function that came through `delayed`.
+#[derive(Debug)]
+pub(crate) enum NotATask {}
+
+impl Marker for NotATask {
+    const TASK: Option<&'static Task> = None;
+    const DEBUG: Option<DebugFn> = None;
+}
+
+struct Typed<F, A, K, M>(PhantomData<(F, A, K, M)>);
+
+impl<F, A, K, M> Typed<F, A, K, M>
+where
+    F: Function<A> + NoCapture,
+    A: Args,
+    F::Ret: Ret<K>,
+    M: Marker,
+{
+    const ENTRY: &'static Entry = {
+        assert!(
+            size_of::<F>() == 0,
+            "this closure captures a variable, or is a function pointer: a task runs in another \
+             process, so pass what it needs as an argument, or share it with \
+             `map_with(context, items, f)`"
+        );
+        &Entry {
+            magic: MAGIC,
+            call: Self::call,
+            check: |codec, args| A::take(codec, args).map(drop),
+            result_needs_names: needs_names::<<F::Ret as Ret<K>>::Value>,
+            debug: M::DEBUG,
+            task: M::TASK,
+            type_name: type_name::<F>,
+            result_type_name: type_name::<<F::Ret as Ret<K>>::Value>,
+            type_id: TypeId::of::<F>(),
+            arity: A::ARITY,
+        }
+    };
+
+    fn call(codec: Codec, args: &[&[u8]], out: &mut Vec<u8>) -> CallStatus {
+        let args = match A::take(codec, args) {
+            Ok(args) => args,
+            Err(BadArgument { position, message }) => {
+                return CallStatus::BadArgument { position, message };
+            }
+        };
+        // SAFETY: `F` has size 0 (asserted by `ENTRY`), so any aligned non-null address holds one.
+        // It is inhabited: the only ways to this code, `of` and `Function::into_call`, were given a
+        // value. It is `Copy + Send + Sync + 'static`, so one more of it on this thread is no more
+        // than a copy; a captured proof about another process is the documented exception.
+        let function: &F = unsafe { NonNull::dangling().as_ref() };
+        let value = function.invoke(args).into_value();
+        let start = out.len();
+        if let Err(error) = encode(codec, &value, out) {
+            out.truncate(start);
+            return CallStatus::BadResult {
+                message: error.to_string(),
+            };
+        }
+        if known(Self::ENTRY).is_first_result()
+            && let Err(error) = check_round_trip::<<F::Ret as Ret<K>>::Value>(codec, &out[start..])
+        {
+            out.truncate(start);
+            return CallStatus::BadResult {
+                message: error.to_string(),
+            };
+        }
+        if is_failed(&value) {
+            CallStatus::Failed
+        } else {
+            CallStatus::Done
+        }
+    }
+}
+
+/// The entry of `function`.
+#[inline]
+pub(crate) fn of<F, A, K, M>(_function: &F) -> &'static Entry
+where
+    F: Function<A> + NoCapture,
+    A: Args,
+    F::Ret: Ret<K>,
+    M: Marker,
+{
+    Typed::<F, A, K, M>::ENTRY
+}
+
+/// The entry of functions of type `F`. For the plain `fn` that `Function::into_call` returns: it has
+/// no place for the value that `into_call` was given.
+#[inline]
+pub(crate) fn of_type<F, A, K, M>() -> &'static Entry
+where
+    F: Function<A> + NoCapture,
+    A: Args,
+    F::Ret: Ret<K>,
+    M: Marker,
+{
+    Typed::<F, A, K, M>::ENTRY
+}
+
+/// Where the executable's file segments lie in memory.
+struct Program {
+    /// Address of its ELF header.
+    header: usize,
+    segments: Vec<Segment>,
+}
+
+struct Segment {
+    /// Offset of its first byte from the ELF header, in memory.
+    start: u64,
+    /// Bytes of it that come from the file.
+    length: u64,
+    flags: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Execute = 1,
+    Read = 4,
+}
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("allhands runs on 64-bit Linux: functions are named by their place in an ELF file");
+
+unsafe extern "C" {
+    /// The ELF header of the module that this code was linked into; every linker defines it.
+    static __ehdr_start: u8;
+    fn getauxval(kind: u64) -> u64;
+}
+
+/// `getauxval`: the address of the executable's program headers.
+const AT_PHDR: u64 = 3;
+/// Program header: a segment that is mapped.
+const PT_LOAD: u32 = 1;
+/// Bytes of an ELF header, and of a program header of the same class.
+const ELF_HEADER_BYTES: usize = 64;
+const PROGRAM_HEADER_BYTES: usize = 56;
+
+impl Program {
+    /// The executable, if this library is part of it.
+    fn this() -> Option<&'static Self> {
+        static PROGRAM: LazyLock<Option<Program>> = LazyLock::new(Program::read);
+        PROGRAM.as_ref()
+    }
+
+    fn read() -> Option<Self> {
+        let header = (&raw const __ehdr_start).expose_provenance();
+        let bytes = std::ptr::with_exposed_provenance::<u8>(header);
+        // SAFETY: the linker puts the symbol at the module's ELF header, which is part of its first
+        // mapped segment.
+        let elf = unsafe { std::slice::from_raw_parts(bytes, ELF_HEADER_BYTES) };
+        // SAFETY: the function has no precondition; unknown kinds give 0.
+        let executable = unsafe { getauxval(AT_PHDR) };
+        let table = header as u64 + u64_at(elf, 32)?;
+        if table != executable || usize::from(u16_at(elf, 54)?) != PROGRAM_HEADER_BYTES {
+            return None;
+        }
+        let count = usize::from(u16_at(elf, 56)?);
+        let table = std::ptr::with_exposed_provenance::<u8>(usize::try_from(table).ok()?);
+        // SAFETY: the kernel says that the executable's program headers are mapped at this address,
+        // and the ELF header how many they are.
+        let table = unsafe { std::slice::from_raw_parts(table, count * PROGRAM_HEADER_BYTES) };
+        let loads: Vec<&[u8]> = table
+            .chunks_exact(PROGRAM_HEADER_BYTES)
+            .filter(|entry| u32_at(entry, 0) == Some(PT_LOAD))
+            .collect();
+        // The header is the start of the file: the segment with file offset 0 says where it is.
+        let first = loads.iter().find(|load| u64_at(load, 8) == Some(0))?;
+        let origin = u64_at(first, 16)?;
+        let segments = loads.iter().map(|load| {
+            Some(Segment {
+                start: u64_at(load, 16)?.checked_sub(origin)?,
+                length: u64_at(load, 32)?,
+                flags: u32_at(load, 4)?,
+            })
+        });
+        Some(Self {
+            header,
+            segments: segments.collect::<Option<_>>()?,
+        })
+    }
+
+    /// Whether the bytes from `offset` on lie in one segment with that access.
+    fn holds(&self, offset: u64, bytes: usize, access: Access) -> bool {
+        self.segments.iter().any(|segment| {
+            let inside = offset.checked_sub(segment.start);
+            segment.flags & access as u32 != 0
+                && inside
+                    .and_then(|inside| inside.checked_add(bytes as u64))
+                    .is_some_and(|end| end <= segment.length)
+        })
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests;
