@@ -1,0 +1,273 @@
+//! Worker ↔ executor, over a Unix socket of one machine.
+//!
+//! The executor connects and says [`FromExecutor::Hello`]; the worker answers
+//! [`ToExecutor::Welcome`], with the descriptor of the cell beside it. That the peer runs the program
+//! that it should is known by its process id: the worker started it. Then a batch's common part goes
+//! out once, before its first load, and outcomes come back, many to a frame. Which task runs, and
+//! which are taken back, is in the cell: no message a task.
+//!
+//! ```text
+//! frame     head bytes u32 | bulk bytes u32 | head | bulk
+//! ```
+//! Integers are little-endian; the head is one message through the codec, the bulk its
+//! [`Bulk`] fields. Both sides are always of one release, or part at the version in the first message.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::bulk::{self, Bulk, BulkMismatch, Carries};
+use crate::codec::{self, DecodeError, EncodeError};
+use crate::id::{AttemptId, BatchId, WorkerId};
+use crate::range::TaskRange;
+use crate::wire::worker::Shared;
+
+/// Version of these messages and of the cell. An executor of another one is refused.
+pub const VERSION: u16 = 1;
+
+/// Where an executor finds its worker: `PID:PATH`, the worker's process and the socket to connect to.
+/// A process is meant only if its parent is that process.
+pub const SOCKET_VARIABLE: &str = "ALLHANDS_EXECUTOR";
+
+/// Length of a frame's header.
+pub const HEADER_BYTES: usize = 8;
+
+/// Longest head: the function table and environment of a batch.
+pub const HEAD_BYTES_MAX: usize = 4 << 20;
+
+/// Longest bulk: a load's argument segments, or the outcomes of one flush. Memory for it is taken as
+/// it arrives, so a lying header costs nothing.
+pub const BULK_BYTES_MAX: usize = 1 << 30;
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToExecutor {
+    /// First. The cell's descriptor comes with its bytes.
+    Welcome {
+        /// [`VERSION`] of the worker.
+        version: u16,
+        /// Who it is, for failures.
+        worker: WorkerId,
+        /// Threads that run tasks.
+        lanes: u32,
+    },
+    /// Loads of this batch will follow: what they share.
+    Batch(Shared),
+    /// Run these tasks.
+    Load(Load),
+    /// No load of this batch will follow.
+    Forget {
+        /// Which.
+        batch: BatchId,
+    },
+    /// Exit; nothing is loaded.
+    Stop,
+}
+
+/// Tasks to run. Which of them are left to take is in slot `sequence % 2` of the cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Counts the loads of an executor, from 1.
+    pub sequence: u32,
+    /// For failures.
+    pub attempt: AttemptId,
+    /// Of which batch.
+    pub batch: BatchId,
+    /// Which tasks.
+    pub range: TaskRange,
+    /// Argument segments that together hold just these tasks, in order.
+    pub segments: Vec<Bulk>,
+    /// Whether the moment at which each task starts is to be noted in the cell.
+    pub timed: bool,
+    /// Whether one thread alone is to run them.
+    pub alone: bool,
+}
+
+/// What an executor says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromExecutor {
+    /// First.
+    Hello {
+        /// [`VERSION`] of the program.
+        version: u16,
+        /// Release of the library in it, for people.
+        release: String,
+    },
+    /// Tasks have ended.
+    Outcomes {
+        /// Of which load.
+        sequence: u32,
+        /// What of it has ended.
+        parts: Vec<Part>,
+        /// Whether nothing of the load is left.
+        finished: bool,
+    },
+}
+
+/// The outcomes of contiguous tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which tasks.
+    pub range: TaskRange,
+    /// Their outcome segment.
+    pub segment: Bulk,
+    /// How long they ran, together, in microseconds.
+    pub run_us: u64,
+}
+
+impl Carries for ToExecutor {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::Batch(shared) => visit(&mut shared.context),
+            Self::Load(load) => load.segments.iter_mut().for_each(visit),
+            Self::Welcome { .. } | Self::Forget { .. } | Self::Stop => {}
+        }
+    }
+}
+
+impl Carries for FromExecutor {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::Outcomes { parts, .. } => {
+                parts.iter_mut().for_each(|part| visit(&mut part.segment));
+            }
+            Self::Hello { .. } => {}
+        }
+    }
+}
+
+/// A frame that cannot be read. The other side is damaged: it is to be ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Its header announces more than a frame may have.
+    #[error(
+        "a frame of {head} and {bulk} bytes, beyond the limit of {HEAD_BYTES_MAX} and {BULK_BYTES_MAX}"
+    )]
+    TooLong {
+        /// Bytes of the head.
+        head: usize,
+        /// Bytes of the bulk.
+        bulk: usize,
+    },
+    /// Its head is not a message.
+    #[error("the head of a frame is not a message")]
+    Head(#[from] DecodeError),
+    /// Its bulk is not what its head announces.
+    #[error("the bulk of a frame is not what its head announces")]
+    Bulk(#[from] BulkMismatch),
+}
+
+/// Lengths of a frame's head and bulk.
+///
+/// # Errors
+/// When they are beyond the limits.
+pub fn read_header(header: [u8; HEADER_BYTES]) -> Result<(usize, usize), FrameError> {
+    let [a, b, c, d, e, f, g, h] = header;
+    let head = u32::from_le_bytes([a, b, c, d]) as usize;
+    let bulk = u32::from_le_bytes([e, f, g, h]) as usize;
+    if head > HEAD_BYTES_MAX || bulk > BULK_BYTES_MAX {
+        return Err(FrameError::TooLong { head, bulk });
+    }
+    Ok((head, bulk))
+}
+
+/// Appends header and head of `message`'s frame to `head`, and the pieces of its bulk, which follow
+/// in this order on the wire, to `bulk`.
+///
+/// # Errors
+/// When the message cannot be encoded.
+pub fn write_frame<T: Serialize + Carries>(
+    message: &mut T,
+    head: &mut Vec<u8>,
+    bulk: &mut Vec<Bytes>,
+) -> Result<(), EncodeError> {
+    let start = head.len();
+    head.extend_from_slice(&[0; HEADER_BYTES]);
+    codec::encode(message, head)?;
+    let mut carried = 0;
+    message.each_bulk(&mut |piece| {
+        carried += piece.bytes.len();
+        if !piece.bytes.is_empty() {
+            bulk.push(piece.bytes.clone());
+        }
+    });
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
+    let announced = length(head.len() - start - HEADER_BYTES);
+    head[start..start + 4].copy_from_slice(&announced);
+    head[start + 4..start + HEADER_BYTES].copy_from_slice(&length(carried));
+    Ok(())
+}
+
+/// The message of a frame whose head and bulk these are.
+///
+/// # Errors
+/// When they are not one.
+pub fn read_frame<T: DeserializeOwned + Carries>(
+    head: &[u8],
+    bulk: Bytes,
+) -> Result<T, FrameError> {
+    let mut message = codec::decode(head)?;
+    bulk::attach(&mut message, bulk)?;
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes() -> FromExecutor {
+        let part = |start, bytes: &'static [u8]| Part {
+            range: TaskRange::new(start, start + 1),
+            segment: Bytes::from_static(bytes).into(),
+            run_us: 300,
+        };
+        FromExecutor::Outcomes {
+            sequence: 3,
+            parts: [part(4, b"ab"), part(9, b"c")].into(),
+            finished: true,
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let (mut head, mut bulk) = (Vec::new(), Vec::new());
+        write_frame(&mut outcomes(), &mut head, &mut bulk).unwrap();
+        let expected = [
+            16, 0, 0, 0, 3, 0, 0, 0, 1, 3, 2, 4, 5, 2, 251, 44, 1, 9, 10, 1, 251, 44, 1, 1,
+        ];
+        assert_eq!(head, expected);
+        assert_eq!(bulk.concat(), b"abc");
+    }
+
+    #[test]
+    fn a_frame_comes_back() {
+        let (mut head, mut bulk) = (Vec::new(), Vec::new());
+        write_frame(&mut outcomes(), &mut head, &mut bulk).unwrap();
+        let lengths = read_header(*head.first_chunk().unwrap()).unwrap();
+        assert_eq!(lengths, (head.len() - HEADER_BYTES, 3));
+        let got: FromExecutor = read_frame(&head[HEADER_BYTES..], bulk.concat().into()).unwrap();
+        let FromExecutor::Outcomes {
+            parts,
+            finished: true,
+            ..
+        } = got
+        else {
+            panic!("{got:?}")
+        };
+        assert_eq!(
+            (
+                parts[0].segment.bytes.as_ref(),
+                parts[1].segment.bytes.as_ref()
+            ),
+            (&b"ab"[..], &b"c"[..])
+        );
+    }
+
+    #[test]
+    fn a_header_beyond_the_limits_is_refused() {
+        assert!(read_header([0xff; HEADER_BYTES]).is_err());
+    }
+}
