@@ -1,1 +1,4 @@
 //! (skeleton)
+
+pub mod raft;
+pub mod segments;

@@ -1,0 +1,68 @@
+//! Who leads, for everybody in the process who has to know: the core loop, the sessions that push it to workers and
+//! clients, the operator. Soft: derived from openraft's metrics, gone with the process.
+
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use openraft::{Instant as _, ServerState};
+
+use super::config::{ELECTION_MS, HEARTBEAT_MS};
+use super::machine::Machine;
+use super::types::{LeaderId, TypeConfig};
+
+type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// Who leads, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader and its term: the fence for proposals. `None` during an election.
+    pub leader: Option<LeaderId>,
+    /// This node leads and has heard a quorum within an election timeout. Without a quorum a leader says that it is
+    /// none; hearing it again within its term makes it one again.
+    pub am_leader: bool,
+}
+
+impl Leadership {
+    pub(crate) const NONE: Self = Self {
+        leader: None,
+        am_leader: false,
+    };
+}
+
+fn now(raft: &Raft) -> Leadership {
+    let metrics = raft.metrics().borrow_watched().clone();
+    // A committed vote is a leader that a quorum has elected.
+    let elected = metrics.vote.committed && metrics.current_leader.is_some();
+    let leader = elected.then_some(metrics.vote.leader_id);
+    let leads = metrics.state == ServerState::Leader && leader.is_some();
+    let heard = metrics
+        .last_quorum_acked
+        .is_some_and(|at| at.elapsed() < Duration::from_millis(ELECTION_MS.1));
+    Leadership {
+        leader,
+        am_leader: leads && heard && metrics.running_state.is_ok(),
+    }
+}
+
+/// Keeps `leadership` true until openraft stops.
+pub(crate) async fn follow(raft: Raft, leadership: watch::Sender<Leadership>) {
+    let mut metrics = raft.metrics();
+    // A quorum that falls silent changes no metric.
+    let mut tick = interval(Duration::from_millis(HEARTBEAT_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let seen = now(&raft);
+        leadership.send_if_modified(|known| std::mem::replace(known, seen) != seen);
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { break },
+            _ = tick.tick() => {}
+        }
+        if metrics.borrow_watched().running_state.is_err() {
+            break;
+        }
+    }
+    leadership.send_replace(Leadership::NONE);
+}

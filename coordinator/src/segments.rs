@@ -1,0 +1,261 @@
+//! Segment files: the bytes of argument and outcome segments, append-only, beside the log.
+//!
+//! The core loop appends what an applied entry carries, reads what it sends, discards what the state dropped. The raft
+//! layer syncs the files before it purges the log entries that carried the segments, links them into snapshots and
+//! moves live segments out of files that are mostly dead. An embedded cluster uses a temporary directory and
+//! [`Durability::Process`].
+//!
+//! After a crash: what was synced is there. What was not may be torn; such a segment is either cut, skipped or noticed
+//! when it is read, and the log, replayed, appends it again ([`Segments::append`] checks what it finds). Discards are
+//! not written down: segments that the state no longer knows come back and go with [`Segments::retain`] once the log
+//! is replayed.
+
+mod cache;
+mod disk;
+mod error;
+mod format;
+mod index;
+mod maintain;
+mod scan;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use allhands_common::id::SegmentId;
+use bytes::Bytes;
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use error::{AppendError, MaintainError, ReadError};
+pub use format::{SegmentHead, SegmentPlace};
+use index::Index;
+pub use maintain::Check;
+pub use scan::OpenSegmentsError;
+
+use crate::raft::config::Durability;
+use cache::Cache;
+
+/// A file is closed at this size.
+pub const FILE_BYTES: u64 = 64 << 20;
+/// The design's budget of segment bytes in RAM.
+pub const CACHE_BYTES: usize = 256 << 20;
+/// Longest segment: it arrives in one entry of the log. Above 1 MiB the core makes it a blob.
+pub const SEGMENT_BYTES_MAX: usize = crate::raft::types::ENTRY_BYTES_MAX;
+
+/// The store of segments; clones share it. All calls block on the disk at most, never on each other's I/O when reading.
+#[derive(Debug, Clone)]
+pub struct Segments {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    durability: Durability,
+    file_bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    index: Index,
+    cache: Cache,
+    /// Set by the first failed write or sync: the kernel may have dropped what it did not write.
+    latched: bool,
+}
+
+impl Segments {
+    /// Opens or makes the segment files in `dir`, with at most `cache_bytes` of them in RAM.
+    pub fn open(
+        dir: &Path,
+        durability: Durability,
+        cache_bytes: usize,
+    ) -> Result<Self, OpenSegmentsError> {
+        Self::open_on(Arc::new(RealDisk), dir, durability, cache_bytes, FILE_BYTES)
+    }
+
+    /// [`Segments::open`] on another disk, with files of another size: for tests and simulations.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        durability: Durability,
+        cache_bytes: usize,
+        file_bytes: u64,
+    ) -> Result<Self, OpenSegmentsError> {
+        std::fs::create_dir_all(dir).map_err(|source| OpenSegmentsError::Io {
+            dir: dir.to_owned(),
+            source,
+        })?;
+        let index = Index::scan(&*disk, dir)?;
+        let state = State {
+            index,
+            cache: Cache::new(cache_bytes),
+            latched: false,
+        };
+        let dir = dir.to_owned();
+        let state = Mutex::new(state);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                dir,
+                disk,
+                durability,
+                file_bytes,
+                state,
+            }),
+        })
+    }
+
+    /// Stores a segment, in the page cache; durable after [`Segments::sync`]. Storing it again is storing it once.
+    pub fn append(&self, id: SegmentId, bytes: &Bytes) -> Result<(), AppendError> {
+        let length = bytes.len();
+        if length > SEGMENT_BYTES_MAX {
+            return Err(AppendError::TooLarge {
+                id,
+                bytes: length,
+                max: SEGMENT_BYTES_MAX,
+            });
+        }
+        let head = SegmentHead::of(id, bytes);
+        // The copy keeps the cache's budget honest: `bytes` is part of a whole entry.
+        let own = Bytes::copy_from_slice(bytes);
+        let mut state = self.lock().ok_or(AppendError::Latched)?;
+        if state.latched {
+            return Err(AppendError::Latched);
+        }
+        if let Some(known) = state.index.get(id) {
+            if known.proven && known.place.head == head {
+                return Ok(());
+            }
+            if known.proven {
+                return Err(AppendError::Conflict { id });
+            }
+            // Found by the scan at start: what is in the file may be torn. Keep it only if it is whole.
+            if known.place.head == head && self.read_place(&state, known.place).is_ok() {
+                state.index.prove(id);
+                state.cache.insert(id, own);
+                return Ok(());
+            }
+            self.take_out(&mut state, id);
+        }
+        let written = state.index.write(
+            &*self.shared.disk,
+            &self.shared.dir,
+            self.shared.file_bytes,
+            head,
+            bytes,
+        );
+        match written {
+            Ok(()) => {
+                state.cache.insert(id, own);
+                Ok(())
+            }
+            Err((file, source)) => {
+                state.latched = true;
+                Err(AppendError::Io {
+                    id,
+                    path: format::file_path(&self.shared.dir, file),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// The bytes of a segment: from RAM, else from its file, checked.
+    pub fn read(&self, id: SegmentId) -> Result<Bytes, ReadError> {
+        let (place, file) = {
+            let mut state = self.lock().ok_or(ReadError::Unknown { id })?;
+            if let Some(bytes) = state.cache.get(id) {
+                return Ok(bytes);
+            }
+            let known = state.index.get(id).ok_or(ReadError::Unknown { id })?;
+            let file = state
+                .index
+                .file(known.place.file)
+                .ok_or(ReadError::Unknown { id })?;
+            (known.place, file)
+        };
+        let bytes = read_checked(&*file, &self.shared.dir, place)?;
+        if let Some(mut state) = self.lock()
+            && state.index.get(id).is_some()
+        {
+            state.cache.insert(id, bytes.clone());
+        }
+        Ok(bytes)
+    }
+
+    /// Forgets a segment. Its file goes with the last live segment in it. Unknown ids are ignored.
+    pub fn discard(&self, id: SegmentId) {
+        if let Some(mut state) = self.lock() {
+            self.take_out(&mut state, id);
+        }
+    }
+
+    /// Bytes of segments that are in RAM.
+    pub fn cached_bytes(&self) -> usize {
+        self.lock().map_or(0, |state| state.cache.held_bytes())
+    }
+
+    /// Bytes on disk, and how many of them are live.
+    pub fn disk_bytes(&self) -> (u64, u64) {
+        self.lock().map_or((0, 0), |state| state.index.disk_bytes())
+    }
+
+    fn take_out(&self, state: &mut State, id: SegmentId) {
+        state.cache.remove(id);
+        let Some(empty) = state.index.remove(id) else {
+            return;
+        };
+        // A name that cannot be removed costs space until the next start finds the file empty.
+        let path = format::file_path(&self.shared.dir, empty);
+        if let Err(error) = self.shared.disk.remove(&path) {
+            tracing::warn!(?path, %error, "an empty segment file cannot be removed");
+        }
+    }
+
+    fn read_place(&self, state: &State, place: SegmentPlace) -> Result<Bytes, ReadError> {
+        let id = place.head.id;
+        let file = state
+            .index
+            .file(place.file)
+            .ok_or(ReadError::Unknown { id })?;
+        read_checked(&*file, &self.shared.dir, place)
+    }
+
+    /// `None` after a panic inside the lock: what is in the files is then unknown.
+    fn lock(&self) -> Option<MutexGuard<'_, State>> {
+        self.shared.state.lock().ok()
+    }
+}
+
+/// Reads a segment out of the copy of its file in `dir`: a snapshot's.
+pub fn read_linked(dir: &Path, place: SegmentPlace) -> Result<Bytes, ReadError> {
+    let path = format::file_path(dir, place.file);
+    let file = RealDisk.open(&path).map_err(|source| ReadError::Io {
+        id: place.head.id,
+        path,
+        source,
+    })?;
+    read_checked(&*file, dir, place)
+}
+
+fn read_checked(file: &dyn DiskFile, dir: &Path, place: SegmentPlace) -> Result<Bytes, ReadError> {
+    let SegmentPlace { head, offset, .. } = place;
+    let path = format::file_path(dir, place.file);
+    let mut bytes = vec![0; head.length as usize];
+    match file.read_at(&mut bytes, offset) {
+        Ok(()) if head.matches(&bytes) => Ok(bytes.into()),
+        Ok(()) => Err(ReadError::Mismatch {
+            id: head.id,
+            path,
+            offset,
+        }),
+        Err(source) => Err(ReadError::Io {
+            id: head.id,
+            path,
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
