@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -15,6 +15,7 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
+use super::config::Durability;
 use super::core::{
     APPLY_BYTES_MAX, APPLY_ENTRIES_MAX, Applied, AppliedPayload, CoreRequest, SnapshotImage,
 };
@@ -37,6 +38,16 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The adapter with snapshots in `snapshots`, driving `core`.
+    pub fn open(
+        core: mpsc::Sender<CoreRequest>,
+        segments: Segments,
+        snapshots: &Path,
+        durability: Durability,
+    ) -> io::Result<Self> {
+        Ok(Self::new(core, segments, Snapshots::open(snapshots, durability)?))
+    }
+
     pub(crate) fn new(
         core: mpsc::Sender<CoreRequest>,
         segments: Segments,
