@@ -37,10 +37,6 @@ impl CloseCode {
             Self::Refused => 3,
         })
     }
-
-    fn from_wire(code: VarInt) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.wire() == code)
-    }
 }
 
 /// Why a connection is not there, or no longer.
@@ -95,6 +91,15 @@ pub enum PeerCode {
     Unknown(u64),
 }
 
+impl PeerCode {
+    fn from_wire(code: VarInt) -> Self {
+        CloseCode::ALL
+            .into_iter()
+            .find(|known| known.wire() == code)
+            .map_or_else(|| Self::Unknown(code.into_inner()), Self::Known)
+    }
+}
+
 impl fmt::Display for PeerCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -135,10 +140,7 @@ impl Cause {
             ConnectionError::Reset => Self::Restarted,
             ConnectionError::LocallyClosed => Self::ClosedHere,
             ConnectionError::ApplicationClosed(close) => Self::ClosedByPeer {
-                code: CloseCode::from_wire(close.error_code).map_or(
-                    PeerCode::Unknown(close.error_code.into_inner()),
-                    PeerCode::Known,
-                ),
+                code: PeerCode::from_wire(close.error_code),
                 reason: String::from_utf8_lossy(&close.reason).into_owned(),
             },
             ConnectionError::TransportError(error) => {

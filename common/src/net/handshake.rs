@@ -115,8 +115,8 @@ pub async fn open_link<Out: Message, In: Message>(
                     peer: peer.clone(),
                     source: Cause::of(&error),
                 })?;
-        let mut writer = FrameWriter::new(send, peer.clone());
-        let mut reader = FrameReader::new(receive, peer.clone());
+        let mut writer = FrameWriter::new(send, connection);
+        let mut reader = FrameReader::new(receive, connection);
         writer.queue(&hello, Bytes::new())?;
         writer.flush().await?;
         let (kind, head, _) = reader
@@ -159,8 +159,8 @@ pub async fn accept_link(connection: &Connection) -> Result<Option<Applicant>, A
             };
         }
     };
-    let writer = FrameWriter::new(send, peer.clone());
-    let mut reader = FrameReader::new(receive, peer.clone());
+    let writer = FrameWriter::new(send, connection);
+    let mut reader = FrameReader::new(receive, connection);
     let greeting = tokio::time::timeout(HANDSHAKE_DEADLINE, reader.message::<Hello>())
         .await
         .map_err(|_| AdmitError::Silent { peer: peer.clone() })?;

@@ -16,6 +16,7 @@ use crate::frame::Message;
 
 mod error;
 mod local;
+mod pace;
 mod quic;
 
 pub use error::LinkError;

@@ -12,8 +12,10 @@ use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream, VarInt};
 
 use super::LinkError;
+use super::pace::Pace;
 use crate::codec;
 use crate::frame::{HEADER_BYTES, Header, Kind, Message};
+use crate::net::connection::Connection;
 
 /// What may wait in a writer before [`FrameWriter::flush_if_full`] waits: a quarter of what QUIC itself
 /// holds for a stream is enough to keep it busy.
@@ -38,17 +40,21 @@ pub(in crate::net) struct FrameWriter {
     queue: VecDeque<Bytes>,
     /// Bytes in `queue`.
     queued: usize,
+    pace: Pace,
+    connection: quinn::Connection,
     peer: Arc<str>,
 }
 
 impl FrameWriter {
-    pub(in crate::net) fn new(stream: SendStream, peer: Arc<str>) -> Self {
+    pub(in crate::net) fn new(stream: SendStream, connection: &Connection) -> Self {
         Self {
             stream,
             tail: Vec::new(),
             queue: VecDeque::new(),
             queued: 0,
-            peer,
+            pace: Pace::new(),
+            connection: connection.quinn().clone(),
+            peer: Arc::clone(connection.label()),
         }
     }
 
@@ -111,12 +117,14 @@ impl FrameWriter {
     pub(in crate::net) async fn flush(&mut self) -> Result<(), LinkError> {
         self.seal_tail();
         while !self.queue.is_empty() {
+            self.pace.ready(&self.connection).await;
             let written = self
                 .stream
                 .write_chunks(self.queue.make_contiguous())
                 .await
                 .map_err(|error| LinkError::writing(&self.peer, error))?;
             self.queue.drain(..written.chunks);
+            self.pace.handed_over(written.chunks.max(1));
             self.queued -= written.bytes;
         }
         Ok(())
@@ -166,14 +174,13 @@ pub(in crate::net) struct FrameReader {
 }
 
 impl FrameReader {
-    pub(in crate::net) fn new(stream: RecvStream, peer: Arc<str>) -> Self {
-        let (packets, partial) = (VecDeque::new(), BytesMut::new());
+    pub(in crate::net) fn new(stream: RecvStream, connection: &Connection) -> Self {
         Self {
             stream,
-            packets,
-            partial,
+            packets: VecDeque::new(),
+            partial: BytesMut::new(),
             stage: Stage::Header,
-            peer,
+            peer: Arc::clone(connection.label()),
         }
     }
 
@@ -242,7 +249,7 @@ impl FrameReader {
             return Ok(header);
         }
         // Of several, the first is the one to name.
-        let expected = kinds.first().copied().unwrap_or(header.kind());
+        let expected = kinds.first().map_or_else(|| header.kind(), |kind| *kind);
         header
             .expect(expected)
             .map_err(|source| refused(self, source))
@@ -255,14 +262,12 @@ impl FrameReader {
             return Ok(Some(Bytes::new()));
         }
         loop {
-            if !copy && self.partial.is_empty() {
-                if let Some(packet) = self
-                    .packets
-                    .front_mut()
-                    .filter(|packet| packet.len() >= want)
-                {
-                    return Ok(Some(packet.split_to(want)));
-                }
+            if !copy
+                && self.partial.is_empty()
+                && let Some(packet) = self.packets.front_mut()
+                && packet.len() >= want
+            {
+                return Ok(Some(packet.split_to(want)));
             }
             self.partial.reserve(want - self.partial.len());
             while self.partial.len() < want {
