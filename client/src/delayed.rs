@@ -274,6 +274,40 @@ impl<R> fmt::Debug for Delayed<R> {
     }
 }
 
+/// What a call is made of, for tests and benchmarks that run one by hand.
+#[derive(Debug)]
+pub struct Parts<'a, R> {
+    /// The function.
+    pub entry: &'static Entry,
+    /// Codec of the arguments and of the result.
+    pub codec: Codec,
+    /// The arguments.
+    pub args: Vec<&'a [u8]>,
+    /// Reads the result.
+    pub decode: fn(Codec, &[u8]) -> Result<R, DecodeError>,
+    /// The policy, on top of the default one.
+    pub policy: Policy,
+    /// What people call it.
+    pub label: String,
+    /// The arguments for people.
+    pub text: String,
+}
+
+/// The parts of a call.
+pub fn parts<R>(call: &Delayed<R>) -> Parts<'_, R> {
+    let mut policy = Policy::default();
+    call.apply_policy(&mut policy);
+    Parts {
+        entry: call.entry,
+        codec: call.codec(),
+        args: call.arguments().collect(),
+        decode: call.decode.0,
+        policy,
+        label: call.label(),
+        text: call.debug_text(),
+    }
+}
+
 /// Reads results of type `R`.
 pub(crate) struct ResultDecoder<R>(fn(Codec, &[u8]) -> Result<R, DecodeError>);
 

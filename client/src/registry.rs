@@ -77,6 +77,11 @@ impl From<TaskResources> for Resources {
     }
 }
 
+/// The type of a function that is named by value.
+pub const fn type_id_of<F: 'static>(_: &F) -> TypeId {
+    TypeId::of::<F>()
+}
+
 /// The task that the function of this type has on it.
 pub(crate) fn task_of(function: TypeId) -> Option<&'static Task> {
     static BY_TYPE: LazyLock<HashMap<TypeId, &'static Task>> = LazyLock::new(|| {

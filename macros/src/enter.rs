@@ -1,0 +1,101 @@
+//! `#[main]` and `#[test]`: a process that was started as an executor becomes one at their first
+//! statement.
+
+use proc_macro2::TokenStream as Tokens;
+use quote::quote;
+use syn::{Attribute, Error, ItemFn};
+
+use crate::attribute::only_crate;
+
+/// `fn main() { init(); <the original, renamed>; }`, so that what makes `main` async goes on the inner.
+pub(crate) fn main(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
+    let krate = only_crate(attribute, "allhands::main")?;
+    let function = function(item, "#[allhands::main] goes on `fn main()`")?;
+    if function.sig.asyncness.is_some() && !function.attrs.iter().any(is_runtime) {
+        return Err(Error::new_spanned(
+            function.sig.asyncness,
+            "`main` is async and nothing runs it: put #[tokio::main] below #[allhands::main]",
+        ));
+    }
+    Ok(around(
+        &function,
+        &quote!(),
+        &function.attrs,
+        &quote!(#krate::init();),
+    ))
+}
+
+/// `#[test] fn name() { enter_test("path::of::name"); ... }`
+pub(crate) fn test(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
+    let krate = only_crate(attribute, "allhands::test")?;
+    let function = function(
+        item,
+        "#[allhands::test] goes on a function without parameters",
+    )?;
+    if let Some(second) = function
+        .attrs
+        .iter()
+        .find(|attribute| ends_with(attribute, "test"))
+    {
+        return Err(Error::new_spanned(
+            second,
+            "#[allhands::test] is a #[test] already: remove this one (for an async test put \
+             #[tokio::main(flavor = \"current_thread\")] in its place)",
+        ));
+    }
+    let (inner, outer): (Vec<_>, Vec<_>) = function.attrs.iter().cloned().partition(is_runtime);
+    if function.sig.asyncness.is_some() && inner.is_empty() {
+        return Err(Error::new_spanned(
+            function.sig.asyncness,
+            "the test is async and nothing runs it: put \
+             #[tokio::main(flavor = \"current_thread\")] below #[allhands::test]",
+        ));
+    }
+    let name = function.sig.ident.to_string();
+    let path = quote!(::core::concat!(::core::module_path!(), "::", #name));
+    let enter = quote!(#krate::__private::enter_test(#path););
+    let outer = quote!(#[::core::prelude::v1::test] #(#outer)*);
+    Ok(around(&function, &outer, &inner, &enter))
+}
+
+fn function(item: Tokens, says: &str) -> syn::Result<ItemFn> {
+    let function: ItemFn =
+        syn::parse2(item).map_err(|error| Error::new(error.span(), format!("{says}: {error}")))?;
+    match function.sig.inputs.first() {
+        Some(parameter) => Err(Error::new_spanned(parameter, says)),
+        None => Ok(function),
+    }
+}
+
+/// A function of the same name and result that says `first`, then calls the original inside of it.
+fn around(function: &ItemFn, outer: &Tokens, inner: &[Attribute], first: &Tokens) -> Tokens {
+    let ItemFn {
+        vis, sig, block, ..
+    } = function;
+    let (name, output) = (&sig.ident, &sig.output);
+    let mut original = sig.clone();
+    original.ident = quote::format_ident!("__{name}");
+    let original_name = &original.ident;
+    quote! {
+        #outer
+        #vis fn #name() #output {
+            #first
+            #(#inner)*
+            #original #block
+            #original_name()
+        }
+    }
+}
+
+/// Whether the attribute makes an async function one that can be called: `#[tokio::main]` and others.
+fn is_runtime(attribute: &Attribute) -> bool {
+    ends_with(attribute, "main")
+}
+
+fn ends_with(attribute: &Attribute, name: &str) -> bool {
+    attribute
+        .path()
+        .segments
+        .last()
+        .is_some_and(|last| last.ident == name)
+}

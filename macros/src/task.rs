@@ -1,0 +1,308 @@
+//! Writes what `#[task]` makes beside the untouched function `heavy`: an empty enum `heavy` (it lives
+//! in the type namespace, where the function does not) with `heavy::delayed`, and in an unnamed
+//! constant the task's record, its registration and the checks of its types.
+
+use proc_macro2::TokenStream as Tokens;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Attribute, GenericParam, Generics, Ident, ItemFn, Type};
+
+use crate::attribute::{Codec, TaskAttribute};
+use crate::digest;
+use crate::signature::{self, Parameter};
+
+/// The items that stand beside the function.
+pub(crate) fn expand(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
+    let function: ItemFn = syn::parse2(item.clone()).map_err(|error| {
+        syn::Error::new(
+            error.span(),
+            format!("#[task] goes on free functions: {error}"),
+        )
+    })?;
+    let attribute = TaskAttribute::parse(attribute)?;
+    let parameters = signature::parameters(&function)?;
+    let krate = attribute.krate();
+    let task = Task {
+        private: quote!(#krate::__private),
+        krate: quote!(#krate),
+        name: &function.sig.ident,
+        output: signature::output(&function.sig),
+        generics: signature::generics(&function.sig),
+        parameters,
+        attribute,
+        function: &function,
+    };
+    Ok(task.items(item))
+}
+
+struct Task<'a> {
+    krate: Tokens,
+    private: Tokens,
+    name: &'a Ident,
+    output: Type,
+    generics: Generics,
+    parameters: Vec<Parameter>,
+    attribute: TaskAttribute,
+    function: &'a ItemFn,
+}
+
+impl Task<'_> {
+    fn items(&self, item: Tokens) -> Tokens {
+        let Self { name, function, .. } = self;
+        let vis = &function.vis;
+        let cfgs: Vec<&Attribute> = function
+            .attrs
+            .iter()
+            .filter(|attribute| attribute.path().is_ident("cfg"))
+            .collect();
+        let parts = [
+            self.record(item),
+            self.marker(),
+            self.wrapper(),
+            self.delayed(),
+            self.checks(),
+        ];
+        quote! {
+            #(#cfgs)*
+            #[doc(hidden)]
+            #[allow(non_camel_case_types, dead_code)]
+            #vis enum #name {}
+
+            #(#cfgs)*
+            const _: () = { #(#parts)* };
+        }
+    }
+
+    /// The task's record, in the program's list of tasks.
+    fn record(&self, item: Tokens) -> Tokens {
+        let Self {
+            private,
+            name,
+            attribute,
+            ..
+        } = self;
+        let full_name = match &attribute.name {
+            Some(given) => quote!(#given),
+            None => {
+                let own = name.to_string();
+                quote!(::core::concat!(::core::module_path!(), "::", #own))
+            }
+        };
+        let codec_name = match attribute.codec {
+            None => "",
+            Some(Codec::Bincode) => "bincode",
+            Some(Codec::Cbor) => "cbor",
+        };
+        let digest = digest::constant(item, codec_name, private);
+        let policy = attribute.policy(private);
+        let codec = attribute.codec(private);
+        // A generic function has many types, known only where it is used.
+        let function = (!self.is_generic()).then(|| quote!(#private::type_id_of(&#name)));
+        quote! {
+            #[#private::linkme::distributed_slice(#private::TASKS)]
+            #[linkme(crate = #private::linkme)]
+            static __ALLHANDS_TASK: #private::Task = #private::Task {
+                name: #full_name,
+                digest: #digest,
+                policy: #policy,
+                codec: #codec,
+                functions: &[#function],
+            };
+        }
+    }
+
+    fn marker(&self) -> Tokens {
+        let Self { private, name, .. } = self;
+        let debug = if self.is_generic() {
+            quote!(::core::option::Option::None)
+        } else {
+            let texts = self
+                .parameters
+                .iter()
+                .enumerate()
+                .map(|(place, parameter)| {
+                    let ty = self.owned(parameter);
+                    quote!((&#private::ArgText::<#ty>::new()).text(codec, args, #place))
+                });
+            let names: Vec<String> = self
+                .parameters
+                .iter()
+                .map(|parameter| format!("{} = {{}}", parameter.name))
+                .collect();
+            let format = format!("({})", names.join(", "));
+            quote! {{
+                fn debug(codec: #private::Codec, args: &[&[u8]]) -> ::std::string::String {
+                    #[allow(unused_imports)]
+                    use #private::{BytesText as _, DebugText as _};
+                    let _ = (codec, args);
+                    ::std::format!(#format, #(#texts),*)
+                }
+                ::core::option::Option::Some(debug)
+            }}
+        };
+        quote! {
+            impl #private::Marker for #name {
+                const TASK: ::core::option::Option<&'static #private::Task> =
+                    ::core::option::Option::Some(&__ALLHANDS_TASK);
+                const DEBUG: ::core::option::Option<#private::DebugFn> = #debug;
+            }
+        }
+    }
+
+    /// For a function that borrows: one that owns, and lends.
+    fn wrapper(&self) -> Tokens {
+        if !self.lends() {
+            return Tokens::new();
+        }
+        let Self {
+            krate,
+            name,
+            output,
+            generics,
+            ..
+        } = self;
+        let asyncness = &self.function.sig.asyncness;
+        let wait = asyncness.map(|_| quote!(.await));
+        let turbofish = self.turbofish();
+        let bounds = &generics.where_clause;
+        let names = self.parameters.iter().map(|parameter| &parameter.name);
+        let types = self
+            .parameters
+            .iter()
+            .map(|parameter| self.owned(parameter));
+        let arguments = self.parameters.iter().map(|parameter| {
+            let Parameter { name, ty, lent } = parameter;
+            match lent {
+                true => quote_spanned!(ty.span()=> <#ty as #krate::TaskRef>::lend(&#name)),
+                false => quote!(#name),
+            }
+        });
+        quote! {
+            #asyncness fn __allhands_lend #generics(#(#names: #types),*) -> #output #bounds {
+                #name #turbofish(#(#arguments),*) #wait
+            }
+        }
+    }
+
+    fn delayed(&self) -> Tokens {
+        let Self {
+            krate,
+            private,
+            name,
+            output,
+            ..
+        } = self;
+        let vis = &self.function.vis;
+        let turbofish = self.turbofish();
+        let called = if self.lends() {
+            quote!(__allhands_lend)
+        } else {
+            quote!(#name)
+        };
+        let names: Vec<&Ident> = self
+            .parameters
+            .iter()
+            .map(|parameter| &parameter.name)
+            .collect();
+        let types: Vec<Tokens> = self
+            .parameters
+            .iter()
+            .map(|parameter| self.owned(parameter))
+            .collect();
+        // What kind of result it is, is for inference to find; but a generic function is called with
+        // its own parameters in a turbofish, which leaves no room for one more.
+        let mut generics = self.generics.clone();
+        let kind = if self.is_generic() {
+            quote!(#krate::Value)
+        } else {
+            generics.params.push(syn::parse_quote!(__Kind));
+            let bound = syn::parse_quote!(#output: #krate::Ret<__Kind>);
+            generics.make_where_clause().predicates.push(bound);
+            quote!(__Kind)
+        };
+        let bounds = &generics.where_clause;
+        let kind_of_call = match &self.function.sig.asyncness {
+            Some(_) => quote!(#krate::Async<#kind>),
+            None => quote!(#kind),
+        };
+        let doc = format!("The call `{name}(..)`, to be run by `Parallel`.");
+        quote! {
+            #[allow(dead_code, non_camel_case_types)]
+            impl #name {
+                #[doc = #doc]
+                #[inline]
+                #vis fn delayed #generics(
+                    #(#names: impl #krate::IntoArg<#types>),*
+                ) -> #krate::Delayed<<#output as #krate::Ret<#kind>>::Value>
+                #bounds
+                {
+                    #private::task_call::<#name, _, (#(#types,)*), #kind_of_call, _>(
+                        #called #turbofish,
+                        (#(#names,)*),
+                    )
+                }
+            }
+        }
+    }
+
+    /// Each type on its own, so that an error points at it even if the task is never used.
+    fn checks(&self) -> Tokens {
+        let Self {
+            krate,
+            output,
+            generics,
+            ..
+        } = self;
+        let bounds = &generics.where_clause;
+        let parameters = self.parameters.iter().map(|parameter| {
+            let ty = self.owned(parameter);
+            quote_spanned!(parameter.ty.span()=> argument::<#ty>();)
+        });
+        let kind = if self.is_generic() {
+            quote!(#krate::Value)
+        } else {
+            quote!(_)
+        };
+        let result = quote_spanned!(output.span()=> result::<#output, #kind>(););
+        quote! {
+            #[allow(dead_code)]
+            fn __allhands_check #generics() #bounds {
+                fn argument<T: #krate::Arg>() {}
+                fn result<R: #krate::Ret<K>, K>() {}
+                #(#parameters)*
+                #result
+            }
+        }
+    }
+
+    /// The type of a parameter that travels.
+    fn owned(&self, parameter: &Parameter) -> Tokens {
+        let (krate, ty) = (&self.krate, &parameter.ty);
+        match parameter.lent {
+            true => quote_spanned!(ty.span()=> <#ty as #krate::TaskRef>::Owned),
+            false => quote!(#ty),
+        }
+    }
+
+    fn lends(&self) -> bool {
+        self.parameters.iter().any(|parameter| parameter.lent)
+    }
+
+    fn is_generic(&self) -> bool {
+        !self.generics.params.is_empty()
+    }
+
+    /// The generic parameters as arguments, `::<T, N>`, if there are any.
+    fn turbofish(&self) -> Option<Tokens> {
+        let arguments = self
+            .generics
+            .params
+            .iter()
+            .filter_map(|parameter| match parameter {
+                GenericParam::Type(ty) => Some(&ty.ident),
+                GenericParam::Const(constant) => Some(&constant.ident),
+                GenericParam::Lifetime(_) => None,
+            });
+        self.is_generic().then(|| quote!(::<#(#arguments),*>))
+    }
+}
