@@ -240,7 +240,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut held = self.shared.write()?;
             let first_gone = last.map_or(0, |id| id.index + 1);
             // `raft-log` wants to keep an entry that it has; behind the last one there is nothing to do.
-            if held.log.log_state().last().is_none_or(|last| first_gone > last.0.index) {
+            if held
+                .log
+                .log_state()
+                .last()
+                .is_none_or(|last| first_gone > last.0.index)
+            {
                 return Ok(());
             }
             held.log.truncate(first_gone)?;

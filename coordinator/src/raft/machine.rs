@@ -45,7 +45,11 @@ impl Machine {
         snapshots: &Path,
         durability: Durability,
     ) -> io::Result<Self> {
-        Ok(Self::new(core, segments, Snapshots::open(snapshots, durability)?))
+        Ok(Self::new(
+            core,
+            segments,
+            Snapshots::open(snapshots, durability)?,
+        ))
     }
 
     pub(crate) fn new(

@@ -1,21 +1,23 @@
 //! The bytes of a segment file. Little-endian; golden bytes in the tests below.
 //!
 //! ```text
-//! file      "AHSEGS01" · number u64 · salt [16]                               32 bytes, then segments without gaps
+//! file      "AHSEGS01" · number u64 · salt [16] · check [8]                   40 bytes, then segments without gaps
 //! segment   "AHSG" · length u32 · id u64 · blake3 of the bytes [32] · check [16]          64 bytes, then the bytes
 //! ```
 //!
-//! `check` is the start of the blake3 of salt, offset and the 48 bytes before it: a header is never mistaken for
+//! A file's `check` is the start of the blake3 of the 32 bytes before it. A segment's `check` is the start of the
+//! blake3 of salt, offset and the 48 bytes before it: a header is never mistaken for
 //! payload or for a header of another file or place, also when the search starts in the middle of a damaged file.
 
 use std::path::{Path, PathBuf};
 
 use allhands_common::id::SegmentId;
 
-pub(super) const FILE_HEADER_BYTES: usize = 32;
+pub(super) const FILE_HEADER_BYTES: usize = 40;
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const FILE_MAGIC: [u8; 8] = *b"AHSEGS01";
 pub(super) const MAGIC: [u8; 4] = *b"AHSG";
+const FILE_CHECKED_BYTES: usize = 32;
 const CHECKED_BYTES: usize = 48;
 
 /// A segment by name and content.
@@ -77,13 +79,15 @@ pub(super) fn file_header(number: u64, salt: Salt) -> [u8; FILE_HEADER_BYTES] {
     let mut header = [0; FILE_HEADER_BYTES];
     header[..8].copy_from_slice(&FILE_MAGIC);
     header[8..16].copy_from_slice(&number.to_le_bytes());
-    header[16..].copy_from_slice(&salt.0);
+    header[16..FILE_CHECKED_BYTES].copy_from_slice(&salt.0);
+    let check = blake3::hash(&header[..FILE_CHECKED_BYTES]);
+    header[FILE_CHECKED_BYTES..].copy_from_slice(&check.as_bytes()[..8]);
     header
 }
 
 pub(super) fn parse_file_header(number: u64, header: &[u8; FILE_HEADER_BYTES]) -> Option<Salt> {
     let mut salt = [0; 16];
-    salt.copy_from_slice(&header[16..]);
+    salt.copy_from_slice(&header[16..FILE_CHECKED_BYTES]);
     (*header == file_header(number, Salt(salt))).then_some(Salt(salt))
 }
 
