@@ -1,0 +1,192 @@
+//! The executor pool: processes of users' programs, started, fed, watched and ended.
+//!
+//! The worker's loop calls [`Pool`]'s methods, none of which waits, and hears back through one
+//! bounded channel. Each executor has a *seat* (what both sides of the pool know of it) and a
+//! *keeper*, a task on the loop's own thread that owns its process and socket. All of it runs on one
+//! `LocalSet`: no lock, and a load is on the socket when [`Pool::load`] returns.
+//!
+//! * `spawner` is the one thread that starts processes, `command` says how, `scratch` where they may
+//!   write, `output` takes what they print.
+//! * `outbox` and `inbox` are the two directions of the socket.
+//! * `timeouts` reads the cell to find tasks that run too long.
+//!
+//! Nothing survives a crash of the worker: executors notice it and end themselves.
+
+mod command;
+mod event;
+mod inbox;
+mod keeper;
+mod outbox;
+pub mod output;
+mod postmortem;
+pub mod scratch;
+mod seat;
+mod spawner;
+mod timeouts;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use allhands_common::failure::Cause;
+use allhands_common::id::{AttemptId, BatchId, ExecutorId, WorkerId};
+use allhands_common::wire::executor::ToExecutor;
+use tokio::sync::mpsc;
+
+pub use command::{Environment, ExecutorCommand, Launch, Stored};
+pub use event::{ExecutorEvent, Load, Spawn};
+use seat::Seat;
+use spawner::Spawner;
+
+/// Events that may wait for the worker's loop. Beyond that the keepers wait, then the sockets fill,
+/// then the executors: a slow loop slows its own executors and nobody else.
+pub const EVENTS_MAX: usize = 1024;
+
+/// How long an executor that was told to stop may take before it is killed.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// What a pool needs to know.
+#[derive(Debug)]
+pub struct PoolConfig {
+    /// Whose executors they are, for failures.
+    pub worker: WorkerId,
+    /// How a program is started.
+    pub launch: Launch,
+    /// Where sockets and scratch directories lie. Short: a socket's path has at most 107 bytes.
+    pub directory: PathBuf,
+    /// Who takes what executors print.
+    pub output: mpsc::Sender<output::Written>,
+}
+
+/// The executors of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    config: Rc<PoolConfig>,
+    spawner: Spawner,
+    seats: HashMap<ExecutorId, Rc<Seat>>,
+    events: mpsc::Sender<(ExecutorId, ExecutorEvent)>,
+}
+
+impl Pool {
+    /// A pool without executors, and where it tells what happens in it.
+    ///
+    /// # Errors
+    /// When the spawner's thread cannot be started or the directory cannot be made.
+    pub fn new(
+        config: PoolConfig,
+    ) -> io::Result<(Self, mpsc::Receiver<(ExecutorId, ExecutorEvent)>)> {
+        std::fs::create_dir_all(&config.directory)?;
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let spawner = Spawner::start()?;
+        let pool = Self {
+            config: Rc::new(config),
+            spawner,
+            seats: HashMap::new(),
+            events,
+        };
+        Ok((pool, receiver))
+    }
+
+    /// Starts an executor. `Ready` follows, or `Died`.
+    pub fn spawn(&mut self, executor: ExecutorId, spawn: Spawn) {
+        let seat = match Seat::new(executor, &spawn) {
+            Ok(seat) => Rc::new(seat),
+            Err(error) => {
+                let cause = Cause::Program {
+                    message: format!("{error}: {}", source_of(&error)),
+                };
+                let events = self.events.clone();
+                tokio::task::spawn_local(async move {
+                    let died = ExecutorEvent::Died {
+                        running: Vec::new(),
+                        cause,
+                    };
+                    _ = events.send((executor, died)).await;
+                });
+                return;
+            }
+        };
+        self.seats.insert(executor, Rc::clone(&seat));
+        let keeper = keeper::Keeper {
+            seat,
+            spawner: self.spawner.clone(),
+            config: Rc::clone(&self.config),
+            events: self.events.clone(),
+        };
+        tokio::task::spawn_local(keeper.keep(spawn));
+    }
+
+    /// Gives an executor a load. At most two are outstanding: the current one and the next. The load
+    /// of an executor that has died meanwhile is dropped: `Died` is on its way.
+    pub fn load(&mut self, executor: ExecutorId, load: Load) {
+        if let Some(seat) = self.seats.get(&executor) {
+            seat.load(load);
+        }
+    }
+
+    /// Takes back the tasks of `attempt` from `keep` on (counted in its batch) that are not started.
+    /// `None` when the executor no longer holds the attempt.
+    pub fn limit(
+        &mut self,
+        executor: ExecutorId,
+        attempt: AttemptId,
+        keep: u32,
+    ) -> Option<ExecutorEvent> {
+        let returned = self.seats.get(&executor)?.limit(attempt, keep)?;
+        Some(ExecutorEvent::Limited { attempt, returned })
+    }
+
+    /// No load of `batch` will follow on any executor.
+    pub fn forget(&mut self, batch: BatchId) {
+        self.seats.values().for_each(|seat| seat.forget(batch));
+    }
+
+    /// Kills an executor and everything that it has started. `Died` follows, with this cause.
+    pub fn kill(&mut self, executor: ExecutorId, cause: Cause) {
+        if let Some(seat) = self.seats.get(&executor) {
+            seat.kill(seat::Doom::Told(cause));
+        }
+    }
+
+    /// Asks an idle executor to exit; kills it if it does not. `Died` follows, with nothing running.
+    pub fn stop(&mut self, executor: ExecutorId) {
+        if let Some(seat) = self.seats.get(&executor) {
+            seat.stop_by
+                .set(Some(tokio::time::Instant::now() + STOP_GRACE));
+            seat.send(&mut ToExecutor::Stop);
+            seat.changed.notify_one();
+        }
+    }
+
+    /// To be called for each `Died`: its seat is free.
+    pub fn bury(&mut self, executor: ExecutorId) {
+        self.seats.remove(&executor);
+    }
+
+    /// Process of an executor, while it lives.
+    pub fn process(&self, executor: ExecutorId) -> Option<u32> {
+        let pid = self.seats.get(&executor)?.process.get()?;
+        pid.as_raw_nonzero().get().try_into().ok()
+    }
+}
+
+impl Drop for Pool {
+    /// Kills every executor; keepers that still run reap them.
+    fn drop(&mut self) {
+        let cause = Cause::Cancelled {
+            reason: "its worker has ended".into(),
+        };
+        self.seats
+            .values()
+            .for_each(|seat| seat.kill(seat::Doom::Told(cause.clone())));
+    }
+}
+
+/// The cause behind an error, for a sentence.
+pub(crate) fn source_of(error: &dyn std::error::Error) -> String {
+    error
+        .source()
+        .map_or_else(|| "no further cause".into(), ToString::to_string)
+}

@@ -1,0 +1,87 @@
+//! After an executor's death: what it was running, and why it died.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use allhands_common::failure::Cause;
+use allhands_common::id::AttemptId;
+
+use super::seat::{Doom, Seat};
+
+/// What `seat`'s executor was running when it died. Tasks whose outcome came in time did not kill it;
+/// where some ran too long, the others did not either.
+pub(super) fn running(seat: &Seat) -> Vec<(AttemptId, u32)> {
+    let loads = seat.loads.borrow();
+    let doom = seat.doom.borrow();
+    let mut running = Vec::new();
+    for task in seat.cell.running(seat.lanes) {
+        let Some(load) = loads.iter().find(|load| load.sequence == task.sequence) else {
+            continue;
+        };
+        let index = load.range.start.saturating_add(task.index);
+        let innocent = match &*doom {
+            Some(Doom::TimedOut { culprits, .. }) => {
+                !culprits.contains(&(task.sequence, task.index))
+            }
+            Some(Doom::Told(_) | Doom::Broken(_)) | None => false,
+        };
+        if load.range.contains(index) && !load.ended.contains(index) && !innocent {
+            running.push((load.attempt, index));
+        }
+    }
+    running
+}
+
+/// Why it died. `status` is missing where it could not even be started.
+pub(super) fn cause(
+    doom: Option<Doom>,
+    status: Option<ExitStatus>,
+    was_ready: bool,
+    last_words: String,
+) -> Cause {
+    let signal = status.and_then(|status| status.signal());
+    let exit = status.and_then(|status| status.code());
+    match doom {
+        Some(Doom::Told(cause)) => cause,
+        Some(Doom::TimedOut { limit_ms, .. }) => Cause::TimedOut { limit_ms },
+        Some(Doom::Broken(words)) if was_ready => {
+            let stderr_tail = format!("{words}\n{last_words}").trim_end().to_owned();
+            Cause::ExecutorDied {
+                signal,
+                exit,
+                stderr_tail,
+                deaths: 1,
+            }
+        }
+        Some(Doom::Broken(words)) => Cause::Program {
+            message: with(words, &last_words),
+        },
+        None if was_ready => Cause::ExecutorDied {
+            signal,
+            exit,
+            stderr_tail: last_words,
+            deaths: 1,
+        },
+        None => {
+            let how = match (signal, exit) {
+                (Some(signal), _) => format!("it died of signal {signal}"),
+                (None, Some(code)) => format!("it exited with code {code}"),
+                (None, None) => "it vanished".to_owned(),
+            };
+            Cause::Program {
+                message: with(
+                    format!("{how} before it had entered the executor"),
+                    &last_words,
+                ),
+            }
+        }
+    }
+}
+
+fn with(words: String, last_words: &str) -> String {
+    if last_words.is_empty() {
+        words
+    } else {
+        format!("{words}; its last words: {last_words}")
+    }
+}

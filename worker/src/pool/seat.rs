@@ -1,0 +1,175 @@
+//! What both sides of the pool know of an executor: its cell, its loads, what is to be sent to it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+
+use allhands_common::bulk::Bulk;
+use allhands_common::failure::Cause;
+use allhands_common::id::{AttemptId, BatchId, ExecutorId};
+use allhands_common::policy::Prefer;
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::wire::executor::{self, ToExecutor};
+use allhands_store::cell::{CellError, LANES_MAX};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::event::{Load, Spawn};
+use super::outbox::Outbox;
+
+/// An executor's place in the pool.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) executor: ExecutorId,
+    pub(super) cell: allhands_store::cell::Cell,
+    pub(super) lanes: u32,
+    pub(super) outbox: Outbox,
+    /// While it lives; its number is also that of its process group.
+    pub(super) process: Cell<Option<Pid>>,
+    /// When it is killed if it has not exited.
+    pub(super) stop_by: Cell<Option<Instant>>,
+    /// Tells the keeper to look at the times again.
+    pub(super) changed: Notify,
+    pub(super) doom: RefCell<Option<Doom>>,
+    pub(super) loads: RefCell<Vec<Outstanding>>,
+    sequence: Cell<u32>,
+    /// Batches whose common part it has.
+    batches: RefCell<HashSet<BatchId>>,
+}
+
+/// A load that has not finished.
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    pub(super) sequence: u32,
+    pub(super) attempt: AttemptId,
+    pub(super) batch: BatchId,
+    pub(super) range: TaskRange,
+    pub(super) timeout_ms: Option<u64>,
+    /// Tasks whose outcome has come.
+    pub(super) ended: RangeSet,
+}
+
+/// Why an executor is being killed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Doom {
+    /// The loop said so.
+    Told(Cause),
+    /// Tasks (sequence and index in the load) ran longer than this limit.
+    TimedOut {
+        culprits: Vec<(u32, u32)>,
+        limit_ms: u64,
+    },
+    /// It does not behave.
+    Broken(String),
+}
+
+impl Seat {
+    pub(super) fn new(executor: ExecutorId, spawn: &Spawn) -> Result<Self, CellError> {
+        let lanes = match spawn.prefer {
+            Prefer::Processes => 1,
+            Prefer::Threads => spawn.threads.clamp(1, LANES_MAX),
+        };
+        Ok(Self {
+            executor,
+            cell: allhands_store::cell::Cell::create()?,
+            lanes,
+            outbox: Outbox::default(),
+            process: Cell::default(),
+            stop_by: Cell::default(),
+            changed: Notify::new(),
+            doom: RefCell::default(),
+            loads: RefCell::default(),
+            sequence: Cell::default(),
+            batches: RefCell::default(),
+        })
+    }
+
+    pub(super) fn send(&self, message: &mut ToExecutor) {
+        if let Err(error) = self.outbox.push(message) {
+            self.kill(Doom::Broken(format!(
+                "a message to it cannot be encoded: {error}"
+            )));
+        }
+    }
+
+    pub(super) fn load(&self, load: Load) {
+        let Load {
+            attempt,
+            shared,
+            range,
+            segments,
+            timeout_ms,
+            alone,
+        } = load;
+        let batch = shared.batch;
+        if self.batches.borrow_mut().insert(batch) {
+            self.send(&mut ToExecutor::Batch((*shared).clone()));
+        }
+        let sequence = self.sequence.get().wrapping_add(1);
+        self.sequence.set(sequence);
+        debug_assert!(
+            self.loads.borrow().len() < 2,
+            "a third load for {}",
+            self.executor
+        );
+        self.cell.arm(sequence, range.len());
+        let ended = RangeSet::new();
+        let outstanding = Outstanding {
+            sequence,
+            attempt,
+            batch,
+            range,
+            timeout_ms,
+            ended,
+        };
+        self.loads.borrow_mut().push(outstanding);
+        let timed = timeout_ms.is_some();
+        let segments = segments.into_iter().map(Bulk::from).collect();
+        self.send(&mut ToExecutor::Load(executor::Load {
+            sequence,
+            attempt,
+            batch,
+            range,
+            segments,
+            timed,
+            alone,
+        }));
+        if timed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes back the unstarted tasks of `attempt` from the task `keep` of its batch on.
+    pub(super) fn limit(&self, attempt: AttemptId, keep: u32) -> Option<TaskRange> {
+        let loads = self.loads.borrow();
+        let load = loads.iter().find(|load| load.attempt == attempt)?;
+        let first = load.range.start;
+        let (from, to) = self.cell.lower(load.sequence, keep.saturating_sub(first));
+        Some(TaskRange::new(first + from, first + to))
+    }
+
+    pub(super) fn forget(&self, batch: BatchId) {
+        if self.batches.borrow_mut().remove(&batch) {
+            self.send(&mut ToExecutor::Forget { batch });
+        }
+    }
+
+    /// Ends it and everything in its process group; the first reason counts.
+    pub(super) fn kill(&self, doom: Doom) {
+        self.doom.borrow_mut().get_or_insert(doom);
+        self.kill_group();
+        self.changed.notify_one();
+    }
+
+    /// Kills its process group. The number is its own as long as it has not been waited for.
+    pub(super) fn kill_group(&self) {
+        if let Some(process) = self.process.get() {
+            _ = kill_process_group(process, Signal::KILL);
+        }
+    }
+
+    /// The batch that it is working on, as far as anybody can tell.
+    pub(super) fn batch(&self) -> Option<BatchId> {
+        self.loads.borrow().first().map(|load| load.batch)
+    }
+}
