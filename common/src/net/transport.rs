@@ -1,6 +1,6 @@
 //! The QUIC transport settings of a cluster, each with the reason for its number.
 //!
-//! Measured by `tests/net_throughput.rs` (2 vCPUs shared with other builds, loopback, echo of 4 MiB bulks
+//! Measured by `tests/net/throughput.rs` (2 vCPUs shared with other builds, loopback, echo of 4 MiB bulks
 //! through one link, worst to best of three runs; small: 100,000 frames of 17 bytes there and back):
 //!
 //! | | 8 MiB, fresh connection | 32 MiB | 256 MiB | small |

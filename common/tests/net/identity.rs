@@ -1,19 +1,15 @@
 //! Authorities and identities on disk: layout, modes, and every way in which a folder can be wrong.
-#![cfg(feature = "net")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod net_support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::support::*;
 use allhands_common::id::ClusterId;
 use allhands_common::net::access::Role;
 use allhands_common::net::authority::{Authority, IDENTITY_DAYS, Validity};
 use allhands_common::net::identity::{Identity, IdentityError, IdentityFiles};
-use net_support::*;
 
 fn year() -> Validity {
     Validity::days(SystemTime::now(), IDENTITY_DAYS)

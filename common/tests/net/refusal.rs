@@ -1,20 +1,16 @@
 //! Every way of not being let in, over real QUIC on loopback: each is a clear sentence, on the side that
 //! can act on it.
-#![cfg(feature = "net")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod net_support;
 
 use std::net::SocketAddr;
 
+use crate::support::raw::{self, RawClient};
+use crate::support::*;
 use allhands_common::frame::{FrameError, HEADER_BYTES, Header, Kind};
 use allhands_common::net::access::{Purpose, Role};
 use allhands_common::net::cause::Cause;
 use allhands_common::net::endpoint::{ConnectError, Expected};
 use allhands_common::net::handshake::{OpenError, Refusal, open_link};
 use allhands_common::net::link::LinkError;
-use net_support::raw::{self, RawClient};
-use net_support::*;
 
 fn cause(error: &ConnectError) -> &Cause {
     match error {

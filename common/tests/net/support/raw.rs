@@ -16,8 +16,8 @@ use super::LOOPBACK;
 
 const ALPN: &[u8] = b"allhands/1";
 
-pub struct RawClient {
-    pub alpn: Vec<u8>,
+pub(crate) struct RawClient {
+    pub(crate) alpn: Vec<u8>,
     config: rustls::ClientConfig,
 }
 
@@ -47,7 +47,7 @@ fn builder(
 }
 
 impl RawClient {
-    pub fn with_certificate(files: &IdentityFiles) -> Self {
+    pub(crate) fn with_certificate(files: &IdentityFiles) -> Self {
         let (chain, key) = certificate(files);
         let config = builder(files).with_client_auth_cert(chain, key).unwrap();
         Self {
@@ -56,7 +56,7 @@ impl RawClient {
         }
     }
 
-    pub fn without_certificate(files: &IdentityFiles) -> Self {
+    pub(crate) fn without_certificate(files: &IdentityFiles) -> Self {
         Self {
             alpn: ALPN.to_vec(),
             config: builder(files).with_no_client_auth(),
@@ -64,7 +64,7 @@ impl RawClient {
     }
 
     /// Connects to a coordinator of `authority`'s cluster. The endpoint lives as long as the connection.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         address: SocketAddr,
         authority: &Authority,
@@ -80,7 +80,7 @@ impl RawClient {
 }
 
 /// A server that asks for no certificate and answers nothing by itself.
-pub fn serve(files: &IdentityFiles) -> quinn::Endpoint {
+pub(crate) fn serve(files: &IdentityFiles) -> quinn::Endpoint {
     let (chain, key) = certificate(files);
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])

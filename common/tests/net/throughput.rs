@@ -1,17 +1,13 @@
 //! Measures, does not judge: how fast bulk and small frames go over loopback. Run it with
-//! `cargo test -p allhands-common --features net --test net_throughput -- --ignored --nocapture`.
-#![cfg(feature = "net")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! `cargo test -p allhands-common --features net --test net throughput -- --ignored --nocapture`.
 #![expect(clippy::print_stdout, reason = "figures are its product")]
-
-mod net_support;
 
 use std::time::Instant;
 
+use crate::support::*;
 use allhands_common::net::access::Role;
 use allhands_common::net::link::Link;
 use bytes::Bytes;
-use net_support::*;
 
 async fn connected() -> (Link<Up, Down>, impl Sized) {
     let ca = authority(1);

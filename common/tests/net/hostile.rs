@@ -1,19 +1,15 @@
 //! Peers that misbehave, die or come back: nobody else notices, and whoever must know is told.
-#![cfg(feature = "net")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod net_support;
 
 use std::time::Duration;
 
+use crate::support::raw::RawClient;
+use crate::support::*;
 use allhands_common::frame::{Header, Kind};
 use allhands_common::net::access::Role;
 use allhands_common::net::cause::{Cause, CloseCode, PeerCode};
 use allhands_common::net::endpoint::{Endpoint, Expected};
 use allhands_common::net::link::LinkError;
 use bytes::Bytes;
-use net_support::raw::RawClient;
-use net_support::*;
 
 /// A deterministic stream of bytes without any order in it.
 fn noise(seed: u64) -> impl Iterator<Item = u8> {

@@ -1,7 +1,6 @@
 //! What the network tests share: a cluster's identities in memory, two message types, an echo server.
-#![expect(dead_code, reason = "each test binary uses its own part")]
 
-pub mod raw;
+pub(crate) mod raw;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -22,16 +21,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// Nothing here should take a second; nothing may hang.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-pub const LOOPBACK: SocketAddr =
+pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Up(pub String);
+pub(crate) struct Up(pub(crate) String);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Down(pub String);
+pub(crate) struct Down(pub(crate) String);
 
 impl Message for Up {
     const KIND: Kind = Kind::ClientToCoordinator;
@@ -41,24 +40,24 @@ impl Message for Down {
     const KIND: Kind = Kind::CoordinatorToClient;
 }
 
-pub fn authority(seed: u8) -> Authority {
+pub(crate) fn authority(seed: u8) -> Authority {
     Authority::create(ClusterId([seed; 16])).unwrap()
 }
 
 /// The files of an identity that is valid now.
-pub fn files(authority: &Authority, role: Role, name: &str) -> IdentityFiles {
+pub(crate) fn files(authority: &Authority, role: Role, name: &str) -> IdentityFiles {
     let validity = Validity::days(SystemTime::now(), 1);
     authority
         .issue(role, name, validity, PathBuf::from(name))
         .unwrap()
 }
 
-pub fn identity(authority: &Authority, role: Role, name: &str) -> Identity {
+pub(crate) fn identity(authority: &Authority, role: Role, name: &str) -> Identity {
     Identity::verify(&files(authority, role, name), SystemTime::now()).unwrap()
 }
 
 /// An identity that ran out ten minutes ago, loaded while it was valid.
-pub fn expired(authority: &Authority, role: Role, name: &str) -> Identity {
+pub(crate) fn expired(authority: &Authority, role: Role, name: &str) -> Identity {
     let ago = |minutes: u64| SystemTime::now() - Duration::from_secs(60 * minutes);
     let validity = Validity {
         not_before: ago(50),
@@ -70,17 +69,17 @@ pub fn expired(authority: &Authority, role: Role, name: &str) -> Identity {
     Identity::verify(&files, ago(30)).unwrap()
 }
 
-pub fn bind(identity: Identity) -> Endpoint {
+pub(crate) fn bind(identity: Identity) -> Endpoint {
     Endpoint::bind(identity, LOOPBACK).unwrap()
 }
 
 /// An endpoint that echoes every frame of every client link, and tells what it refused.
-pub struct EchoServer {
-    pub address: SocketAddr,
-    pub refusals: mpsc::UnboundedReceiver<String>,
+pub(crate) struct EchoServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) refusals: mpsc::UnboundedReceiver<String>,
 }
 
-pub fn serve_echo(identity: Identity) -> EchoServer {
+pub(crate) fn serve_echo(identity: Identity) -> EchoServer {
     let endpoint = bind(identity);
     let address = endpoint.local_address().unwrap();
     let (tell, refusals) = mpsc::unbounded_channel();
@@ -132,7 +131,10 @@ async fn echo(link: Link<Down, Up>, tell: mpsc::UnboundedSender<String>) {
 }
 
 /// Dials a coordinator.
-pub async fn dial(endpoint: &Endpoint, address: SocketAddr) -> Result<Connection, ConnectError> {
+pub(crate) async fn dial(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+) -> Result<Connection, ConnectError> {
     let expected = Expected {
         role: Role::Coordinator,
         name: None,
@@ -141,14 +143,14 @@ pub async fn dial(endpoint: &Endpoint, address: SocketAddr) -> Result<Connection
 }
 
 /// Opens a client link.
-pub async fn open(connection: &Connection) -> Result<Link<Up, Down>, OpenError> {
+pub(crate) async fn open(connection: &Connection) -> Result<Link<Up, Down>, OpenError> {
     open_link(connection, Purpose::Client, "test")
         .await
         .map(|(link, _)| link)
 }
 
 /// Sends one frame and expects it back.
-pub async fn assert_echoes(link: &mut Link<Up, Down>, text: &str, bulk: Bytes) {
+pub(crate) async fn assert_echoes(link: &mut Link<Up, Down>, text: &str, bulk: Bytes) {
     link.send(Up(text.to_owned()), bulk.clone()).await.unwrap();
     assert_eq!(
         link.recv().await.unwrap(),
@@ -157,7 +159,7 @@ pub async fn assert_echoes(link: &mut Link<Up, Down>, text: &str, bulk: Bytes) {
 }
 
 /// An error as a user reads it: with its causes.
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -168,7 +170,7 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 /// Fails the test rather than hang.
-pub async fn soon<F: Future>(future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(DEADLINE, future)
         .await
         .expect("within the deadline")

@@ -1,0 +1,11 @@
+//! Tests of `allhands_common::net` over real sockets on 127.0.0.1 and real files. Nothing here judges time;
+//! every wait has a generous deadline, so that nothing hangs.
+#![cfg(feature = "net")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod hostile;
+mod identity;
+mod link;
+mod refusal;
+mod support;
+mod throughput;
