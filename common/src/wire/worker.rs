@@ -76,8 +76,8 @@ pub struct Held {
     /// Of which batch.
     pub batch: BatchId,
     /// Tasks that are waiting or running.
-    pub open: TaskRange,
-    /// Whether the first of them is running.
+    pub open: Vec<TaskRange>,
+    /// Whether any of them is with an executor.
     pub running: bool,
     /// Tasks whose outcome was reported and is not known to be committed.
     pub owed: Vec<TaskRange>,
@@ -229,6 +229,8 @@ pub struct Shared {
     pub batch: BatchId,
     /// Its job.
     pub job: JobId,
+    /// Whose it is: executors are never shared between owners.
+    pub owner: String,
     /// Its program.
     pub program: Program,
     /// Functions, policy, environment.

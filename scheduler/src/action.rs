@@ -1,0 +1,49 @@
+//! Actions: everything a leader can ask its shell for.
+
+use alloc::vec::Vec;
+
+use allhands_common::id::{BatchId, SessionId, WorkerId};
+use allhands_common::wire::client::ToClient;
+use allhands_common::wire::worker::Order;
+
+use crate::{Command, OutcomeSegment};
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Have this in the log. It counts when it comes back as an effect, not before.
+    Propose(Command),
+    /// Send these orders to a worker, as one message. The shell puts the bytes in: of a `Run`, its
+    /// argument segments (`Batch::arguments_of`, sliced to the range); of a `Batch`, its context.
+    Order {
+        /// To whom.
+        worker: WorkerId,
+        /// Number of the message in the registration.
+        number: u64,
+        /// What.
+        orders: Vec<Order>,
+    },
+    /// Take a worker's registration: tell it so, before any order.
+    Welcome {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Say this to a client.
+    Tell {
+        /// To whom.
+        session: SessionId,
+        /// What.
+        message: ToClient,
+    },
+    /// Send outcomes to a client: the shell reads and slices the bytes.
+    Deliver {
+        /// To whom.
+        session: SessionId,
+        /// Of which batch.
+        batch: BatchId,
+        /// Their place in the order of commit.
+        sequence: u32,
+        /// Where they are.
+        outcome: OutcomeSegment,
+    },
+}

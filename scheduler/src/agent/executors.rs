@@ -1,0 +1,229 @@
+//! Executors: what each has, and what becomes of it when it ends.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use allhands_common::failure::Cause;
+use allhands_common::id::{AttemptId, ExecutorId};
+use allhands_common::program::ProgramId;
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::resources::Resources;
+use allhands_common::time::Instant;
+use allhands_common::wire::worker::How;
+
+use super::holdings::Piece;
+use super::{Agent, AgentAction, ExecutorEvent};
+
+/// Starts of a program that may fail in a row before it counts as unable to run here.
+const FAILED_STARTS_MAX: u8 = 2;
+
+/// How long an executor may have nothing to do before it is let go.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// A process that runs a program.
+#[derive(Debug)]
+pub(super) struct Executor {
+    pub(super) kind: Kind,
+    pub(super) ready: bool,
+    /// What it works on, and what comes next.
+    pub(super) pieces: VecDeque<Piece>,
+    /// Of each, what has no outcome.
+    pub(super) open: VecDeque<RangeSet>,
+    /// What it occupies while it has work.
+    pub(super) need: Resources,
+    /// Since when it has what it has, or nothing.
+    pub(super) since: Instant,
+    /// Whether it was told to end.
+    pub(super) ending: bool,
+}
+
+/// What makes two executors interchangeable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) program: ProgramId,
+    pub(super) owner: String,
+    pub(super) threads: u16,
+    pub(super) cpus: u32,
+    pub(super) env: Vec<(String, String)>,
+}
+
+impl Executor {
+    pub(super) fn works_on(&self, attempt: AttemptId) -> bool {
+        self.pieces.iter().any(|piece| piece.attempt == attempt)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.pieces.is_empty() && !self.ending
+    }
+}
+
+impl Agent {
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        id: ExecutorId,
+        event: ExecutorEvent,
+        out: &mut Vec<AgentAction>,
+    ) {
+        match event {
+            ExecutorEvent::Ready => {
+                let Some(executor) = self.executors.get_mut(&id) else { return };
+                executor.ready = true;
+                let program = executor.kind.program;
+                let pieces: Vec<Piece> = executor.pieces.iter().copied().collect();
+                self.failed_starts.remove(&program);
+                pieces.into_iter().for_each(|piece| self.send_load(id, piece, out));
+            }
+            ExecutorEvent::Outcomes { attempt, range, segment, run_us } => {
+                if let Some(executor) = self.executors.get_mut(&id) {
+                    let places = executor.pieces.iter().zip(&mut executor.open);
+                    places
+                        .filter(|(piece, _)| piece.attempt == attempt)
+                        .for_each(|(_, open)| open.remove(range));
+                    executor.since = now;
+                }
+                self.measure(attempt, range.len(), run_us);
+                self.owe(attempt, range, segment, run_us);
+            }
+            ExecutorEvent::Finished { attempt } => self.finished(now, id, attempt),
+            ExecutorEvent::Taken { attempt, range } => self.taken(id, attempt, range),
+            ExecutorEvent::Died { running, culprit, cause } => {
+                self.died(id, &running, culprit, &cause);
+            }
+        }
+    }
+
+    /// An executor has nothing left of a load.
+    fn finished(&mut self, now: Instant, id: ExecutorId, attempt: AttemptId) {
+        let Some(executor) = self.executors.get_mut(&id) else { return };
+        let Some(at) = executor.pieces.iter().position(|piece| piece.attempt == attempt) else {
+            return;
+        };
+        executor.pieces.remove(at);
+        executor.open.remove(at);
+        executor.since = now;
+        if executor.pieces.is_empty() {
+            let need = executor.need.clone();
+            self.free.add(&need);
+        }
+    }
+
+    /// Tasks came back from an executor unstarted.
+    fn taken(&mut self, id: ExecutorId, attempt: AttemptId, range: TaskRange) {
+        if range.is_empty() {
+            return;
+        }
+        if let Some(executor) = self.executors.get_mut(&id) {
+            for (piece, open) in executor.pieces.iter_mut().zip(&mut executor.open) {
+                if piece.attempt == attempt && piece.range.covers(range) {
+                    piece.range.end = range.start;
+                    open.remove(range);
+                }
+            }
+        }
+        match self.attempts.get(&attempt) {
+            Some(known) if known.cancelled => self.end(attempt, range, How::Cancelled),
+            Some(known) => {
+                let wanted = known.wanted_back > 0;
+                self.waiting.push_front(Piece { attempt, range });
+                if wanted {
+                    self.give_back_waiting(attempt);
+                    if let Some(known) = self.attempts.get_mut(&attempt) {
+                        known.wanted_back = 0;
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// An executor is gone. Exactly one task is charged where exactly one ran; where several ran,
+    /// nobody knows; what was not started, or would not be counted twice, is run again here.
+    fn died(
+        &mut self,
+        id: ExecutorId,
+        running: &[(AttemptId, u32)],
+        culprit: Option<(AttemptId, u32)>,
+        cause: &Cause,
+    ) {
+        let Some(executor) = self.executors.remove(&id) else { return };
+        if !executor.pieces.is_empty() {
+            self.free.add(&executor.need);
+        }
+        if !executor.ready && !executor.ending {
+            let failed = self.failed_starts.entry(executor.kind.program).or_insert(0);
+            *failed += 1;
+            if *failed >= FAILED_STARTS_MAX {
+                self.failed_starts.remove(&executor.kind.program);
+                executor.pieces.iter().for_each(|piece| self.waiting.push_back(*piece));
+                let message = alloc::format!("it does not start on this worker: {cause}");
+                return self.program_failed(executor.kind.program, &Cause::Program { message });
+            }
+        }
+        let culprit = culprit.or(match running {
+            [only] => Some(*only),
+            _ => None,
+        });
+        for (piece, open) in executor.pieces.iter().zip(&executor.open) {
+            self.salvage(piece.attempt, open, running, culprit, cause);
+        }
+    }
+
+    /// Decides on the tasks of a dead executor's piece that have no outcome.
+    fn salvage(
+        &mut self,
+        id: AttemptId,
+        open: &RangeSet,
+        running: &[(AttemptId, u32)],
+        culprit: Option<(AttemptId, u32)>,
+        cause: &Cause,
+    ) {
+        let Some(attempt) = self.attempts.get(&id) else { return };
+        let cancelled = attempt.cancelled;
+        let shared = self.batches.get(&attempt.batch);
+        let idempotent = shared.is_none_or(|shared| shared.spec.policy.idempotent);
+        let mut rest = open.clone();
+        let first_running =
+            running.iter().filter(|(of, _)| *of == id).map(|(_, index)| *index).min();
+        for (_, index) in running.iter().filter(|(of, index)| *of == id && open.contains(*index)) {
+            let one = TaskRange::new(*index, *index + 1);
+            let innocent = culprit.is_some_and(|culprit| culprit != (id, *index));
+            if innocent && idempotent && !cancelled {
+                continue;
+            }
+            rest.remove(one);
+            let how = match culprit {
+                _ if cancelled => How::Cancelled,
+                Some(culprit) if culprit == (id, *index) => How::Killed { cause: cause.clone() },
+                Some(_) | None => How::Bystander,
+            };
+            self.end(id, one, how);
+        }
+        for range in rest.iter() {
+            let started = first_running.is_some_and(|first| range.start < first);
+            if cancelled {
+                self.end(id, range, How::Cancelled);
+            } else if started && !idempotent {
+                self.end(id, range, How::Bystander);
+            } else {
+                self.waiting.push_front(Piece { attempt: id, range });
+            }
+        }
+    }
+
+    pub(super) fn idle_deadline(&self) -> Option<Instant> {
+        let idle = self.executors.values().filter(|executor| executor.is_idle());
+        idle.map(|executor| executor.since + IDLE).min()
+    }
+
+    pub(super) fn stop_idle(&mut self, now: Instant, out: &mut Vec<AgentAction>) {
+        for (id, executor) in &mut self.executors {
+            if executor.is_idle() && executor.since + IDLE <= now {
+                executor.ending = true;
+                out.push(AgentAction::Stop { executor: *id });
+            }
+        }
+    }
+}

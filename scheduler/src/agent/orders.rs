@@ -1,0 +1,207 @@
+//! What the leader says.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use allhands_common::failure::Cause;
+use allhands_common::id::{AttemptId, BatchId};
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::segment::Segment;
+use allhands_common::time::Instant;
+use allhands_common::wire::worker::{Ended, FromWorker, How, Order, Run, ToWorker};
+
+use super::holdings::{Attempt, Piece};
+use super::{Agent, AgentAction, Share};
+
+/// How long a cancelled task may go on before its executor is killed.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+impl Agent {
+    pub(super) fn obey(&mut self, now: Instant, message: ToWorker, out: &mut Vec<AgentAction>) {
+        match message {
+            ToWorker::Registered { term } if term == self.term => {
+                self.registered = true;
+                self.alone_since = None;
+                (self.processed, self.heartbeats) = (0, 0);
+                self.next_heartbeat = now + Duration::from_millis(super::HEARTBEAT_MS);
+                // What was reported and not sent is in what is owed, or told by the inventory.
+                self.reports.clear();
+                self.repeat_owed();
+            }
+            ToWorker::Orders { term, number, orders } if term == self.term && self.registered => {
+                for order in orders {
+                    self.carry_out(now, order, out);
+                }
+                self.processed = self.processed.max(number);
+            }
+            ToWorker::Registered { .. }
+            | ToWorker::Orders { .. }
+            | ToWorker::Leader { .. }
+            | ToWorker::ProgramChunk { .. }
+            | ToWorker::ProgramUnknown { .. } => {}
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, order: Order, out: &mut Vec<AgentAction>) {
+        match order {
+            Order::Batch(shared) => {
+                self.batches.insert(shared.batch, Arc::new(shared));
+            }
+            Order::Run(run) => self.take_run(run),
+            Order::Retract { attempt, tasks } => self.give_back(attempt, tasks, out),
+            Order::Cancel { attempt } => self.cancel(now, attempt, out),
+            Order::Committed { attempt, range } => self.settle(attempt, range),
+            Order::Forget { batch } => {
+                if !self.attempts.values().any(|attempt| attempt.batch == batch) {
+                    self.batches.remove(&batch);
+                    self.costs.remove(&batch);
+                }
+            }
+        }
+    }
+
+    fn take_run(&mut self, run: Run) {
+        let Run { attempt: id, batch, range, segments, threads, alone } = run;
+        if self.attempts.contains_key(&id) {
+            return;
+        }
+        let refuse = |agent: &mut Self, how| {
+            agent.reports.push(Ended { attempt: id, batch, range, how });
+        };
+        if self.draining || !self.batches.contains_key(&batch) {
+            // Never heard of the batch: its order was lost, the leader will send it again.
+            return refuse(self, How::Returned);
+        }
+        let mut arguments = Vec::with_capacity(segments.len());
+        let mut first = range.start;
+        for bytes in segments {
+            let Ok(segment) = Segment::parse(bytes.bytes) else { break };
+            let tasks = segment.tasks();
+            arguments.push((first, segment));
+            first = first.saturating_add(tasks);
+        }
+        if first != range.end {
+            let message = "the leader sent arguments that are none: upgrade the worker".into();
+            return refuse(self, How::Refused { cause: Cause::Program { message } });
+        }
+        let open = RangeSet::of(range);
+        self.attempts.insert(
+            id,
+            Attempt {
+                batch,
+                open,
+                arguments,
+                threads,
+                alone,
+                cancelled: false,
+                kill_at: None,
+                wanted_back: 0,
+            },
+        );
+        self.waiting.push_back(Piece { attempt: id, range });
+    }
+
+    /// The leader wants up to `tasks` unstarted tasks of an attempt back.
+    fn give_back(&mut self, id: AttemptId, tasks: u32, out: &mut Vec<AgentAction>) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        attempt.wanted_back = tasks;
+        self.give_back_waiting(id);
+        let wanted = self.attempts.get(&id).map_or(0, |attempt| attempt.wanted_back);
+        let fixed = self.is_fixed(id);
+        if wanted > 0 {
+            let whole = |piece: &Piece| wanted >= piece.range.len();
+            for (executor, known) in &self.executors {
+                for (place, piece) in known.pieces.iter().enumerate() {
+                    let next = place > 0;
+                    if piece.attempt != id || fixed && !next {
+                        continue;
+                    }
+                    let share = if next && whole(piece) { Share::All } else { Share::Half };
+                    out.push(AgentAction::Take { executor: *executor, attempt: id, share });
+                }
+            }
+        }
+    }
+
+    /// Gives waiting pieces of an attempt back, last first, as far as they are wanted.
+    pub(super) fn give_back_waiting(&mut self, id: AttemptId) {
+        let fixed = self.is_fixed(id);
+        while let Some(attempt) = self.attempts.get_mut(&id).filter(|a| a.wanted_back > 0) {
+            let Some(at) = self.waiting.iter().rposition(|piece| piece.attempt == id) else { return };
+            let piece = &mut self.waiting[at];
+            let tasks = attempt.wanted_back.min(piece.range.len());
+            if fixed && tasks < piece.range.len() {
+                return;
+            }
+            let back = TaskRange::new(piece.range.end - tasks, piece.range.end);
+            attempt.wanted_back -= tasks;
+            piece.range.end = back.start;
+            if piece.range.is_empty() {
+                self.waiting.remove(at);
+            }
+            self.end(id, back, How::Returned);
+        }
+    }
+
+    fn is_fixed(&self, id: AttemptId) -> bool {
+        let batch: Option<BatchId> = self.attempts.get(&id).map(|attempt| attempt.batch);
+        batch
+            .and_then(|batch| self.batches.get(&batch))
+            .is_some_and(|shared| shared.spec.policy.batch_size.is_some())
+    }
+
+    /// The leader wants an attempt stopped.
+    fn cancel(&mut self, now: Instant, id: AttemptId, out: &mut Vec<AgentAction>) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        attempt.cancelled = true;
+        attempt.kill_at = Some(now + CANCEL_GRACE);
+        let waiting: Vec<Piece> =
+            self.waiting.iter().filter(|piece| piece.attempt == id).copied().collect();
+        self.waiting.retain(|piece| piece.attempt != id);
+        for piece in waiting {
+            self.end(id, piece.range, How::Cancelled);
+        }
+        for (executor, known) in &self.executors {
+            if known.works_on(id) {
+                let (executor, share) = (*executor, Share::All);
+                out.push(AgentAction::Take { executor, attempt: id, share });
+            }
+        }
+    }
+
+    /// Kills the executors of tasks that were cancelled and go on.
+    pub(super) fn kill_overdue(&mut self, now: Instant, out: &mut Vec<AgentAction>) {
+        for (id, attempt) in &mut self.attempts {
+            if attempt.kill_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            attempt.kill_at = None;
+            let working = self.executors.iter().filter(|(_, known)| known.works_on(*id));
+            out.extend(working.map(|(executor, _)| AgentAction::Kill { executor: *executor }));
+        }
+    }
+
+    /// The daemon was told to stop: what is not started goes back.
+    pub(super) fn drain(&mut self, out: &mut Vec<AgentAction>) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        if self.registered {
+            out.push(AgentAction::Send(FromWorker::Draining));
+        }
+        let all: Vec<AttemptId> = self.attempts.keys().copied().collect();
+        for id in all {
+            self.give_back(id, u32::MAX, out);
+        }
+    }
+
+    /// There has been no leader for too long: nobody wants any of this.
+    pub(super) fn end_everything(&mut self, out: &mut Vec<AgentAction>) {
+        self.waiting.clear();
+        self.attempts.clear();
+        self.owed.clear();
+        out.extend(self.executors.keys().map(|executor| AgentAction::Kill { executor: *executor }));
+    }
+}

@@ -1,0 +1,174 @@
+//! Which piece goes to which executor.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use allhands_common::id::ExecutorId;
+use allhands_common::policy::Prefer;
+use allhands_common::range::RangeSet;
+use allhands_common::resources::Resources;
+use allhands_common::time::Instant;
+
+use super::executors::{Executor, Kind};
+use super::holdings::Piece;
+use super::{Agent, AgentAction, Load, ProgramState, Spawn};
+
+/// Executors beyond one a slot that may be warm, for programs that take turns.
+const SPARE_EXECUTORS: usize = 4;
+
+impl Agent {
+    /// Gives waiting pieces to executors.
+    pub(super) fn schedule(&mut self, now: Instant, out: &mut Vec<AgentAction>) {
+        let mut kept = VecDeque::new();
+        while let Some(piece) = self.waiting.pop_front() {
+            if !self.place(now, piece, out) {
+                kept.push_back(piece);
+            }
+        }
+        self.waiting = kept;
+        self.balance(now, out);
+    }
+
+    /// Gives `piece` to an executor, as its work or as its next. Whether there was one.
+    fn place(&mut self, now: Instant, piece: Piece, out: &mut Vec<AgentAction>) -> bool {
+        let Some((kind, need)) = self.kind_of(piece) else { return false };
+        if !self.has_program(piece, out) {
+            return false;
+        }
+        if need.fits(&self.free) {
+            let idle = self.executors.iter().find(|(_, e)| e.is_idle() && e.kind == kind);
+            let id = match idle.map(|(id, _)| *id) {
+                Some(id) => id,
+                None => match self.spawn(now, piece, kind, out) {
+                    Some(id) => id,
+                    None => return false,
+                },
+            };
+            self.free.subtract(&need);
+            self.load(now, id, piece, need, out);
+            return true;
+        }
+        if self.attempts.get(&piece.attempt).is_some_and(|attempt| attempt.alone) {
+            return false;
+        }
+        let busy = self.executors.iter().find(|(_, e)| {
+            e.pieces.len() == 1
+                && !e.ending
+                && e.kind == kind
+                && e.need == need
+                && !e.works_on(piece.attempt)
+        });
+        let Some(id) = busy.map(|(id, _)| *id) else { return false };
+        self.load(now, id, piece, need, out);
+        true
+    }
+
+    /// What kind of executor a piece needs, and what it occupies.
+    fn kind_of(&self, piece: Piece) -> Option<(Kind, Resources)> {
+        let attempt = self.attempts.get(&piece.attempt)?;
+        let shared = self.batches.get(&attempt.batch)?;
+        let policy = &shared.spec.policy;
+        let threads = if attempt.alone { 1 } else { attempt.threads };
+        let cpus = match policy.prefer {
+            Prefer::Threads if !attempt.alone => self.config.resources.cpus,
+            Prefer::Threads | Prefer::Processes => policy.resources.cpus,
+        };
+        let kind = Kind {
+            program: shared.program.id,
+            owner: shared.owner.clone(),
+            threads,
+            cpus,
+            env: shared.spec.env.clone(),
+        };
+        Some((kind, Resources { cpus, ..policy.resources.clone() }))
+    }
+
+    /// Whether the program of a piece is there; asks for it where it is not.
+    fn has_program(&mut self, piece: Piece, out: &mut Vec<AgentAction>) -> bool {
+        let shared = self.attempts.get(&piece.attempt).and_then(|a| self.batches.get(&a.batch));
+        let Some(program) = shared.map(|shared| &shared.program) else { return false };
+        match self.programs.get(&program.id) {
+            Some(ProgramState::Ready) => true,
+            Some(ProgramState::Fetching) => false,
+            Some(ProgramState::Failed(_)) | None => {
+                out.push(AgentAction::FetchProgram(program.clone()));
+                self.programs.insert(program.id, ProgramState::Fetching);
+                false
+            }
+        }
+    }
+
+    /// Starts an executor for `piece`; an idle one of another kind makes room.
+    fn spawn(
+        &mut self,
+        now: Instant,
+        piece: Piece,
+        kind: Kind,
+        out: &mut Vec<AgentAction>,
+    ) -> Option<ExecutorId> {
+        let shared = self.attempts.get(&piece.attempt).and_then(|a| self.batches.get(&a.batch))?;
+        let program = shared.program.clone();
+        let room = self.config.resources.cpus as usize + SPARE_EXECUTORS;
+        if self.executors.values().filter(|executor| !executor.ending).count() >= room {
+            let oldest = self.executors.iter_mut().filter(|(_, e)| e.is_idle());
+            let (id, executor) = oldest.min_by_key(|(_, executor)| executor.since)?;
+            executor.ending = true;
+            out.push(AgentAction::Stop { executor: *id });
+        }
+        let id = self.next_executor;
+        self.next_executor.0 += 1;
+        out.push(AgentAction::Spawn(Spawn {
+            executor: id,
+            program,
+            owner: kind.owner.clone(),
+            threads: kind.threads,
+            cpus: kind.cpus,
+            env: kind.env.clone(),
+        }));
+        self.executors.insert(
+            id,
+            Executor {
+                kind,
+                ready: false,
+                pieces: VecDeque::new(),
+                open: VecDeque::new(),
+                need: Resources::cpus(0),
+                since: now,
+                ending: false,
+            },
+        );
+        Some(id)
+    }
+
+    fn load(
+        &mut self,
+        now: Instant,
+        id: ExecutorId,
+        piece: Piece,
+        need: Resources,
+        out: &mut Vec<AgentAction>,
+    ) {
+        let Some(executor) = self.executors.get_mut(&id) else { return };
+        if executor.pieces.is_empty() {
+            executor.since = now;
+        }
+        executor.need = need;
+        executor.pieces.push_back(piece);
+        executor.open.push_back(RangeSet::of(piece.range));
+        if executor.ready {
+            self.send_load(id, piece, out);
+        }
+    }
+
+    pub(super) fn send_load(&self, id: ExecutorId, piece: Piece, out: &mut Vec<AgentAction>) {
+        let Some(attempt) = self.attempts.get(&piece.attempt) else { return };
+        let Some(shared) = self.batches.get(&attempt.batch) else { return };
+        let load = Load {
+            attempt: piece.attempt,
+            range: piece.range,
+            shared: shared.clone(),
+            segments: attempt.slice(piece.range),
+        };
+        out.push(AgentAction::Load { executor: id, load });
+    }
+}

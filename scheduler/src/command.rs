@@ -1,0 +1,210 @@
+//! Commands: what the log says. Shapes are only appended, never edited.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use allhands_common::bulk::{Bulk, Carries};
+use allhands_common::failure::Failed;
+use allhands_common::id::{AttemptId, BatchId, BootId, JobId, RequestId, SessionId, WorkerId};
+use allhands_common::policy::BatchSpec;
+use allhands_common::program::Program;
+use allhands_common::range::TaskRange;
+use allhands_common::resources::Resources;
+use allhands_common::time::ClusterTime;
+use serde::{Deserialize, Serialize};
+
+/// One entry of the log: everything that arrived while the last one was in flight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The leader's cluster time when it was made.
+    pub at: ClusterTime,
+    /// In order.
+    pub commands: Vec<Command>,
+}
+
+/// One change of the state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// A client has come.
+    OpenSession {
+        /// Its stay.
+        session: SessionId,
+        /// The name in its certificate.
+        owner: String,
+    },
+    /// A client has gone, or its lease ran out: its batches are cancelled and forgotten.
+    CloseSession {
+        /// Its stay.
+        session: SessionId,
+    },
+    /// A client opens a job.
+    OpenJob {
+        /// Whose.
+        session: SessionId,
+        /// Its dedup within the session.
+        request: RequestId,
+        /// Requests below are known to be answered.
+        low: RequestId,
+        /// What runs.
+        program: Program,
+        /// For people.
+        name: String,
+    },
+    /// A client opens a batch.
+    OpenBatch {
+        /// Whose.
+        session: SessionId,
+        /// Its id.
+        batch: BatchId,
+        /// Its dedup within the session.
+        sequence: u32,
+        /// Its job.
+        job: JobId,
+        /// What its tasks share.
+        spec: BatchSpec,
+        /// The context of `map_with`, or nothing.
+        context: Bulk,
+    },
+    /// A batch grows.
+    Append {
+        /// Which.
+        batch: BatchId,
+        /// Index of the first of the new tasks: their dedup.
+        first: u32,
+        /// How many.
+        tasks: u32,
+        /// Their arguments.
+        segment: Bulk,
+    },
+    /// A batch has all its tasks.
+    Seal {
+        /// Which.
+        batch: BatchId,
+        /// How many.
+        tasks: u32,
+    },
+    /// Its client has consumed the first outcome segments of a batch.
+    Acknowledge {
+        /// Which.
+        batch: BatchId,
+        /// How many.
+        segments: u32,
+    },
+    /// A batch ends here: nothing more of it runs.
+    Stop {
+        /// Which.
+        batch: BatchId,
+        /// What its unfinished tasks ended of.
+        rest: Failed,
+    },
+    /// Every batch of a job ends here.
+    StopJob {
+        /// Which.
+        job: JobId,
+        /// What its unfinished tasks ended of.
+        rest: Failed,
+    },
+    /// Tasks ended, as a worker reported.
+    Finish {
+        /// Which batch.
+        batch: BatchId,
+        /// As which attempt.
+        attempt: AttemptId,
+        /// On which worker.
+        worker: WorkerId,
+        /// Which tasks.
+        range: TaskRange,
+        /// Their outcomes.
+        segment: Bulk,
+    },
+    /// Tasks ended without a value, as the leader found.
+    Fail {
+        /// Which batch.
+        batch: BatchId,
+        /// Which tasks.
+        range: TaskRange,
+        /// What of.
+        failed: Failed,
+    },
+    /// An attempt at a task ended and the task goes on: counted, so that a new leader knows.
+    Charge {
+        /// Which batch.
+        batch: BatchId,
+        /// Which task.
+        index: u32,
+        /// What for.
+        charge: Charge,
+        /// Not to be tried before.
+        not_before: ClusterTime,
+    },
+    /// Tasks that must not run twice are given to a worker.
+    Start {
+        /// Which batch.
+        batch: BatchId,
+        /// As which attempt.
+        attempt: AttemptId,
+        /// To which worker.
+        worker: WorkerId,
+        /// Which tasks.
+        range: TaskRange,
+    },
+    /// A worker has come, or has been restarted.
+    JoinWorker {
+        /// Who.
+        worker: WorkerId,
+        /// Which start of its daemon.
+        boot: BootId,
+        /// Its host's name.
+        name: String,
+        /// What it has.
+        resources: Resources,
+    },
+    /// A worker is gone.
+    LeaveWorker {
+        /// Who.
+        worker: WorkerId,
+    },
+}
+
+/// Why a task has to be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Charge {
+    /// The function panicked, timed out or returned `Err`, and the user allows another try.
+    Failure,
+    /// It killed its executor.
+    Death,
+    /// It was running on a worker that was lost.
+    Loss,
+    /// It was one of several that were running when their executor died.
+    Suspicion,
+    /// It was given out as one that must not run twice, and came back unstarted.
+    Return,
+}
+
+impl Carries for Entry {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        self.commands.iter_mut().for_each(|command| command.each_bulk(visit));
+    }
+}
+
+impl Carries for Command {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::OpenBatch { context: bulk, .. }
+            | Self::Append { segment: bulk, .. }
+            | Self::Finish { segment: bulk, .. } => visit(bulk),
+            Self::OpenSession { .. }
+            | Self::CloseSession { .. }
+            | Self::OpenJob { .. }
+            | Self::Seal { .. }
+            | Self::Acknowledge { .. }
+            | Self::Stop { .. }
+            | Self::StopJob { .. }
+            | Self::Fail { .. }
+            | Self::Charge { .. }
+            | Self::Start { .. }
+            | Self::JoinWorker { .. }
+            | Self::LeaveWorker { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The leader's soft half: who holds what, who waits for what, what is to be said to whom.
+//!
+//! Nothing here is replicated. A new leader calls [`Dispatcher::resume`] once the first entry of its
+//! own term is applied, takes the workers' registrations with their inventories, and goes on.
+//!
+//! Nothing runs before it is committed: batches, cancels and outcomes are learned from applied
+//! entries only ([`Event::Applied`]).
+
+mod attempt;
+mod batches;
+mod check;
+mod clients;
+mod deliver;
+mod effects;
+mod explain;
+mod pump;
+mod queue;
+mod reconcile;
+mod report;
+mod size;
+mod timers;
+mod view;
+mod workers;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use allhands_common::failure::{Cause, Failed};
+use allhands_common::id::{AttemptId, BatchId, CoordinatorId, SessionId, Term, WorkerId};
+use allhands_common::time::{ClusterTime, Instant};
+use allhands_common::wire::admin::Question;
+
+pub use check::Violation;
+pub use explain::Explanation;
+
+use crate::{Action, Command, Event, State};
+use attempt::Attempt;
+use batches::Active;
+use clients::Client;
+use deliver::Delivery;
+use queue::Queues;
+use timers::{Timer, Timers};
+use workers::Worker;
+
+/// What a dispatcher is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The leader.
+    pub leader: CoordinatorId,
+    /// Its term.
+    pub term: Term,
+    /// How long a worker may be silent.
+    pub worker_lost: Duration,
+    /// How long a client may be silent.
+    pub client_lease: Duration,
+    /// How long to wait for the workers of the roster before new work is given out.
+    pub resume_wait: Duration,
+}
+
+impl Config {
+    /// The defaults (`common::limit`) for the leader of `term`.
+    pub const fn new(leader: CoordinatorId, term: Term) -> Self {
+        use allhands_common::limit;
+        Self {
+            leader,
+            term,
+            worker_lost: Duration::from_millis(limit::WORKER_LOST_MS),
+            client_lease: Duration::from_millis(limit::CLIENT_LEASE_MS),
+            resume_wait: Duration::from_millis(limit::WORKER_LOST_MS),
+        }
+    }
+}
+
+/// The leader's soft half.
+#[derive(Debug)]
+pub struct Dispatcher {
+    config: Config,
+    /// Cluster time and own time of one moment.
+    epoch: (Instant, ClusterTime),
+    workers: BTreeMap<WorkerId, Worker>,
+    /// Slots of the workers that may be given work.
+    slots: u32,
+    /// Workers that have orders of the step that is being taken.
+    ordered: Vec<WorkerId>,
+    attempts: BTreeMap<AttemptId, Attempt>,
+    next_attempt: u32,
+    /// Batches of which something is or was given out, or that need watching.
+    active: BTreeMap<BatchId, Active>,
+    queues: Queues,
+    clients: BTreeMap<SessionId, Client>,
+    deliveries: BTreeMap<BatchId, Delivery>,
+    timers: Timers,
+    /// Whether a look at who is idle is planned.
+    balancing: bool,
+    /// Workers of the roster that a new leader still waits for; `None` once work is given out.
+    awaited: Option<BTreeSet<WorkerId>>,
+}
+
+impl Dispatcher {
+    /// The dispatcher of a new leader, whose first own entry is applied to `state`.
+    pub fn resume(config: Config, now: Instant, state: &State) -> Self {
+        let mut timers = Timers::default();
+        let awaited: BTreeSet<WorkerId> = state.workers.keys().copied().collect();
+        let awaited = (!awaited.is_empty()).then_some(awaited);
+        if awaited.is_some() {
+            timers.set(now + config.resume_wait, Timer::Resume);
+        }
+        let mut dispatcher = Self {
+            epoch: (now, state.at),
+            workers: BTreeMap::new(),
+            slots: 0,
+            ordered: Vec::new(),
+            attempts: BTreeMap::new(),
+            next_attempt: 0,
+            active: BTreeMap::new(),
+            queues: Queues::default(),
+            clients: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            timers,
+            balancing: false,
+            awaited,
+            config,
+        };
+        for session in state.sessions.keys() {
+            let lease = now + dispatcher.config.client_lease;
+            dispatcher.timers.set(lease, Timer::Session(*session));
+            dispatcher.clients.insert(*session, Client::absent(now));
+        }
+        for worker in state.workers.keys() {
+            let lost = now + dispatcher.config.worker_lost;
+            dispatcher.timers.set(lost, Timer::Worker(*worker));
+        }
+        for id in state.batches.keys() {
+            dispatcher.watch_batch(state, *id);
+        }
+        dispatcher
+    }
+
+    /// Takes one event. What must happen is appended to `out`, in order.
+    pub fn handle(&mut self, now: Instant, state: &State, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Tick => {}
+            Event::Applied(effects) => {
+                effects.into_iter().for_each(|effect| self.learn(now, state, effect, out));
+            }
+            Event::Client { session, owner, message } => {
+                self.hear_client(now, state, session, owner, message, out);
+            }
+            Event::ClientGone { session } => {
+                if let Some(client) = self.clients.get_mut(&session) {
+                    client.attached = false;
+                }
+            }
+            Event::Worker { worker, message } => self.hear_worker(now, state, worker, message, out),
+            Event::WorkerGone { worker } => self.change_worker(worker, |known| known.present = false),
+            Event::Operator { name, question } => operator(state, &name, &question, out),
+        }
+        self.fire_timers(now, state, out);
+        self.pump(now, state, out);
+        self.flush_orders(out);
+    }
+
+    /// When [`Event::Tick`] must come at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// The cluster's time, for the next entry.
+    pub fn cluster_time(&self, now: Instant) -> ClusterTime {
+        let (then, at) = self.epoch;
+        at.after(u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Own time of a moment of the cluster.
+    fn instant_of(&self, at: ClusterTime) -> Instant {
+        let (then, epoch) = self.epoch;
+        then + Duration::from_millis(at.0.saturating_sub(epoch.0))
+    }
+
+    /// The leader's term.
+    pub const fn term(&self) -> Term {
+        self.config.term
+    }
+
+    fn name_attempt(&mut self) -> AttemptId {
+        let number = self.next_attempt;
+        self.next_attempt += 1;
+        AttemptId { term: self.config.term, number }
+    }
+}
+
+/// Carries out what an operator orders.
+fn operator(state: &State, name: &str, question: &Question, out: &mut Vec<Action>) {
+    let rest = cancelled(alloc::format!("by {name}"));
+    match question {
+        Question::CancelJob(job) if state.jobs.contains_key(job) => {
+            out.push(Action::Propose(Command::StopJob { job: *job, rest }));
+        }
+        Question::CancelBatch(batch) if state.batches.contains_key(batch) => {
+            out.push(Action::Propose(Command::Stop { batch: *batch, rest }));
+        }
+        Question::CancelJob(_)
+        | Question::CancelBatch(_)
+        | Question::Status
+        | Question::Jobs
+        | Question::Job(_)
+        | Question::Explain(_) => {}
+    }
+}
+
+fn cancelled(reason: String) -> Failed {
+    Failed { cause: Cause::Cancelled { reason }, worker: None, attempt: None, tries: 0 }
+}

@@ -1,0 +1,262 @@
+//! What the leader knows of a batch beyond the state: which of its tasks wait and which are out.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use allhands_common::failure::{Cause, Failed};
+use allhands_common::id::BatchId;
+use allhands_common::limit::UNREAD_BYTES_MAX;
+use allhands_common::policy::Prefer;
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::time::{ClusterTime, Instant};
+
+use super::queue::{ClassId, Place};
+use super::size::Cost;
+use super::{Dispatcher, Timer};
+use crate::state::Batch;
+use crate::{Action, Command, State};
+
+/// A batch of which something is out, or that has tasks to be tried again.
+#[derive(Debug)]
+pub(super) struct Active {
+    /// Tasks that may be given out now.
+    pub(super) pending: RangeSet,
+    /// Tasks of some attempt.
+    pub(super) held: RangeSet,
+    /// Tasks to be tried again later: when.
+    pub(super) delayed: BTreeMap<u32, ClusterTime>,
+    /// Tasks that wait for an entry about them to come back.
+    pub(super) charging: RangeSet,
+    /// Ranges given out and not reported.
+    pub(super) ranges: u32,
+    /// What a task takes.
+    pub(super) cost: Cost,
+    /// Where it waits, while it does.
+    pub(super) place: Option<Place>,
+}
+
+impl Active {
+    fn of(batch: &Batch) -> Self {
+        let mut active = Self {
+            pending: batch.unfinished(TaskRange::new(0, batch.tasks)),
+            held: RangeSet::new(),
+            delayed: BTreeMap::new(),
+            charging: RangeSet::new(),
+            ranges: 0,
+            cost: Cost::default(),
+            place: None,
+        };
+        if let Some(progress) = batch.progress() {
+            for (index, exception) in &progress.exceptions {
+                active.delay(*index, exception.not_before);
+            }
+            for started in &progress.started {
+                active.pending.remove(started.range);
+                active.charging.insert(started.range);
+            }
+        }
+        active
+    }
+
+    pub(super) fn delay(&mut self, index: u32, until: ClusterTime) {
+        let one = TaskRange::new(index, index + 1);
+        if self.pending.contains(index) {
+            self.pending.remove(one);
+            self.delayed.insert(index, until);
+        }
+    }
+}
+
+impl Dispatcher {
+    /// A batch may have become ready to be given out, or no longer be.
+    pub(super) fn requeue(&mut self, state: &State, id: BatchId) {
+        let Some(batch) = state.batches.get(&id) else { return self.unqueue(id) };
+        let Some(job) = state.job_of(batch) else { return };
+        let policy = &batch.spec.policy;
+        let (class, new) = self.queues.class(&job.program, &policy.resources);
+        if new {
+            self.fill_class(class);
+        }
+        let unread = batch.progress().map_or(0, |progress| progress.unread_bytes);
+        let open = batch.stopped().is_none() && unread <= UNREAD_BYTES_MAX;
+        let slots = self.slots;
+        let cap = if policy.prefer == Prefer::Threads { u32::MAX } else { policy.cap(slots) };
+        let cap = if cap >= slots { u32::MAX } else { cap };
+        let fixed = policy.batch_size;
+        let place = Place {
+            priority: policy.priority,
+            class,
+            job: batch.job,
+            running: 0,
+            sequence: batch.sequence,
+        };
+        let Some(active) = self.active.get_mut(&id) else {
+            // Nothing of it is out and nothing was ever tried: all unfinished tasks wait.
+            if open && enough(&RangeSet::of(TaskRange::new(0, batch.tasks)), fixed, batch.sealed) {
+                self.queues.insert(place, id);
+            } else {
+                self.queues.remove(place, id);
+            }
+            return;
+        };
+        let place = Place { running: active.ranges, ..place };
+        let ready = open
+            && active.ranges < cap
+            && enough(&active.pending, fixed, batch.sealed || !active.delayed.is_empty());
+        if let Some(old) = active.place.take().filter(|old| !ready || *old != place) {
+            self.queues.remove(old, id);
+        }
+        if ready {
+            active.place = Some(place);
+            self.queues.insert(place, id);
+        }
+    }
+
+    /// A batch waits no more.
+    fn unqueue(&mut self, id: BatchId) {
+        if let Some(active) = self.active.get_mut(&id)
+            && let Some(place) = active.place.take()
+        {
+            self.queues.remove(place, id);
+        }
+    }
+
+    /// The soft part of a batch, made at need: its place in the queue moves along.
+    pub(super) fn activate(&mut self, state: &State, id: BatchId) -> Option<&mut Active> {
+        let batch = state.batches.get(&id)?;
+        if !self.active.contains_key(&id) {
+            let mut active = Active::of(batch);
+            if let Some(job) = state.job_of(batch) {
+                let policy = &batch.spec.policy;
+                let (class, _) = self.queues.class(&job.program, &policy.resources);
+                let place = Place {
+                    priority: policy.priority,
+                    class,
+                    job: batch.job,
+                    running: 0,
+                    sequence: batch.sequence,
+                };
+                active.place = self.queues.contains(place, id).then_some(place);
+            }
+            self.active.insert(id, active);
+        }
+        self.active.get_mut(&id)
+    }
+
+    /// A batch is new to this leader.
+    pub(super) fn watch_batch(&mut self, state: &State, id: BatchId) {
+        let Some(batch) = state.batches.get(&id) else { return };
+        if batch.stopped().is_some() {
+            return;
+        }
+        let policy = &batch.spec.policy;
+        let waits = [policy.deadline_ms, policy.queue_timeout_ms].into_iter().flatten().min();
+        if let Some(wait) = waits {
+            let at = self.instant_of(batch.opened.after(wait));
+            self.timers.set(at, Timer::Batch(id));
+        }
+        if batch.progress().is_some() {
+            self.activate(state, id);
+            let delayed = self.active.get(&id).map(|active| active.delayed.values().min().copied());
+            if let Some(Some(until)) = delayed {
+                self.timers.set(self.instant_of(until), Timer::Batch(id));
+            }
+        }
+        self.requeue(state, id);
+    }
+
+    /// Looks at a batch's deadlines and at what is to be tried again.
+    pub(super) fn check_batch(
+        &mut self,
+        now: Instant,
+        state: &State,
+        id: BatchId,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(batch) = state.batches.get(&id).filter(|batch| !batch.over()) else { return };
+        let time = self.cluster_time(now);
+        let policy = &batch.spec.policy;
+        let fail = |cause| Failed { cause, worker: None, attempt: None, tries: 0 };
+        if let Some(limit_ms) = policy.deadline_ms
+            && batch.opened.after(limit_ms) <= time
+        {
+            let rest = fail(Cause::DeadlinePassed { limit_ms });
+            out.push(Action::Propose(Command::Stop { batch: id, rest }));
+            return;
+        }
+        let mut next = policy.deadline_ms.map(|limit| batch.opened.after(limit));
+        if let Some(limit_ms) = policy.queue_timeout_ms {
+            let waiting = match self.active.get(&id) {
+                Some(active) => active.pending.clone(),
+                None => batch.unfinished(TaskRange::new(0, batch.tasks)),
+            };
+            for argument in &batch.arguments {
+                let late = batch.opened.after(u64::from(argument.after_ms) + limit_ms);
+                if late > time {
+                    next = Some(next.map_or(late, |next| next.min(late)));
+                    continue;
+                }
+                for range in waiting.intersection(argument.tasks) {
+                    let failed = fail(Cause::QueueTimedOut { limit_ms });
+                    out.push(Action::Propose(Command::Fail { batch: id, range, failed }));
+                    if let Some(active) = self.activate(state, id) {
+                        active.pending.remove(range);
+                        active.charging.insert(range);
+                    }
+                }
+            }
+        }
+        if let Some(active) = self.active.get_mut(&id) {
+            let due: Vec<u32> = active
+                .delayed
+                .iter()
+                .filter(|(_, until)| **until <= time)
+                .map(|(index, _)| *index)
+                .collect();
+            for index in due {
+                active.delayed.remove(&index);
+                active.pending.insert(TaskRange::new(index, index + 1));
+            }
+            if let Some(until) = active.delayed.values().min() {
+                next = Some(next.map_or(*until, |next| next.min(*until)));
+            }
+        }
+        if let Some(next) = next {
+            // A millisecond of cluster time may have begun already: never in the same instant again.
+            let at = self.instant_of(next).max(now + core::time::Duration::from_millis(1));
+            self.timers.set(at, Timer::Batch(id));
+        }
+        self.requeue(state, id);
+    }
+
+    /// Tasks of an attempt that nobody has any more wait again, but for those that have ended.
+    pub(super) fn put_back(&mut self, state: &State, id: BatchId, range: TaskRange) {
+        let Some(batch) = state.batches.get(&id) else { return };
+        let Some(active) = self.active.get_mut(&id) else { return };
+        active.held.remove(range);
+        for part in batch.unfinished(range).iter() {
+            active.pending.insert(part);
+        }
+        self.requeue(state, id);
+    }
+
+    /// Puts every worker that can into a new class.
+    fn fill_class(&mut self, id: ClassId) {
+        let Some(class) = self.queues.classes.get_mut(&id) else { return };
+        for (worker, known) in self.workers.iter().filter(|(_, known)| known.usable()) {
+            if known.suits(&class.need, &class.program) {
+                class.able.insert((known.load(), *worker));
+            }
+        }
+    }
+}
+
+/// Whether there is something to cut: any task, or a whole range where its length is fixed.
+fn enough(pending: &RangeSet, fixed: Option<u32>, last: bool) -> bool {
+    match (pending.first(), fixed) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(_), Some(_)) if last => true,
+        (Some(first), Some(size)) => first.len() >= size - first.start % size,
+    }
+}

@@ -1,0 +1,168 @@
+//! Every invariant of the books, in one place: run after each step by tests and the simulator.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+
+use allhands_common::id::{BatchId, JobId, WorkerId};
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::resources::Resources;
+
+use super::Dispatcher;
+use crate::State;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {what}")]
+pub struct Violation {
+    /// Which rule.
+    pub rule: &'static str,
+    /// Where and how it is broken.
+    pub what: String,
+}
+
+fn broken(rule: &'static str, what: String) -> Result<(), Violation> {
+    Err(Violation { rule, what })
+}
+
+impl Dispatcher {
+    /// Every invariant.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub fn check(&self, state: &State) -> Result<(), Violation> {
+        self.check_tasks(state)?;
+        self.check_loads()?;
+        self.check_attempts()?;
+        self.check_queue(state)
+    }
+
+    /// Each unfinished task of a running batch is in exactly one place.
+    fn check_tasks(&self, state: &State) -> Result<(), Violation> {
+        let mut held: BTreeMap<BatchId, RangeSet> = BTreeMap::new();
+        for (id, attempt) in &self.attempts {
+            let set = held.entry(attempt.batch).or_default();
+            for range in attempt.open.iter().chain(attempt.owed.iter()).chain(attempt.settling.iter()) {
+                if set.intersection(range).next().is_some() {
+                    let what = format!("{range} of {}, also in attempt {id}", attempt.batch);
+                    return broken("a task is with one attempt", what);
+                }
+                set.insert(range);
+            }
+        }
+        for (id, active) in &self.active {
+            let Some(batch) = state.batches.get(id) else {
+                return broken("only known batches are active", format!("{id}"));
+            };
+            let whole = TaskRange::new(0, batch.tasks);
+            if batch.stopped().is_some() {
+                continue;
+            }
+            let none = RangeSet::new();
+            let with_attempts = held.get(id).unwrap_or(&none);
+            for task in batch.unfinished(whole).iter().flat_map(|range| range.start..range.end) {
+                let places = [
+                    active.pending.contains(task),
+                    active.delayed.contains_key(&task),
+                    active.charging.contains(task),
+                    with_attempts.contains(task),
+                ];
+                let count = places.iter().filter(|there| **there).count();
+                if count != 1 {
+                    let what = format!("task {id}:{task} (pending, delayed, deciding, held): {places:?}");
+                    return broken("an unfinished task is in one place", what);
+                }
+                if with_attempts.contains(task) != active.held.contains(task) {
+                    return broken("held is what attempts have", format!("task {id}:{task}"));
+                }
+            }
+            let ended = batch.progress().map(|progress| &progress.ended);
+            if let Some(task) = ended.and_then(|set| active.pending.iter().flat_map(|r| set.intersection(r)).next()) {
+                return broken("an ended task does not wait", format!("{id}:{}", task.start));
+            }
+        }
+        Ok(())
+    }
+
+    /// A worker's books add up.
+    fn check_loads(&self) -> Result<(), Violation> {
+        let mut sums: BTreeMap<WorkerId, Resources> = BTreeMap::new();
+        for attempt in self.attempts.values().filter(|attempt| !attempt.open.is_empty()) {
+            sums.entry(attempt.worker).or_insert(Resources::cpus(0)).add(&attempt.need);
+        }
+        for (id, worker) in &self.workers {
+            let sum = sums.remove(id).unwrap_or(Resources::cpus(0));
+            if sum.cpus != worker.held.cpus {
+                let what = format!("worker {id} holds {} slots, books say {}", sum.cpus, worker.held.cpus);
+                return broken("a worker's load is the sum of its ranges", what);
+            }
+            for (number, class) in &self.queues.classes {
+                let listed = class.able.iter().filter(|(_, worker)| worker == id).count();
+                let able = worker.usable() && worker.suits(&class.need, &class.program);
+                let there = class.able.contains(&(worker.load(), *id));
+                if listed != usize::from(able) || able != there {
+                    let what = format!("worker {id} in class {number:?}: {listed} times, load {}", worker.load());
+                    return broken("a worker is listed by its load", what);
+                }
+            }
+        }
+        let slots: u32 =
+            self.workers.values().filter(|worker| worker.usable()).map(|w| w.total.cpus).sum();
+        if slots != self.slots {
+            return broken("slots are those of usable workers", format!("{slots}, not {}", self.slots));
+        }
+        Ok(())
+    }
+
+    /// Attempts are with workers that know of them, and none is empty.
+    fn check_attempts(&self) -> Result<(), Violation> {
+        for (id, attempt) in &self.attempts {
+            let known = self.workers.get(&attempt.worker);
+            let listed = known.is_some_and(|worker| worker.attempts.contains(id));
+            if !listed && (known.is_some() || !attempt.open.is_empty() || !attempt.owed.is_empty()) {
+                return broken("a worker knows its attempts", format!("attempt {id}"));
+            }
+            if attempt.is_over() {
+                return broken("an attempt with nothing left is gone", format!("attempt {id}"));
+            }
+        }
+        for (worker, known) in &self.workers {
+            if let Some(id) = known.attempts.iter().find(|id| !self.attempts.contains_key(id)) {
+                return broken("a worker's attempts are known", format!("{id} of worker {worker}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who waits is in the queue, who does not is not; the counts of jobs add up.
+    fn check_queue(&self, state: &State) -> Result<(), Violation> {
+        for batch in self.queues.batches() {
+            let Some(known) = state.batches.get(&batch) else {
+                return broken("only known batches wait", format!("{batch}"));
+            };
+            let waits = match self.active.get(&batch) {
+                Some(active) => !active.pending.is_empty(),
+                None => !known.unfinished(TaskRange::new(0, known.tasks)).is_empty(),
+            };
+            if known.over() || !waits {
+                return broken("a batch that waits has pending tasks", format!("{batch}"));
+            }
+        }
+        let mut ranges: BTreeMap<BatchId, u32> = BTreeMap::new();
+        for attempt in self.attempts.values().filter(|attempt| !attempt.open.is_empty()) {
+            *ranges.entry(attempt.batch).or_insert(0) += 1;
+        }
+        let mut jobs: BTreeMap<JobId, u32> = BTreeMap::new();
+        for (id, active) in &self.active {
+            let count = ranges.get(id).copied().unwrap_or(0);
+            if count != active.ranges {
+                let what = format!("{id}: {count}, books say {}", active.ranges);
+                return broken("a batch's ranges are those of its attempts", what);
+            }
+            if let Some(batch) = state.batches.get(id) {
+                *jobs.entry(batch.job).or_insert(0) += count;
+            }
+        }
+        Ok(())
+    }
+}

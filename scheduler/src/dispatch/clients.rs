@@ -1,0 +1,194 @@
+//! Clients: what they ask becomes proposals, and who is silent too long is gone.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use allhands_common::id::{BatchId, RequestId, SessionId};
+use allhands_common::time::Instant;
+use allhands_common::wire::client::{FromClient, ToClient};
+
+use super::{Dispatcher, Timer, cancelled};
+use crate::{Action, Command, State};
+
+/// A client that this leader knows of.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Whether it has a connection to this leader.
+    pub(super) attached: bool,
+    pub(super) last_heard: Instant,
+    /// What it said of its batches when it attached, until its session is open.
+    pub(super) batches: Vec<(BatchId, u32)>,
+    /// Its requests below are known to be answered.
+    pub(super) low: RequestId,
+}
+
+impl Client {
+    /// One that has not shown itself to this leader.
+    pub(super) const fn absent(now: Instant) -> Self {
+        Self { attached: false, last_heard: now, batches: Vec::new(), low: RequestId(0) }
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn hear_client(
+        &mut self,
+        now: Instant,
+        state: &State,
+        session: SessionId,
+        owner: String,
+        message: FromClient,
+        out: &mut Vec<Action>,
+    ) {
+        if let FromClient::Attach { low, batches, .. } = message {
+            let client = Client { attached: true, last_heard: now, batches, low };
+            return self.attach(state, session, owner, client, out);
+        }
+        let Some(client) = self.clients.get_mut(&session).filter(|client| client.attached) else {
+            return;
+        };
+        client.last_heard = now;
+        let mine = |batch: &BatchId| {
+            let known = state.batches.get(batch).and_then(|batch| state.job_of(batch));
+            known.is_none_or(|job| job.session == session)
+        };
+        let command = match message {
+            FromClient::Attach { .. } | FromClient::Alive | FromClient::ProgramChunk { .. } => return,
+            FromClient::OpenJob { request, program, name } => {
+                Command::OpenJob { session, request, low: client.low, program, name }
+            }
+            FromClient::OpenBatch { batch, sequence, job, spec, context } => {
+                if let Some(reason) = refusal(&spec) {
+                    let refused = ToClient::Refused { batch: Some(batch), request: None, reason };
+                    return self.tell(session, refused, out);
+                }
+                Command::OpenBatch { session, batch, sequence, job, spec, context }
+            }
+            FromClient::Append { batch, first, tasks, segment } if mine(&batch) => {
+                Command::Append { batch, first, tasks, segment }
+            }
+            FromClient::Seal { batch, tasks } if mine(&batch) => Command::Seal { batch, tasks },
+            FromClient::Acknowledge { batch, segments } if mine(&batch) => {
+                self.consumed(state, batch, segments, out);
+                Command::Acknowledge { batch, segments }
+            }
+            FromClient::Cancel { batch, reason } if mine(&batch) => {
+                Command::Stop { batch, rest: cancelled(reason) }
+            }
+            FromClient::Append { .. }
+            | FromClient::Seal { .. }
+            | FromClient::Acknowledge { .. }
+            | FromClient::Cancel { .. } => return,
+            FromClient::Detach => Command::CloseSession { session },
+        };
+        out.push(Action::Propose(command));
+    }
+
+    fn attach(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        owner: String,
+        client: Client,
+        out: &mut Vec<Action>,
+    ) {
+        let known = state.sessions.get(&session);
+        if known.is_none() && !client.batches.is_empty() {
+            out.push(Action::Tell { session, message: ToClient::SessionExpired });
+            return;
+        }
+        if known.is_some_and(|known| known.owner != owner) {
+            let reason = "this session belongs to another identity".to_string();
+            let message = ToClient::Refused { batch: None, request: None, reason };
+            out.push(Action::Tell { session, message });
+            return;
+        }
+        self.timers.set(client.last_heard + self.config.client_lease, Timer::Session(session));
+        self.clients.insert(session, client);
+        if known.is_none() {
+            out.push(Action::Propose(Command::OpenSession { session, owner }));
+            return;
+        }
+        self.welcome_client(state, session, out);
+    }
+
+    /// The session is in the state: its client can go on where it was.
+    pub(super) fn session_opened(&mut self, session: SessionId, out: &mut Vec<Action>) {
+        let message =
+            ToClient::Attached { term: self.config.term, batches: Vec::new(), slots: self.slots };
+        self.tell(session, message, out);
+    }
+
+    fn welcome_client(&mut self, state: &State, session: SessionId, out: &mut Vec<Action>) {
+        let Some(client) = self.clients.get_mut(&session) else { return };
+        let named: BTreeMap<BatchId, u32> = client.batches.drain(..).collect();
+        let jobs = state.jobs.values().filter(|job| job.session == session);
+        let theirs: BTreeSet<BatchId> = jobs.flat_map(|job| job.batches.iter().copied()).collect();
+        let batches: Vec<(BatchId, u32)> = named
+            .keys()
+            .filter(|id| theirs.contains(id))
+            .filter_map(|id| state.batches.get(id).map(|batch| (*id, batch.tasks)))
+            .collect();
+        let message = ToClient::Attached { term: self.config.term, batches, slots: self.slots };
+        self.tell(session, message, out);
+        for id in theirs {
+            let Some(received) = named.get(&id) else {
+                // Its client is done with it: its last acknowledgement was lost on the way.
+                let rest = cancelled("its client is done with it".to_string());
+                out.push(Action::Propose(Command::Stop { batch: id, rest }));
+                let all = Command::Acknowledge { batch: id, segments: u32::MAX };
+                out.push(Action::Propose(all));
+                continue;
+            };
+            self.redeliver(state, id, *received, out);
+            self.tell_appended(state, id, out);
+        }
+    }
+
+    /// Looks whether a client was silent too long.
+    pub(super) fn check_lease(&mut self, now: Instant, session: SessionId, out: &mut Vec<Action>) {
+        let Some(client) = self.clients.get(&session) else { return };
+        let ends = client.last_heard + self.config.client_lease;
+        if ends > now {
+            self.timers.set(ends, Timer::Session(session));
+        } else {
+            out.push(Action::Propose(Command::CloseSession { session }));
+            self.timers.set(now + self.config.client_lease, Timer::Session(session));
+        }
+    }
+
+    /// Says something to a client, if it is there.
+    pub(super) fn tell(&self, session: SessionId, message: ToClient, out: &mut Vec<Action>) {
+        if self.clients.get(&session).is_some_and(|client| client.attached) {
+            out.push(Action::Tell { session, message });
+        }
+    }
+
+    /// Tells a client how much of a batch is committed.
+    pub(super) fn tell_appended(&self, state: &State, batch: BatchId, out: &mut Vec<Action>) {
+        let Some(known) = state.batches.get(&batch) else { return };
+        let Some(job) = state.job_of(known) else { return };
+        // A stopped batch takes nothing more: its client need not keep what it would append.
+        let tasks = if known.stopped().is_some() { u32::MAX } else { known.tasks };
+        let sealed = known.sealed || known.stopped().is_some();
+        self.tell(job.session, ToClient::Appended { batch, tasks, sealed }, out);
+    }
+}
+
+/// Why a batch of this kind can never be accepted.
+fn refusal(spec: &allhands_common::policy::BatchSpec) -> Option<String> {
+    let policy = &spec.policy;
+    if policy.n_jobs == 0 {
+        return Some("n_jobs is 0: give the number of tasks that may run at once, or -1".into());
+    }
+    if policy.batch_size == Some(0) {
+        return Some("batch_size is 0: give a number of tasks, or leave it adaptive".into());
+    }
+    if policy.resources.cpus == 0 {
+        return Some("the tasks need 0 cpus: a task occupies at least one slot".into());
+    }
+    if spec.functions.is_empty() {
+        return Some("the batch names no function".into());
+    }
+    None
+}

@@ -1,0 +1,86 @@
+//! Delivery: outcome segments go to their client in the order of their commit, each once per cursor,
+//! never more unconsumed bytes than the client's credit.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use allhands_common::id::BatchId;
+use allhands_common::limit::DELIVER_BYTES_MAX;
+use allhands_common::wire::client::ToClient;
+
+use super::Dispatcher;
+use crate::{Action, State};
+
+/// Where the delivery of a batch stands.
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    /// Outcome segments sent on the present connection, those before it included.
+    sent: u32,
+    /// Bytes of each that was sent and not consumed, oldest first, and their sum.
+    in_flight: VecDeque<(u32, u32)>,
+    in_flight_bytes: usize,
+    /// Whether the client was told that the batch is over.
+    end_told: bool,
+}
+
+impl Dispatcher {
+    /// Sends what there is credit for.
+    pub(super) fn deliver(&mut self, state: &State, id: BatchId, out: &mut Vec<Action>) {
+        let Some(batch) = state.batches.get(&id) else { return };
+        let Some(session) = state.job_of(batch).map(|job| job.session) else { return };
+        if !self.clients.get(&session).is_some_and(|client| client.attached) {
+            return;
+        }
+        let (over, total) = (batch.over(), batch.outcome_segments());
+        if total == 0 && !over {
+            return;
+        }
+        let delivery = self.deliveries.entry(id).or_default();
+        if let Some(progress) = batch.progress() {
+            delivery.sent = delivery.sent.max(progress.acknowledged);
+            while delivery.in_flight_bytes < DELIVER_BYTES_MAX {
+                let at = (delivery.sent - progress.acknowledged) as usize;
+                let Some(outcome) = progress.outcomes.get(at).copied() else { break };
+                let sequence = delivery.sent;
+                delivery.sent += 1;
+                delivery.in_flight.push_back((sequence, outcome.bytes));
+                delivery.in_flight_bytes += outcome.bytes as usize;
+                out.push(Action::Deliver { session, batch: id, sequence, outcome });
+            }
+        }
+        if over && delivery.sent == total && !delivery.end_told {
+            delivery.end_told = true;
+            let rest = batch.stopped().map(|stop| stop.rest.clone());
+            let message = ToClient::Ended { batch: id, segments: total, rest };
+            self.tell(session, message, out);
+        }
+    }
+
+    /// The client has consumed the first `segments` outcome segments.
+    pub(super) fn consumed(
+        &mut self,
+        state: &State,
+        id: BatchId,
+        segments: u32,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(delivery) = self.deliveries.get_mut(&id) else { return };
+        while let Some((_, bytes)) = delivery.in_flight.front().filter(|sent| sent.0 < segments) {
+            delivery.in_flight_bytes -= *bytes as usize;
+            delivery.in_flight.pop_front();
+        }
+        self.deliver(state, id, out);
+    }
+
+    /// The client has come (back) and has received the first `received` outcome segments.
+    pub(super) fn redeliver(
+        &mut self,
+        state: &State,
+        id: BatchId,
+        received: u32,
+        out: &mut Vec<Action>,
+    ) {
+        self.deliveries.insert(id, Delivery { sent: received, ..Delivery::default() });
+        self.deliver(state, id, out);
+    }
+}

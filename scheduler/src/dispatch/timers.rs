@@ -1,0 +1,59 @@
+//! All that waits for a moment. One set, one `next`; what a timer was for is looked at when it fires,
+//! so nothing needs to be taken out when it becomes moot.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use allhands_common::id::{BatchId, SessionId, WorkerId};
+use allhands_common::time::Instant;
+
+use super::Dispatcher;
+use crate::{Action, State};
+
+/// What a moment was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// The roster had its time to register.
+    Resume,
+    /// A worker may have been silent too long.
+    Worker(WorkerId),
+    /// A client may have been silent too long.
+    Session(SessionId),
+    /// A batch has a deadline, a queue timeout, or a task to be tried again.
+    Batch(BatchId),
+    /// Somebody is idle while others may have too much.
+    Balance,
+}
+
+/// The moments that are waited for.
+#[derive(Debug, Default)]
+pub(super) struct Timers(BTreeSet<(Instant, Timer)>);
+
+impl Timers {
+    pub(super) fn set(&mut self, at: Instant, timer: Timer) {
+        self.0.insert((at, timer));
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    fn due(&mut self, now: Instant) -> Option<Timer> {
+        self.0.first().filter(|(at, _)| *at <= now)?;
+        self.0.pop_first().map(|(_, timer)| timer)
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn fire_timers(&mut self, now: Instant, state: &State, out: &mut Vec<Action>) {
+        while let Some(timer) = self.timers.due(now) {
+            match timer {
+                Timer::Resume => self.finish_resume(state, out),
+                Timer::Worker(worker) => self.check_worker(now, state, worker, out),
+                Timer::Session(session) => self.check_lease(now, session, out),
+                Timer::Batch(batch) => self.check_batch(now, state, batch, out),
+                Timer::Balance => self.balance(now, state),
+            }
+        }
+    }
+}

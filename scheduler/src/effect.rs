@@ -1,0 +1,138 @@
+//! Effects: what applying an entry changed. Every replica computes them; `Keep` and `Drop` are
+//! carried out by all, the rest is news for the leader's dispatcher.
+
+use alloc::string::String;
+
+use allhands_common::id::{AttemptId, BatchId, JobId, RequestId, SegmentId, SessionId, WorkerId};
+use allhands_common::range::TaskRange;
+use bytes::Bytes;
+
+/// One consequence of an applied command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// These bytes are named by the state from now on.
+    Keep {
+        /// Their name.
+        segment: SegmentId,
+        /// They.
+        bytes: Bytes,
+    },
+    /// These bytes are named no more.
+    Drop {
+        /// Their name.
+        segment: SegmentId,
+    },
+    /// A session is known.
+    SessionOpened {
+        /// Which.
+        session: SessionId,
+    },
+    /// A session is forgotten, with its batches.
+    SessionClosed {
+        /// Which.
+        session: SessionId,
+    },
+    /// A request is answered (again).
+    JobOpened {
+        /// Whose.
+        session: SessionId,
+        /// Which request.
+        request: RequestId,
+        /// The job.
+        job: JobId,
+    },
+    /// Something that a client asked for cannot be.
+    Refused {
+        /// Whose.
+        session: SessionId,
+        /// The batch, if it was one.
+        batch: Option<BatchId>,
+        /// The request, if it was one.
+        request: Option<RequestId>,
+        /// Why.
+        reason: String,
+    },
+    /// A batch is known.
+    BatchOpened {
+        /// Which.
+        batch: BatchId,
+    },
+    /// A batch has grown by `range`.
+    Appended {
+        /// Which.
+        batch: BatchId,
+        /// By which tasks.
+        range: TaskRange,
+    },
+    /// A batch has all its tasks.
+    Sealed {
+        /// Which.
+        batch: BatchId,
+    },
+    /// What `Append` or `Seal` asked for was there already: the client can go on.
+    Repeated {
+        /// Which batch.
+        batch: BatchId,
+    },
+    /// These tasks have ended for good, in any way. What of `range` was accepted of this very outcome
+    /// is in the batch's outcome segments.
+    Ended {
+        /// Which batch.
+        batch: BatchId,
+        /// Which tasks.
+        range: TaskRange,
+    },
+    /// What an attempt reported of `range` is decided, accepted or not.
+    Settled {
+        /// On which worker.
+        worker: WorkerId,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Of which batch.
+        batch: BatchId,
+        /// Which tasks.
+        range: TaskRange,
+    },
+    /// A task was charged and waits to be tried again.
+    Charged {
+        /// Which batch.
+        batch: BatchId,
+        /// Which task.
+        index: u32,
+    },
+    /// A range that must not run twice may be sent to its worker now.
+    Started {
+        /// Which batch.
+        batch: BatchId,
+        /// As which attempt.
+        attempt: AttemptId,
+        /// To which worker.
+        worker: WorkerId,
+        /// Which tasks.
+        range: TaskRange,
+    },
+    /// All tasks of a batch have ended, or it was stopped.
+    BatchOver {
+        /// Which.
+        batch: BatchId,
+    },
+    /// The client has consumed outcomes.
+    Acknowledged {
+        /// Of which batch.
+        batch: BatchId,
+    },
+    /// A batch is forgotten: over, and everything of it consumed.
+    BatchForgotten {
+        /// Which.
+        batch: BatchId,
+        /// Its job.
+        job: JobId,
+    },
+    /// The roster has changed.
+    Roster {
+        /// Who.
+        worker: WorkerId,
+        /// Whether it is there.
+        present: bool,
+    },
+}

@@ -1,0 +1,168 @@
+//! The replicated state: a pure function of the log.
+//!
+//! `apply` never fails and never asks the time: an entry that makes no sense (a batch that is long
+//! forgotten, a second outcome of a task) changes nothing, on every replica alike.
+
+mod apply;
+mod batch;
+mod outcome;
+mod retire;
+mod snapshot;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use allhands_common::id::{BatchId, BootId, JobId, LogIndex, RequestId, SegmentId, SessionId, WorkerId};
+use allhands_common::policy::BatchSpec;
+use allhands_common::program::Program;
+use allhands_common::range::RangeSet;
+use allhands_common::resources::Resources;
+use allhands_common::time::ClusterTime;
+use serde::{Deserialize, Serialize};
+
+pub use batch::{ArgumentSegment, Batch, Exception, OutcomeSegment, Progress, Started, Stop};
+pub use snapshot::SnapshotError;
+
+use crate::{Command, Effect, Entry};
+
+/// What the log says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Last entry that is in it.
+    pub applied: LogIndex,
+    /// Its time.
+    pub at: ClusterTime,
+    /// Clients.
+    pub sessions: BTreeMap<SessionId, Session>,
+    /// Jobs that are not forgotten.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// Batches that are not forgotten.
+    pub batches: BTreeMap<BatchId, Batch>,
+    /// The roster.
+    pub workers: BTreeMap<WorkerId, WorkerRecord>,
+    /// Next job to be named.
+    next_job: JobId,
+    /// Next segment to be named.
+    next_segment: SegmentId,
+}
+
+/// A client's stay.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Session {
+    /// The name in its certificate.
+    pub owner: String,
+    /// Requests that were answered, above those known to be.
+    pub replies: BTreeMap<RequestId, JobId>,
+    /// Sequence numbers of the batches that were opened, forgotten ones too: a range a gap.
+    pub opened: RangeSet,
+}
+
+/// What one client opened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Whose.
+    pub session: SessionId,
+    /// The name in its certificate.
+    pub owner: String,
+    /// For people.
+    pub name: String,
+    /// What runs.
+    pub program: Program,
+    /// Its batches that are not forgotten.
+    pub batches: BTreeSet<BatchId>,
+    /// The last few specifications, so that equal ones are stored once.
+    pub specs: Vec<Arc<BatchSpec>>,
+}
+
+/// A worker of the roster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// Which start of its daemon.
+    pub boot: BootId,
+    /// Its host's name.
+    pub name: String,
+    /// What it has.
+    pub resources: Resources,
+}
+
+impl State {
+    /// Applies the entry at `index`. What it changed is appended to `out`.
+    pub fn apply(&mut self, index: LogIndex, entry: Entry, out: &mut Vec<Effect>) {
+        debug_assert!(index > self.applied, "entries are applied in order, once");
+        self.applied = index;
+        self.at = self.at.max(entry.at);
+        for command in entry.commands {
+            self.apply_command(command, out);
+        }
+    }
+
+    /// The program, session and specification of a batch's job.
+    pub fn job_of(&self, batch: &Batch) -> Option<&Job> {
+        self.jobs.get(&batch.job)
+    }
+
+    /// Every segment that the state names, in no order.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.batches.values().flat_map(|batch| {
+            let arguments = batch.arguments.iter().map(|argument| argument.segment);
+            let progress = batch.progress();
+            let outcomes = progress.into_iter().flat_map(|p| p.outcomes.iter());
+            arguments
+                .chain(outcomes.map(|outcome| outcome.segment))
+                .chain(progress.and_then(|progress| progress.context))
+        })
+    }
+
+    /// Whether a job of this id was ever opened.
+    pub fn job_was_opened(&self, job: JobId) -> bool {
+        job < self.next_job
+    }
+
+    fn name_segment(&mut self) -> SegmentId {
+        let name = self.next_segment;
+        self.next_segment.0 += 1;
+        name
+    }
+
+    fn apply_command(&mut self, command: Command, out: &mut Vec<Effect>) {
+        match command {
+            Command::OpenSession { session, owner } => self.open_session(session, owner, out),
+            Command::CloseSession { session } => self.close_session(session, out),
+            Command::OpenJob { session, request, low, program, name } => {
+                self.open_job(session, request, low, program, name, out);
+            }
+            Command::OpenBatch { session, batch, sequence, job, spec, context } => {
+                self.open_batch(session, batch, sequence, job, spec, context.bytes, out);
+            }
+            Command::Append { batch, first, tasks, segment } => {
+                self.append(batch, first, tasks, segment.bytes, out);
+            }
+            Command::Seal { batch, tasks } => self.seal(batch, tasks, out),
+            Command::Acknowledge { batch, segments } => self.acknowledge(batch, segments, out),
+            Command::Stop { batch, rest } => self.stop(batch, rest, out),
+            Command::StopJob { job, rest } => self.stop_job(job, &rest, out),
+            Command::Finish { batch, attempt, worker, range, segment } => {
+                self.finish(batch, range, segment.bytes, out);
+                self.settle(batch, attempt, worker, range, out);
+            }
+            Command::Fail { batch, range, failed } => self.fail(batch, range, &failed, out),
+            Command::Charge { batch, index, charge, not_before } => {
+                self.charge(batch, index, charge, not_before, out);
+            }
+            Command::Start { batch, attempt, worker, range } => {
+                self.start(batch, Started { attempt, worker, range }, out);
+            }
+            Command::JoinWorker { worker, boot, name, resources } => {
+                self.workers.insert(worker, WorkerRecord { boot, name, resources });
+                out.push(Effect::Roster { worker, present: true });
+            }
+            Command::LeaveWorker { worker } => {
+                if self.workers.remove(&worker).is_some() {
+                    out.push(Effect::Roster { worker, present: false });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Sessions, jobs and batches: how they come and grow.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use allhands_common::id::{BatchId, JobId, RequestId, SessionId};
+use allhands_common::limit::SESSION_REPLIES_MAX;
+use allhands_common::policy::BatchSpec;
+use allhands_common::program::Program;
+use allhands_common::range::TaskRange;
+use allhands_common::time::ClusterTime;
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{ArgumentSegment, Batch, Job, Session, Started, State};
+use crate::{Charge, Effect};
+
+/// Specifications that a job remembers: calls in a loop have equal ones.
+const SPECS_REMEMBERED: usize = 8;
+
+impl State {
+    pub(super) fn open_session(
+        &mut self,
+        session: SessionId,
+        owner: String,
+        out: &mut Vec<Effect>,
+    ) {
+        self.sessions.entry(session).or_insert_with(|| Session { owner, ..Session::default() });
+        out.push(Effect::SessionOpened { session });
+    }
+
+    pub(super) fn open_job(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        low: RequestId,
+        program: Program,
+        name: String,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(known) = self.sessions.get_mut(&session) else { return };
+        known.replies = known.replies.split_off(&low);
+        if let Some(job) = known.replies.get(&request) {
+            out.push(Effect::JobOpened { session, request, job: *job });
+            return;
+        }
+        if request < low {
+            return;
+        }
+        if known.replies.len() >= SESSION_REPLIES_MAX {
+            let reason = alloc::format!(
+                "{SESSION_REPLIES_MAX} jobs of this client are open: wait for one to end"
+            );
+            out.push(Effect::Refused { session, batch: None, request: Some(request), reason });
+            return;
+        }
+        let job = self.next_job;
+        self.next_job.0 += 1;
+        known.replies.insert(request, job);
+        let owner = known.owner.clone();
+        self.jobs.insert(
+            job,
+            Job {
+                session,
+                owner,
+                name,
+                program,
+                batches: alloc::collections::BTreeSet::new(),
+                specs: Vec::new(),
+            },
+        );
+        out.push(Effect::JobOpened { session, request, job });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    pub(super) fn open_batch(
+        &mut self,
+        session: SessionId,
+        batch: BatchId,
+        sequence: u32,
+        job: JobId,
+        spec: BatchSpec,
+        context: Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(known) = self.sessions.get_mut(&session) else { return };
+        if known.opened.contains(sequence) {
+            out.push(Effect::Repeated { batch });
+            return;
+        }
+        let Some(owner) = self.jobs.get_mut(&job).filter(|owner| owner.session == session) else {
+            let reason = alloc::format!("job {job} is not open in this session: open it first");
+            out.push(Effect::Refused { session, batch: Some(batch), request: None, reason });
+            return;
+        };
+        known.opened.insert(TaskRange::new(sequence, sequence.saturating_add(1)));
+        owner.batches.insert(batch);
+        let spec = owner.share_spec(spec);
+        let mut opened = Batch {
+            job,
+            sequence,
+            tasks: 0,
+            spec,
+            opened: self.at,
+            arguments: SmallVec::new(),
+            sealed: false,
+            progress: None,
+        };
+        if !context.is_empty() {
+            let segment = self.name_segment();
+            opened.progress_mut().context = Some(segment);
+            out.push(Effect::Keep { segment, bytes: context });
+        }
+        self.batches.insert(batch, opened);
+        out.push(Effect::BatchOpened { batch });
+    }
+
+    pub(super) fn append(
+        &mut self,
+        batch: BatchId,
+        first: u32,
+        tasks: u32,
+        bytes: Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        let (at, segment) = (self.at, self.next_segment);
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        let Some(end) = first.checked_add(tasks).filter(|_| tasks > 0) else { return };
+        if known.tasks != first || known.sealed || known.stopped().is_some() {
+            out.push(Effect::Repeated { batch });
+            return;
+        }
+        let range = TaskRange::new(first, end);
+        known.tasks = end;
+        known.arguments.push(ArgumentSegment {
+            segment,
+            tasks: range,
+            bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            after_ms: u32::try_from(at.0 - known.opened.0).unwrap_or(u32::MAX),
+        });
+        self.next_segment.0 += 1;
+        out.push(Effect::Keep { segment, bytes });
+        out.push(Effect::Appended { batch, range });
+    }
+
+    pub(super) fn seal(&mut self, batch: BatchId, tasks: u32, out: &mut Vec<Effect>) {
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        if known.sealed || known.tasks != tasks {
+            out.push(Effect::Repeated { batch });
+            return;
+        }
+        known.sealed = true;
+        let (stopped, over) = (known.stopped().is_some(), known.over());
+        out.push(Effect::Sealed { batch });
+        if over && !stopped {
+            self.end_batch(batch, out);
+        }
+    }
+
+    pub(super) fn charge(
+        &mut self,
+        batch: BatchId,
+        index: u32,
+        charge: Charge,
+        not_before: ClusterTime,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        if index >= known.tasks || known.has_ended(index) || known.stopped().is_some() {
+            return;
+        }
+        let exception = known.progress_mut().exceptions.entry(index).or_default();
+        match charge {
+            Charge::Failure => exception.failures = exception.failures.saturating_add(1),
+            Charge::Death => exception.deaths = exception.deaths.saturating_add(1),
+            Charge::Loss => exception.losses = exception.losses.saturating_add(1),
+            Charge::Suspicion => exception.suspect = true,
+            Charge::Return => {}
+        }
+        exception.not_before = exception.not_before.max(not_before);
+        known.unstart(index);
+        out.push(Effect::Charged { batch, index });
+    }
+
+    pub(super) fn start(&mut self, batch: BatchId, started: Started, out: &mut Vec<Effect>) {
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        if known.stopped().is_some() {
+            return;
+        }
+        known.progress_mut().started.push(started);
+        let Started { attempt, worker, range } = started;
+        out.push(Effect::Started { batch, attempt, worker, range });
+    }
+}
+
+impl Job {
+    /// `spec`, or an equal one that is there already.
+    fn share_spec(&mut self, spec: BatchSpec) -> Arc<BatchSpec> {
+        if let Some(equal) = self.specs.iter().find(|known| ***known == spec) {
+            return equal.clone();
+        }
+        if self.specs.len() >= SPECS_REMEMBERED {
+            self.specs.remove(0);
+        }
+        let shared = Arc::new(spec);
+        self.specs.push(shared.clone());
+        shared
+    }
+}
+
+impl Batch {
+    /// A task that was given out as one that must not run twice is not with its worker any more.
+    fn unstart(&mut self, index: u32) {
+        let Some(progress) = self.progress.as_deref_mut() else { return };
+        let one = TaskRange::new(index, index + 1);
+        progress.started = progress
+            .started
+            .iter()
+            .flat_map(|started| {
+                let left = TaskRange::new(started.range.start, started.range.end.min(one.start));
+                let right = TaskRange::new(started.range.start.max(one.end), started.range.end);
+                let parts = if started.range.contains(index) {
+                    [left, right]
+                } else {
+                    [started.range, TaskRange::default()]
+                };
+                parts.map(|range| Started { range, ..*started })
+            })
+            .filter(|started| !started.range.is_empty())
+            .collect();
+    }
+}

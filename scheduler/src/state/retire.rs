@@ -1,0 +1,65 @@
+//! How what is consumed or abandoned leaves the state.
+
+use alloc::vec::Vec;
+
+use allhands_common::id::{BatchId, SessionId};
+
+use super::State;
+use crate::Effect;
+
+impl State {
+    pub(super) fn acknowledge(&mut self, batch: BatchId, segments: u32, out: &mut Vec<Effect>) {
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        if let Some(progress) = known.progress.as_deref_mut() {
+            let count = segments.saturating_sub(progress.acknowledged) as usize;
+            let count = count.min(progress.outcomes.len());
+            for outcome in progress.outcomes.drain(..count) {
+                progress.unread_bytes -= u64::from(outcome.bytes).min(progress.unread_bytes);
+                if outcome.last {
+                    out.push(Effect::Drop { segment: outcome.segment });
+                }
+            }
+            progress.acknowledged += count as u32;
+            out.push(Effect::Acknowledged { batch });
+        }
+        if known.over() && known.progress().is_none_or(|progress| progress.outcomes.is_empty()) {
+            self.forget(batch, out);
+        }
+    }
+
+    /// Takes a batch out of the state.
+    fn forget(&mut self, batch: BatchId, out: &mut Vec<Effect>) {
+        let Some(gone) = self.batches.remove(&batch) else { return };
+        for argument in &gone.arguments {
+            out.push(Effect::Drop { segment: argument.segment });
+        }
+        if let Some(progress) = gone.progress() {
+            let outcomes = progress.outcomes.iter().filter(|outcome| outcome.last);
+            for segment in outcomes.map(|outcome| outcome.segment).chain(progress.context) {
+                out.push(Effect::Drop { segment });
+            }
+        }
+        if let Some(job) = self.jobs.get_mut(&gone.job) {
+            job.batches.remove(&batch);
+        }
+        out.push(Effect::BatchForgotten { batch, job: gone.job });
+    }
+
+    /// An attached client is gone: nothing of it stays.
+    pub(super) fn close_session(&mut self, session: SessionId, out: &mut Vec<Effect>) {
+        if self.sessions.remove(&session).is_none() {
+            return;
+        }
+        let jobs: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.session == session)
+            .map(|(id, job)| (*id, job.batches.iter().copied().collect::<Vec<_>>()))
+            .collect();
+        for (job, batches) in jobs {
+            batches.into_iter().for_each(|batch| self.forget(batch, out));
+            self.jobs.remove(&job);
+        }
+        out.push(Effect::SessionClosed { session });
+    }
+}
