@@ -27,11 +27,13 @@ impl Connection {
         quinn: quinn::Connection,
         own: &Identity,
     ) -> Result<Self, PeerIdentityError> {
-        let peer = PeerIdentity::of_connection(&quinn).inspect_err(|error| {
-            quinn.close(CloseCode::Refused.wire(), error.to_string().as_bytes());
-        })?;
-        let label = format!("{peer} at {}", quinn.remote_address()).into();
         let (cluster, role) = (own.own().cluster, own.own().role);
+        let peer = PeerIdentity::of_connection(&quinn)
+            .and_then(|peer| peer.of_cluster(cluster))
+            .inspect_err(|error| {
+                quinn.close(CloseCode::Refused.wire(), error.to_string().as_bytes());
+            })?;
+        let label = format!("{peer} at {}", quinn.remote_address()).into();
         Ok(Self {
             quinn,
             peer: Arc::new(peer),

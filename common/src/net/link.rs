@@ -17,10 +17,12 @@ use crate::frame::Message;
 mod error;
 mod local;
 mod pace;
-mod quic;
+mod reader;
+mod writer;
 
 pub use error::LinkError;
-pub(super) use quic::{FrameReader, FrameWriter};
+pub(super) use reader::FrameReader;
+pub(super) use writer::FrameWriter;
 
 /// Both halves of a link.
 #[derive(Debug)]

@@ -79,6 +79,18 @@ impl PeerIdentity {
             .ok_or(PeerIdentityError::NoCertificate)?;
         Self::from_certificate(chain.first().ok_or(PeerIdentityError::NoCertificate)?)
     }
+
+    /// One authority signs for one cluster; should its key ever have served two, they still stay apart.
+    pub(super) fn of_cluster(self, ours: ClusterId) -> Result<Self, PeerIdentityError> {
+        if self.cluster == ours {
+            Ok(self)
+        } else {
+            Err(PeerIdentityError::OtherCluster {
+                theirs: self.cluster,
+                ours,
+            })
+        }
+    }
 }
 
 /// The URI of a certificate.
@@ -116,6 +128,8 @@ pub enum PeerIdentityError {
     },
     #[error("the certificate names no role; issue one with `allhands init`")]
     NoRole,
+    #[error("the certificate is of cluster {theirs}, this is cluster {ours}")]
+    OtherCluster { theirs: ClusterId, ours: ClusterId },
     #[error("the certificate's role {uri:?} is not of the form allhands://CLUSTER/role/ROLE/NAME")]
     BadRole { uri: String },
 }

@@ -31,8 +31,8 @@ async fn hostile_bytes_disturb_nobody_else() {
     let mut link = soon(open(&connection)).await.unwrap();
 
     let hostile = RawClient::with_certificate(&files(&ca, Role::Client, "mallory"));
-    let attack = soon(hostile.connect(server.address, &ca)).await.unwrap();
     for seed in 0..200 {
+        let attack = soon(hostile.connect(server.address, &ca)).await.unwrap();
         let (mut send, _receive) = soon(attack.open_bi()).await.unwrap();
         let mut bytes: Vec<u8> = noise(seed).take((seed as usize * 37) % 5_000).collect();
         // One in two looks like a frame of ours at first.
@@ -71,10 +71,13 @@ async fn an_oversized_frame_is_refused_from_its_header() {
         told.ends_with("head of a Hello frame is 4294967295 bytes long, the limit is 16384"),
         "{told}"
     );
-    assert!(
-        soon(send.stopped()).await.unwrap().is_some(),
-        "the peer is told to stop"
+    let cause = Cause::of(&soon(connection.closed()).await);
+    assert_eq!(
+        cause.to_string(),
+        "the peer closed the connection (we broke the protocol): head of a Hello frame is 4294967295 \
+         bytes long, the limit is 16384"
     );
+    assert!(!cause.retry_can_help());
 }
 
 #[tokio::test]
@@ -97,6 +100,14 @@ async fn a_link_that_turns_hostile_is_cut() {
         ),
         "{told}"
     );
+    let cause = Cause::of(&soon(connection.closed()).await);
+    assert!(matches!(
+        cause,
+        Cause::ClosedByPeer {
+            code: PeerCode::Known(CloseCode::Protocol),
+            ..
+        }
+    ));
 }
 
 async fn raw_hello(

@@ -1,0 +1,193 @@
+//! The receiving half of a QUIC stream.
+//!
+//! Heads are read out of the received packets where they lie. Bulk is copied once, into a buffer of exactly
+//! its length: a slice of a packet would keep the whole receive batch (up to 400 KiB) alive for as long as
+//! somebody keeps a hundred bytes of it.
+//!
+//! A peer that sends what is not a frame of the link has broken the protocol: its connection is closed with
+//! that reason, here and nowhere else. Only a frame of another protocol version is no reason to hang up,
+//! because the answer must still reach the peer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use quinn::RecvStream;
+
+use super::LinkError;
+use crate::codec;
+use crate::frame::{FrameError, HEADER_BYTES, Header, Kind, Message};
+use crate::net::cause::CloseCode;
+use crate::net::connection::Connection;
+
+/// Packets taken from the stream under one lock.
+const READ_BATCH: usize = 32;
+
+/// How far the frame that is being received has come.
+#[derive(Debug)]
+enum Stage {
+    Header,
+    Head(Header),
+    Bulk(Header, Bytes),
+}
+
+/// The receiving half of a stream.
+#[derive(Debug)]
+pub(in crate::net) struct FrameReader {
+    stream: RecvStream,
+    /// Received and not yet taken.
+    packets: VecDeque<Bytes>,
+    /// The beginning of the piece that [`Self::take`] was asked for.
+    partial: BytesMut,
+    stage: Stage,
+    connection: Connection,
+}
+
+impl FrameReader {
+    pub(in crate::net) fn new(stream: RecvStream, connection: &Connection) -> Self {
+        Self {
+            stream,
+            packets: VecDeque::new(),
+            partial: BytesMut::new(),
+            stage: Stage::Header,
+            connection: connection.clone(),
+        }
+    }
+
+    /// The next message of type `T`, or `None` at the orderly end.
+    pub(in crate::net) async fn message<T: Message>(
+        &mut self,
+    ) -> Result<Option<(T, Bytes)>, LinkError> {
+        match self.frame(&[T::KIND]).await? {
+            Some((_, head, bulk)) => Ok(Some((self.decode(&head)?, bulk))),
+            None => Ok(None),
+        }
+    }
+
+    pub(in crate::net) fn decode<T: Message>(&self, head: &[u8]) -> Result<T, LinkError> {
+        codec::decode(head).map_err(|source| {
+            self.hang_up(LinkError::Decode {
+                peer: self.peer(),
+                source,
+            })
+        })
+    }
+
+    /// The next frame, if it is one of `kinds`. Its lengths are checked before anything is allocated.
+    pub(in crate::net) async fn frame(
+        &mut self,
+        kinds: &[Kind],
+    ) -> Result<Option<(Kind, Bytes, Bytes)>, LinkError> {
+        loop {
+            self.stage = match &self.stage {
+                Stage::Header => {
+                    let Some(bytes) = self.take(HEADER_BYTES, false).await? else {
+                        return Ok(None);
+                    };
+                    Stage::Head(self.header(&bytes, kinds)?)
+                }
+                Stage::Head(header) => {
+                    let header = *header;
+                    let head = self.take(header.head_bytes(), false).await?;
+                    Stage::Bulk(header, head.ok_or_else(|| self.truncated())?)
+                }
+                Stage::Bulk(header, head) => {
+                    let (header, head) = (*header, head.clone());
+                    let bulk = self.take(header.bulk_bytes(), true).await?;
+                    let bulk = bulk.ok_or_else(|| self.truncated())?;
+                    self.stage = Stage::Header;
+                    return Ok(Some((header.kind(), head, bulk)));
+                }
+            }
+        }
+    }
+
+    fn header(&self, bytes: &[u8], kinds: &[Kind]) -> Result<Header, LinkError> {
+        let mut exact = [0; HEADER_BYTES];
+        exact.copy_from_slice(bytes);
+        let header = Header::decode(&exact)
+            // Of several kinds the first is the one to name.
+            .and_then(|header| match kinds {
+                [expected, ..] if !kinds.contains(&header.kind()) => header.expect(*expected),
+                _ => Ok(header),
+            });
+        header.map_err(|source| {
+            let other_version = matches!(source, FrameError::Version { .. });
+            let error = LinkError::Frame {
+                peer: self.peer(),
+                source,
+            };
+            if other_version {
+                error
+            } else {
+                self.hang_up(error)
+            }
+        })
+    }
+
+    /// Exactly `want` bytes; `None` if the stream ended in order before the first. With `copy` they are in a
+    /// buffer of their own. When dropped it loses nothing: the next call must ask for the same piece.
+    async fn take(&mut self, want: usize, copy: bool) -> Result<Option<Bytes>, LinkError> {
+        if want == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        loop {
+            if !copy
+                && self.partial.is_empty()
+                && let Some(packet) = self.packets.front_mut()
+                && packet.len() >= want
+            {
+                return Ok(Some(packet.split_to(want)));
+            }
+            self.partial.reserve(want - self.partial.len());
+            while self.partial.len() < want {
+                let Some(packet) = self.packets.front_mut() else {
+                    break;
+                };
+                let piece = packet.split_to(packet.len().min(want - self.partial.len()));
+                self.partial.extend_from_slice(&piece);
+                if packet.is_empty() {
+                    self.packets.pop_front();
+                }
+            }
+            if self.partial.len() == want {
+                return Ok(Some(core::mem::take(&mut self.partial).freeze()));
+            }
+            if !self.receive().await? {
+                return if self.partial.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(self.truncated())
+                };
+            }
+        }
+    }
+
+    /// Adds packets; false at the orderly end of the stream.
+    async fn receive(&mut self) -> Result<bool, LinkError> {
+        let mut batch = [const { Bytes::new() }; READ_BATCH];
+        let read = self
+            .stream
+            .read_chunks(&mut batch)
+            .await
+            .map_err(|error| LinkError::reading(self.connection.label(), error))?;
+        self.packets
+            .extend(batch.into_iter().take(read.unwrap_or(0)));
+        Ok(read.is_some())
+    }
+
+    fn hang_up(&self, error: LinkError) -> LinkError {
+        let source = core::error::Error::source(&error).map(ToString::to_string);
+        self.connection
+            .close(CloseCode::Protocol, &source.unwrap_or_default());
+        error
+    }
+
+    fn truncated(&self) -> LinkError {
+        LinkError::Truncated { peer: self.peer() }
+    }
+
+    fn peer(&self) -> Arc<str> {
+        Arc::clone(self.connection.label())
+    }
+}
