@@ -186,6 +186,34 @@ async fn an_endpoint_that_shuts_down_ends_links_in_order() {
     assert!(soon(server.accept()).await.is_none());
 }
 
+/// With 64 handshakes under way a newcomer must first prove its address; whoever does so gets in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_at_the_door_gets_in() {
+    const CROWD: usize = 80;
+    let ca = authority(1);
+    let server = bind(identity(&ca, Role::Coordinator, "c1"));
+    let endpoint = bind(identity(&ca, Role::Worker, "w1"));
+    let address = server.local_address().unwrap();
+    let dials: Vec<_> = (0..CROWD)
+        .map(|_| {
+            let endpoint = endpoint.clone();
+            tokio::spawn(async move { dial(&endpoint, address).await })
+        })
+        .collect();
+    // Nobody is let in before everybody has knocked, so that the later ones find the door crowded.
+    let mut arriving = Vec::new();
+    for _ in 0..CROWD {
+        arriving.push(soon(server.accept()).await.unwrap());
+    }
+    let mut inside = Vec::new();
+    for one in arriving {
+        inside.push(soon(one.establish()).await.unwrap());
+    }
+    for dial in dials {
+        soon(dial).await.unwrap().unwrap();
+    }
+}
+
 /// A coordinator in a runtime of its own, which can be torn down without a word to anybody, as by a kill.
 struct Mortal {
     runtime: tokio::runtime::Runtime,

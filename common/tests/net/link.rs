@@ -70,7 +70,7 @@ async fn local_echoes_every_size() {
 async fn keeps_order_to_the_end(link: Link<Up, Down>) {
     let (mut sender, mut receiver) = link.split();
     let feeding = async move {
-        for number in 0..30_000 {
+        for number in 0..5_000 {
             let bulk = if number % 10 == 0 {
                 pattern(number * 3)
             } else {
@@ -81,7 +81,7 @@ async fn keeps_order_to_the_end(link: Link<Up, Down>) {
         sender.finish().await.unwrap();
     };
     let receiving = async move {
-        for number in 0..30_000 {
+        for number in 0..5_000 {
             let (Down(text), bulk) = receiver.recv().await.unwrap().unwrap();
             assert_eq!(text, number.to_string());
             assert_eq!(
