@@ -8,3 +8,34 @@ pub mod admin;
 pub mod client;
 pub mod executor;
 pub mod worker;
+
+mod kinds {
+    //! Which frame carries which enum.
+
+    use crate::frame::{Kind, Message};
+    use crate::wire::{admin, client, worker};
+
+    impl Message for client::FromClient {
+        const KIND: Kind = Kind::ClientToCoordinator;
+    }
+
+    impl Message for client::ToClient {
+        const KIND: Kind = Kind::CoordinatorToClient;
+    }
+
+    impl Message for worker::FromWorker {
+        const KIND: Kind = Kind::WorkerToCoordinator;
+    }
+
+    impl Message for worker::ToWorker {
+        const KIND: Kind = Kind::CoordinatorToWorker;
+    }
+
+    impl Message for admin::Question {
+        const KIND: Kind = Kind::AdminRequest;
+    }
+
+    impl Message for admin::Answer {
+        const KIND: Kind = Kind::AdminReply;
+    }
+}

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::frame::Message;
 
+mod carrying;
 mod error;
 mod local;
 mod pace;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quinn::{ReadError, WriteError};
 
+use crate::bulk::BulkMismatch;
 use crate::codec::{DecodeError, EncodeError};
 use crate::frame::FrameError;
 use crate::net::cause::Cause;
@@ -19,6 +20,8 @@ pub enum LinkError {
     Frame { peer: Arc<str>, source: FrameError },
     #[error("{peer} sent a message that cannot be read")]
     Decode { peer: Arc<str>, source: DecodeError },
+    #[error("{peer} sent a message whose bulk does not fit it")]
+    Bulk { peer: Arc<str>, source: BulkMismatch },
     #[error("{peer} ended the link in the middle of a frame")]
     Truncated { peer: Arc<str> },
     #[error("{peer} gave the link up before its end")]
@@ -41,6 +44,7 @@ impl LinkError {
             | Self::Encode { .. }
             | Self::Frame { .. }
             | Self::Decode { .. }
+            | Self::Bulk { .. }
             | Self::Truncated { .. } => false,
         }
     }

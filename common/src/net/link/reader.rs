@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use quinn::RecvStream;
 
 use super::LinkError;
+use crate::bulk::{self, Carries};
 use crate::codec;
 use crate::frame::{FrameError, HEADER_BYTES, Header, Kind, Message};
 use crate::net::cause::CloseCode;
@@ -67,6 +68,16 @@ impl FrameReader {
     pub(in crate::net) fn decode<T: Message>(&self, head: &[u8]) -> Result<T, LinkError> {
         codec::decode(head).map_err(|source| {
             self.hang_up(LinkError::Decode {
+                peer: self.peer(),
+                source,
+            })
+        })
+    }
+
+    /// Puts the bulk of a frame where its message says.
+    pub(super) fn attach<T: Carries>(&self, message: &mut T, bulk: Bytes) -> Result<(), LinkError> {
+        bulk::attach(message, bulk).map_err(|source| {
+            self.hang_up(LinkError::Bulk {
                 peer: self.peer(),
                 source,
             })
