@@ -220,12 +220,14 @@ impl<T: PeerTransport> RaftNetworkV2<TypeConfig> for Peer<T> {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        // openraft sends heartbeats as streams of one, beside the replication of entries to the same peer.
+        let turn = (self.lane == Lane::Append).then(|| Turn {
+            boot: self.numbers.boot,
+            pipeline: self.next_number(),
+            number: 0,
+        });
         let pipeline = Pipeline {
-            turn: Turn {
-                boot: self.numbers.boot,
-                pipeline: self.next_number(),
-                number: 0,
-            },
+            turn,
             peer: &*self,
             ttl: option.soft_ttl(),
             input: Some(input),
@@ -285,7 +287,7 @@ impl<T: PeerTransport> RaftNetworkV2<TypeConfig> for Peer<T> {
 /// Appends on their way to one peer. Answers come out in the order of the requests.
 struct Pipeline<'s, T, S> {
     peer: &'s Peer<T>,
-    turn: Turn,
+    turn: Option<Turn>,
     ttl: Duration,
     input: Option<S>,
     in_flight: InFlight,
@@ -326,9 +328,11 @@ where
             .map(|entry| entry.log_id)
             .or(request.prev_log_id);
         self.ends.push_back(end);
-        let answer: Pin<Box<_>> = Box::pin(self.peer.append(Some(self.turn), request, self.ttl));
+        let answer: Pin<Box<_>> = Box::pin(self.peer.append(self.turn, request, self.ttl));
         self.in_flight.push_back(answer);
-        self.turn.number += 1;
+        if let Some(turn) = &mut self.turn {
+            turn.number += 1;
+        }
     }
 
     /// What openraft is told, and whether the pipeline goes on: not after an error, nor after a partial success.
