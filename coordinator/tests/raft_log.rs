@@ -1,5 +1,6 @@
 //! The log on disk through crashes and damage: what was acknowledged is there, a torn tail goes, nothing else is
 //! forgotten silently.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

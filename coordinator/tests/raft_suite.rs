@@ -1,5 +1,6 @@
 //! openraft's own suite for stores (44 cases), on our log store, state machine adapter and snapshots, on a real disk.
 //! A core that remembers nothing but the last image stands in for the replicated state.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 
@@ -40,9 +41,11 @@ async fn forgetful_core(mut requests: mpsc::Receiver<CoreRequest>) {
     while let Some(request) = requests.recv().await {
         match request {
             CoreRequest::Apply { done, .. } | CoreRequest::Install { done, .. } => {
-                drop(done.send(()))
+                done.send(()).ok();
             }
-            CoreRequest::Snapshot { reply } => drop(reply.send(image.clone())),
+            CoreRequest::Snapshot { reply } => {
+                reply.send(image.clone()).ok();
+            }
         }
     }
 }

@@ -255,6 +255,10 @@ impl Node {
 
     /// Hands leadership to another voter, as before a planned stop. Watch [`Node::leader`] for the outcome.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), StoppedError> {
+        // openraft would take a transfer to itself for a reason to stop leading.
+        if to == *self.raft.node_id() {
+            return Ok(());
+        }
         self.raft
             .trigger()
             .transfer_leader(to)

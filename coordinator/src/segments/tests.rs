@@ -1,3 +1,5 @@
+//! The segment files through restarts, torn tails, flipped bits and a disk that fails at any step.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;

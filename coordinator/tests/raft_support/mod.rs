@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// Nothing here takes long; a test that waits this long hangs.
-const HANG: Duration = Duration::from_secs(15);
+const HANG: Duration = Duration::from_secs(60);
 
 /// What a core has applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,20 +48,24 @@ impl Book {
     }
 
     fn decode(mut bytes: Bytes, segments: &[SegmentId]) -> Self {
-        let mut number = |bytes: &mut Bytes| {
-            u64::from_le_bytes(bytes.split_to(8).as_ref().try_into().unwrap())
-        };
+        let number =
+            |bytes: &mut Bytes| u64::from_le_bytes(bytes.split_to(8).as_ref().try_into().unwrap());
         let mut lines = Vec::new();
         while !bytes.is_empty() {
             let index = number(&mut bytes);
             let length = number(&mut bytes) as usize;
             lines.push((index, bytes.split_to(length)));
         }
-        Self { lines, segments: segments.iter().map(|id| id.0).collect() }
+        Self {
+            lines,
+            segments: segments.iter().map(|id| id.0).collect(),
+        }
     }
 
     fn apply(&mut self, segments: &Segments, Applied { index, payload, .. }: Applied) {
-        let AppliedPayload::Proposal(line) = payload else { return };
+        let AppliedPayload::Proposal(line) = payload else {
+            return;
+        };
         match line.split_first() {
             Some((b'+', _)) => {
                 segments.append(SegmentId(index), &line.slice(1..)).unwrap();
@@ -92,17 +96,22 @@ async fn core(
                         book.apply(&segments, entry);
                     }
                 });
-                drop(done.send(()));
+                done.send(()).ok();
             }
             CoreRequest::Snapshot { reply } => {
                 let book = book.borrow().clone();
                 let ids = book.segments.iter().map(|id| SegmentId(*id)).collect();
-                drop(reply.send(SnapshotImage { state: book.encode(), segments: ids }));
+                reply
+                    .send(SnapshotImage {
+                        state: book.encode(),
+                        segments: ids,
+                    })
+                    .ok();
             }
             CoreRequest::Install { image, done, .. } => {
                 installs.fetch_add(1, Ordering::Relaxed);
                 book.send_replace(Book::decode(image.state, &image.segments));
-                drop(done.send(()));
+                done.send(()).ok();
             }
         }
     }
@@ -143,8 +152,10 @@ impl PeerTransport for Wire {
             let cut = self.net.cut.lock().unwrap();
             !cut.contains(&self.from) && !cut.contains(&target)
         };
-        let unreachable =
-            || PeerError::Unreachable { node: target, cause: "cut by the test".to_owned() };
+        let unreachable = || PeerError::Unreachable {
+            node: target,
+            cause: "cut by the test".to_owned(),
+        };
         let node = self.net.nodes.lock().unwrap().get(&target).cloned();
         let node = node.filter(|_| reachable()).ok_or_else(unreachable)?;
         let reply = node.serve(request, bulk).await;
@@ -152,7 +163,11 @@ impl PeerTransport for Wire {
             self.net.overtaken.fetch_add(1, Ordering::Relaxed);
         }
         // A reply may be cut off too: the call was carried out all the same.
-        if reachable() { Ok(reply) } else { Err(unreachable()) }
+        if reachable() {
+            Ok(reply)
+        } else {
+            Err(unreachable())
+        }
     }
 }
 
@@ -179,8 +194,12 @@ impl Cluster {
 
     pub(crate) async fn start_with(size: NodeId, compaction: Compaction) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster =
-            Self { dir, net: Arc::default(), compaction, running: BTreeMap::new() };
+        let mut cluster = Self {
+            dir,
+            net: Arc::default(),
+            compaction,
+            running: BTreeMap::new(),
+        };
         for id in 1..=size {
             cluster.start_node(id).await;
         }
@@ -210,12 +229,28 @@ impl Cluster {
             let (sender, requests) = mpsc::channel(CORE_REQUESTS_MAX);
             let (writer, book) = watch::channel(Book::default());
             let installs = Arc::new(AtomicU64::new(0));
-            tokio::spawn(core(requests, segments.clone(), writer, Arc::clone(&installs)));
-            let wire = Arc::new(Wire { from: id, net: Arc::clone(&self.net) });
+            tokio::spawn(core(
+                requests,
+                segments.clone(),
+                writer,
+                Arc::clone(&installs),
+            ));
+            let wire = Arc::new(Wire {
+                from: id,
+                net: Arc::clone(&self.net),
+            });
             match Node::start(config.clone(), segments.clone(), wire, sender).await {
                 Ok(node) => {
                     self.net.nodes.lock().unwrap().insert(id, node.clone());
-                    self.running.insert(id, Running { node, book, segments, installs });
+                    self.running.insert(
+                        id,
+                        Running {
+                            node,
+                            book,
+                            segments,
+                            installs,
+                        },
+                    );
                     return;
                 }
                 // A node of this process that was stopped lets go of its files when its last task has ended.
@@ -311,10 +346,17 @@ impl Cluster {
 }
 
 pub(crate) fn member(id: NodeId) -> Member {
-    Member { name: format!("node-{id}"), addresses: Vec::new() }
+    Member {
+        name: format!("node-{id}"),
+        addresses: Vec::new(),
+    }
 }
 
-pub(crate) async fn outcome(node: &Node, line: Bytes, fence: LeaderId) -> Result<u64, ProposeError> {
+pub(crate) async fn outcome(
+    node: &Node,
+    line: Bytes,
+    fence: LeaderId,
+) -> Result<u64, ProposeError> {
     node.propose(line, fence).await?.await
 }
 
