@@ -51,6 +51,8 @@ pub struct Config {
     pub leader: CoordinatorId,
     /// Its term.
     pub term: Term,
+    /// Number of its first attempt: beyond those that an earlier dispatcher of the same term gave.
+    pub first_attempt: u32,
     /// How long a worker may be silent.
     pub worker_lost: Duration,
     /// How long a client may be silent.
@@ -66,6 +68,7 @@ impl Config {
         Self {
             leader,
             term,
+            first_attempt: 0,
             worker_lost: Duration::from_millis(limit::WORKER_LOST_MS),
             client_lease: Duration::from_millis(limit::CLIENT_LEASE_MS),
             resume_wait: Duration::from_millis(limit::WORKER_LOST_MS),
@@ -113,7 +116,7 @@ impl Dispatcher {
             slots: 0,
             ordered: Vec::new(),
             attempts: BTreeMap::new(),
-            next_attempt: 0,
+            next_attempt: config.first_attempt,
             active: BTreeMap::new(),
             queues: Queues::default(),
             clients: BTreeMap::new(),
@@ -182,6 +185,11 @@ impl Dispatcher {
     /// The leader's term.
     pub const fn term(&self) -> Term {
         self.config.term
+    }
+
+    /// Number that the next attempt of this term has to have.
+    pub const fn next_attempt(&self) -> u32 {
+        self.next_attempt
     }
 
     fn name_attempt(&mut self) -> AttemptId {

@@ -81,6 +81,11 @@ impl<Out: Message, In: Message> Link<Out, In> {
         (self.sender, self.receiver)
     }
 
+    /// The reverse of [`Link::split`].
+    pub fn join(sender: LinkSender<Out>, receiver: LinkReceiver<In>) -> Self {
+        Self { sender, receiver }
+    }
+
     /// As [`LinkSender::send`].
     pub async fn send(&mut self, message: Out, bulk: Bytes) -> Result<(), LinkError> {
         self.sender.send(message, bulk).await

@@ -1,0 +1,96 @@
+//! Carries out the dispatcher's actions: the only place from which the loop has side effects.
+
+use allhands_common::id::{BatchId, SegmentId};
+use allhands_common::range::TaskRange;
+use allhands_common::segment::Segment;
+use allhands_common::wire::client::ToClient;
+use allhands_common::wire::worker::{Order, ToWorker};
+use allhands_scheduler::{Action, OutcomeSegment};
+use bytes::Bytes;
+
+use crate::shell::Shell;
+
+impl Shell {
+    pub(crate) fn act(&mut self, action: Action) {
+        match action {
+            Action::Propose(command) => self.proposals.push(command),
+            Action::Welcome { worker } => {
+                let Some(term) = self.dispatcher.as_ref().map(|d| d.term()) else { return };
+                self.seats.order(worker, ToWorker::Registered { term });
+            }
+            Action::Order { worker, number, mut orders } => {
+                let Some(term) = self.dispatcher.as_ref().map(|d| d.term()) else { return };
+                orders.iter_mut().for_each(|order| self.fill(order));
+                self.seats.order(worker, ToWorker::Orders { term, number, orders });
+            }
+            Action::Tell { session, message } => self.seats.tell(session, message),
+            Action::Deliver { session, batch, sequence, outcome } => {
+                let message = match self.outcome_bytes(outcome) {
+                    Ok(segment) => {
+                        let range = outcome.tasks;
+                        ToClient::Outcomes { batch, sequence, range, segment: segment.into() }
+                    }
+                    Err(reason) => {
+                        let segment = outcome.segment;
+                        ToClient::SegmentUnreadable { batch, segment, reason }
+                    }
+                };
+                self.seats.tell(session, message);
+            }
+        }
+    }
+
+    /// Puts the bytes into an order.
+    fn fill(&self, order: &mut Order) {
+        match order {
+            Order::Run(run) => {
+                for (segment, rows) in self.arguments(run.batch, run.range) {
+                    match self.read(segment, rows) {
+                        Ok(bytes) => run.segments.push(bytes.into()),
+                        // The worker finds that arguments are missing and refuses the range.
+                        Err(error) => tracing::error!(%segment, error, "arguments cannot be read"),
+                    }
+                }
+            }
+            Order::Batch(shared) => {
+                let batch = self.state.batches.get(&shared.batch);
+                let context = batch.and_then(|batch| batch.progress()).and_then(|p| p.context);
+                if let Some(segment) = context {
+                    match self.segments.read(segment) {
+                        Ok(bytes) => shared.context = bytes.into(),
+                        Err(error) => tracing::error!(%error, "a context cannot be read"),
+                    }
+                }
+            }
+            Order::Retract { .. }
+            | Order::Cancel { .. }
+            | Order::Committed { .. }
+            | Order::Forget { .. } => {}
+        }
+    }
+
+    /// Which rows of which segments hold the arguments of `range`.
+    fn arguments(&self, batch: BatchId, range: TaskRange) -> Vec<(SegmentId, TaskRange)> {
+        let Some(batch) = self.state.batches.get(&batch) else { return Vec::new() };
+        batch
+            .arguments_of(range)
+            .map(|argument| {
+                let part = argument.tasks.intersection(range);
+                let first = argument.tasks.start;
+                (argument.segment, TaskRange::new(part.start - first, part.end - first))
+            })
+            .collect()
+    }
+
+    fn outcome_bytes(&self, outcome: OutcomeSegment) -> Result<Bytes, String> {
+        let OutcomeSegment { segment, first, tasks, .. } = outcome;
+        self.read(segment, TaskRange::new(tasks.start - first, tasks.end - first))
+    }
+
+    /// The rows `rows` of a stored segment, as a segment.
+    fn read(&self, segment: SegmentId, rows: TaskRange) -> Result<Bytes, String> {
+        let bytes = self.segments.read(segment).map_err(|error| error.to_string())?;
+        let whole = Segment::parse(bytes).map_err(|error| error.to_string())?;
+        whole.slice(rows).map_err(|error| error.to_string())
+    }
+}

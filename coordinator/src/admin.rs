@@ -1,0 +1,108 @@
+//! Answers to an operator's questions.
+
+use allhands_common::id::CoordinatorId;
+use allhands_common::wire::admin::{Answer, Question};
+use allhands_scheduler::Explanation;
+
+use crate::shell::{Log, Shell};
+
+impl Shell {
+    pub(crate) fn answer(&mut self, name: String, question: Question) -> Answer {
+        let Some(dispatcher) = &self.dispatcher else {
+            let leader = self.leadership.leader.map(|leader| CoordinatorId(leader.node_id));
+            return Answer::NotLeader { leader };
+        };
+        let state = &self.state;
+        match &question {
+            Question::Status => {
+                let mut status = dispatcher.status(state);
+                if let Log::Raft(node) = &self.log {
+                    let membership = node.progress().membership;
+                    status.coordinators = membership
+                        .nodes()
+                        .map(|(id, member)| {
+                            let addresses = member.addresses.iter().map(ToString::to_string);
+                            (CoordinatorId(*id), addresses.collect::<Vec<_>>().join(", "))
+                        })
+                        .collect();
+                }
+                Answer::Status(status)
+            }
+            Question::Jobs => Answer::Jobs(
+                state.jobs.keys().filter_map(|job| dispatcher.job(state, *job)).collect(),
+            ),
+            Question::Job(id) => match dispatcher.job(state, *id) {
+                Some(job) => Answer::Job(job),
+                None => self.unknown_job(*id),
+            },
+            Question::Explain(task) => {
+                let found = dispatcher.explain(self.now(), state, *task);
+                Answer::Explanation(sentences(&found))
+            }
+            Question::CancelJob(id) if !state.jobs.contains_key(id) => self.unknown_job(*id),
+            Question::CancelBatch(id) if !state.batches.contains_key(id) => {
+                Answer::Unknown(format!("batch {id} is not here: it is over, or was never opened"))
+            }
+            Question::CancelJob(id) => {
+                let text = format!("job {id} is being cancelled");
+                self.step_operator(name, question);
+                Answer::Done(text)
+            }
+            Question::CancelBatch(id) => {
+                let text = format!("batch {id} is being cancelled");
+                self.step_operator(name, question);
+                Answer::Done(text)
+            }
+        }
+    }
+
+    fn unknown_job(&self, id: allhands_common::id::JobId) -> Answer {
+        Answer::Unknown(if self.state.job_was_opened(id) {
+            format!("job {id} is over and forgotten: its client has gone")
+        } else {
+            format!("job {id} does not exist: `allhands jobs` lists those that do")
+        })
+    }
+}
+
+/// An explanation in sentences.
+fn sentences(found: &Explanation) -> Vec<String> {
+    match found {
+        Explanation::UnknownBatch => {
+            vec!["its batch is not here: it is over and consumed, or was never opened".into()]
+        }
+        Explanation::NotSubmitted { tasks } => {
+            vec![format!("it is not submitted: its batch has {tasks} tasks so far")]
+        }
+        Explanation::Ended => vec!["it has ended; its outcome is committed".into()],
+        Explanation::Stopped { reason } => vec![format!("its batch was stopped: {reason}")],
+        Explanation::WithWorker { worker, attempt, running, since_ms } => {
+            let how = if *running { "it runs" } else { "it waits as next" };
+            vec![format!("{how} on worker {worker}, attempt {attempt}, for {since_ms} ms")]
+        }
+        Explanation::Delayed { until, tries } => vec![format!(
+            "it failed {tries} times and waits to be tried again at cluster time {} ms",
+            until.0
+        )],
+        Explanation::Deciding => vec!["something about it is on its way through the log".into()],
+        Explanation::Resuming { workers } => vec![format!(
+            "the leader is new and waits for {workers} workers to say what they hold"
+        )],
+        Explanation::Unread { bytes } => vec![format!(
+            "its client has {bytes} bytes of results to read first: read them, or read faster"
+        )],
+        Explanation::AtCap { cap } => {
+            vec![format!("its call runs as many tasks at once as it may: n_jobs is {cap}")]
+        }
+        Explanation::Unplaceable { workers } if workers.is_empty() => {
+            vec!["there is no worker: start one with `allhands worker`".into()]
+        }
+        Explanation::Unplaceable { workers } => {
+            let lines = workers.iter().map(|(worker, lacks)| format!("worker {worker}: {lacks}"));
+            std::iter::once("no worker can hold it".into()).chain(lines).collect()
+        }
+        Explanation::Queued { before } => {
+            vec![format!("it waits for a slot; {before} tasks of its batch are before it")]
+        }
+    }
+}

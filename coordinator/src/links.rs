@@ -1,0 +1,211 @@
+//! From links to the loop and back: a reader and a writer each, so that the loop waits for nobody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use allhands_common::bulk::Carries;
+use allhands_common::frame::Message;
+use allhands_common::net::access::Purpose;
+use allhands_common::net::connection::Connection;
+use allhands_common::net::endpoint::Endpoint;
+use allhands_common::net::handshake::{Applicant, accept_link};
+use allhands_common::net::link::{Link, LinkError, LinkSender};
+use allhands_common::wire::admin::{Answer, Question};
+use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::worker::{FromWorker, ToWorker};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::peers::{PeerFrame, PeerFrameBack};
+use crate::raft::node::Node;
+use crate::seats::SeatId;
+use crate::shell::News;
+
+/// Release of this coordinator, for the other side's log.
+pub(crate) const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
+
+/// The way in: hands links to the loop.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    news: mpsc::Sender<News>,
+    seats: Arc<AtomicU64>,
+}
+
+impl Entrance {
+    pub(crate) fn new(news: mpsc::Sender<News>) -> Self {
+        Self { news, seats: Arc::default() }
+    }
+
+    fn seat(&self) -> SeatId {
+        SeatId(self.seats.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Serves a client until its link ends.
+    pub async fn client(self, owner: String, link: Link<ToClient, FromClient>) {
+        let seat = self.seat();
+        let (sender, mut receiver) = link.split();
+        let (out, outgoing) = mpsc::unbounded_channel();
+        if self.news.send(News::ClientUp { seat, owner, out }).await.is_err() {
+            return;
+        }
+        let reading = async {
+            while let Some(message) = receiver.hear().await? {
+                if self.news.send(News::Client { seat, message }).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        self.until_end(seat, reading, write(sender, outgoing)).await;
+    }
+
+    /// Serves a worker until its link ends.
+    pub async fn worker(self, link: Link<ToWorker, FromWorker>) {
+        let seat = self.seat();
+        let (sender, mut receiver) = link.split();
+        let (out, outgoing) = mpsc::unbounded_channel();
+        if self.news.send(News::WorkerUp { seat, out }).await.is_err() {
+            return;
+        }
+        let reading = async {
+            while let Some(message) = receiver.hear().await? {
+                if self.news.send(News::Worker { seat, message }).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        self.until_end(seat, reading, write(sender, outgoing)).await;
+    }
+
+    async fn until_end(
+        &self,
+        seat: SeatId,
+        reading: impl Future<Output = Result<(), LinkError>>,
+        writing: impl Future<Output = Result<(), LinkError>>,
+    ) {
+        let ended = tokio::select! { ended = reading => ended, ended = writing => ended };
+        if let Err(error) = ended {
+            tracing::debug!(error = %Chain(&error), "a link ended");
+        }
+        // The loop is gone when this fails, and with it the seat.
+        let _ = self.news.send(News::Down { seat }).await;
+    }
+
+    /// Answers an operator until its link ends.
+    async fn admin(self, name: String, link: Link<Answer, Question>) {
+        let (mut sender, mut receiver) = link.split();
+        while let Ok(Some(question)) = receiver.hear().await {
+            let (answer, reply) = oneshot::channel();
+            let name = name.clone();
+            if self.news.send(News::Ask { name, question, answer }).await.is_err() {
+                return;
+            }
+            let Ok(answer) = reply.await else { return };
+            if sender.say(answer).await.is_err() || sender.flush().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes connections, and on them links, until the endpoint is closed.
+    pub(crate) async fn serve(self, endpoint: Endpoint, node: Node) {
+        while let Some(arriving) = endpoint.accept().await {
+            let (entrance, node) = (self.clone(), node.clone());
+            tokio::spawn(async move {
+                match arriving.establish().await {
+                    Ok(connection) => entrance.serve_connection(connection, node).await,
+                    Err(error) => tracing::info!(error = %Chain(&error), "a newcomer was refused"),
+                }
+            });
+        }
+    }
+
+    async fn serve_connection(self, connection: Connection, node: Node) {
+        loop {
+            match accept_link(&connection).await {
+                Ok(Some(applicant)) => {
+                    let (entrance, node) = (self.clone(), node.clone());
+                    tokio::spawn(entrance.serve_link(applicant, node));
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::info!(error = %Chain(&error), "a link was refused");
+                    if error.connection_is_gone() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve_link(self, applicant: Applicant, node: Node) {
+        let peer = applicant.connection().peer().clone();
+        let served = match applicant.hello().purpose {
+            Purpose::Client => match applicant.welcome(BUILD).await {
+                Ok(link) => {
+                    self.client(peer.name, link).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Purpose::Worker => match applicant.welcome(BUILD).await {
+                Ok(link) => {
+                    self.worker(link).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Purpose::Admin => match applicant.welcome(BUILD).await {
+                Ok(link) => {
+                    self.admin(peer.name, link).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Purpose::Peer => match applicant.welcome::<PeerFrameBack, PeerFrame>(BUILD).await {
+                Ok(link) => {
+                    crate::peers::answer(link, &node, &peer.name).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Purpose::Chunks => {
+                let refusal = allhands_common::net::handshake::Refusal::Busy;
+                Err(applicant.refuse(refusal).await)
+            }
+        };
+        if let Err(error) = served {
+            tracing::info!(error = %Chain(&error), "a link was not opened");
+        }
+    }
+}
+
+/// Sends what is put in, many messages to a flush, until nobody can put in any more.
+async fn write<Out: Message + Carries>(
+    mut sender: LinkSender<Out>,
+    mut outgoing: mpsc::UnboundedReceiver<Out>,
+) -> Result<(), LinkError> {
+    while let Some(message) = outgoing.recv().await {
+        sender.say(message).await?;
+        while let Ok(message) = outgoing.try_recv() {
+            sender.say(message).await?;
+        }
+        sender.flush().await?;
+    }
+    sender.finish().await
+}
+
+/// An error with its causes, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Coordinator to coordinator over QUIC: three connections a peer, so that bulk never delays a
+//! heartbeat, and on each as many links as there are calls in flight, one call a link at a time.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use allhands_common::bulk::{Bulk, Carries};
+use allhands_common::frame::{Kind, Message};
+use allhands_common::net::access::{Purpose, Role};
+use allhands_common::net::connection::Connection;
+use allhands_common::net::endpoint::{Endpoint, Expected};
+use allhands_common::net::handshake::open_link;
+use allhands_common::net::link::Link;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::links::{BUILD, Chain};
+use crate::raft::message::{PeerReply, PeerRequest};
+use crate::raft::node::Node;
+use crate::raft::transport::{Lane, PeerError, PeerTransport};
+use crate::raft::types::NodeId;
+
+/// Longest wait for a connection to another coordinator.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+
+/// A request with its bulk.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PeerFrame {
+    request: PeerRequest,
+    bulk: Bulk,
+}
+
+/// A reply; none has bulk.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PeerFrameBack(PeerReply);
+
+impl Message for PeerFrame {
+    const KIND: Kind = Kind::PeerRequest;
+}
+
+impl Message for PeerFrameBack {
+    const KIND: Kind = Kind::PeerReply;
+}
+
+impl Carries for PeerFrame {
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        visit(&mut self.bulk);
+    }
+}
+
+impl Carries for PeerFrameBack {
+    fn each_bulk(&mut self, _visit: &mut dyn FnMut(&mut Bulk)) {}
+}
+
+type PeerLink = Link<PeerFrame, PeerFrameBack>;
+
+/// The name in a coordinator's certificate.
+pub(crate) fn name_of(node: NodeId) -> String {
+    format!("coordinator-{node}")
+}
+
+/// The links to the other coordinators.
+#[derive(Debug)]
+pub(crate) struct QuicPeers {
+    endpoint: Endpoint,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    lanes: Mutex<BTreeMap<(NodeId, Lane), Way>>,
+}
+
+/// A connection of one lane, and its links that no call uses.
+#[derive(Debug)]
+struct Way {
+    connection: Connection,
+    idle: Vec<PeerLink>,
+}
+
+impl QuicPeers {
+    pub(crate) fn new(endpoint: Endpoint, addresses: BTreeMap<NodeId, SocketAddr>) -> Self {
+        Self { endpoint, addresses, lanes: Mutex::default() }
+    }
+
+    /// A link that no call uses, old or new, and the connection that it is on.
+    async fn link(&self, node: NodeId, lane: Lane) -> Result<(PeerLink, Connection), PeerError> {
+        let unreachable = |cause: String| PeerError::Unreachable { node, cause };
+        let known = {
+            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            if lanes.get(&(node, lane)).is_some_and(|way| way.connection.close_cause().is_some()) {
+                lanes.remove(&(node, lane));
+            }
+            lanes.get_mut(&(node, lane)).map(|way| (way.connection.clone(), way.idle.pop()))
+        };
+        let connection = match known {
+            Some((connection, Some(link))) => return Ok((link, connection)),
+            Some((connection, None)) => connection,
+            None => {
+                let address = self.addresses.get(&node).copied();
+                let address = address.ok_or_else(|| unreachable("no address is known".into()))?;
+                let name = name_of(node);
+                let expected = Expected { role: Role::Coordinator, name: Some(&name) };
+                let connecting = self.endpoint.connect(address, expected, CONNECT_DEADLINE);
+                let connection =
+                    connecting.await.map_err(|error| unreachable(Chain(&error).to_string()))?;
+                let way = Way { connection: connection.clone(), idle: Vec::new() };
+                let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+                lanes.insert((node, lane), way);
+                connection
+            }
+        };
+        let (link, _) = open_link(&connection, Purpose::Peer, BUILD)
+            .await
+            .map_err(|error| unreachable(Chain(&error).to_string()))?;
+        Ok((link, connection))
+    }
+
+    fn give_back(&self, node: NodeId, lane: Lane, link: PeerLink) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(way) = lanes.get_mut(&(node, lane)) {
+            way.idle.push(link);
+        }
+    }
+}
+
+impl PeerTransport for QuicPeers {
+    async fn call(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        request: PeerRequest,
+        bulk: Bytes,
+        ttl: Duration,
+    ) -> Result<PeerReply, PeerError> {
+        let no_answer = |cause: String| PeerError::NoAnswer { node, cause };
+        let exchange = async {
+            let (link, _connection) = self.link(node, lane).await?;
+            let (mut sender, mut receiver) = link.split();
+            let frame = PeerFrame { request, bulk: bulk.into() };
+            let said = async {
+                sender.say(frame).await?;
+                sender.flush().await?;
+                receiver.hear().await
+            };
+            match said.await {
+                Ok(Some(PeerFrameBack(reply))) => {
+                    self.give_back(node, lane, Link::join(sender, receiver));
+                    Ok(reply)
+                }
+                Ok(None) => Err(no_answer("it ended the link".into())),
+                Err(error) => Err(no_answer(Chain(&error).to_string())),
+            }
+        };
+        // A call that is given up takes its link along: no later call can read its reply.
+        match tokio::time::timeout(ttl, exchange).await {
+            Ok(answered) => answered,
+            Err(_) => Err(no_answer(format!("nothing within {} ms", ttl.as_millis()))),
+        }
+    }
+}
+
+/// Answers another coordinator's calls until its link ends.
+pub(crate) async fn answer(link: Link<PeerFrameBack, PeerFrame>, node: &Node, peer: &str) {
+    let (mut sender, mut receiver) = link.split();
+    while let Ok(Some(PeerFrame { request, bulk })) = receiver.hear().await {
+        if name_of(request.from) != peer {
+            tracing::warn!(peer, claims = request.from, "a coordinator speaks for another one");
+            return;
+        }
+        let reply = node.serve(request, bulk.bytes).await;
+        if sender.say(PeerFrameBack(reply)).await.is_err() || sender.flush().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! From commands to log entries: everything that arrives while entries are in flight becomes the next
+//! one, within the bounds of `common::limit`.
+
+use std::collections::VecDeque;
+
+use allhands_common::bulk::{self, Carries};
+use allhands_common::codec::{self, DecodeError, EncodeError};
+use allhands_common::limit::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX};
+use allhands_common::time::ClusterTime;
+use allhands_scheduler::{Command, Entry};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// What a command costs in an entry besides its bulk, about: ids, names, a specification.
+const COMMAND_BYTES: usize = 64;
+
+/// Room in an entry for everything that is not bulk.
+const HEAD_BYTES_MAX: usize = 48 << 10;
+
+/// Bytes that are no entry of this version.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EntryError {
+    /// The entry is shorter than it says.
+    #[error("an entry of {0} bytes is cut short")]
+    Short(usize),
+    /// Its head is of another version.
+    #[error("an entry cannot be read: it was written by a newer version, upgrade this coordinator")]
+    Head(#[from] DecodeError),
+    /// Head and bulk do not fit.
+    #[error("an entry's bulk does not fit it")]
+    Bulk(#[from] bulk::BulkMismatch),
+}
+
+/// Commands that wait for their entry.
+#[derive(Debug, Default)]
+pub(crate) struct Proposals {
+    waiting: VecDeque<(Command, usize)>,
+    bytes: usize,
+}
+
+impl Proposals {
+    pub(crate) fn push(&mut self, mut command: Command) {
+        let mut bytes = COMMAND_BYTES;
+        command.each_bulk(&mut |bulk| bytes += bulk.bytes.len());
+        self.waiting.push_back((command, bytes));
+        self.bytes += bytes;
+    }
+
+    /// Bytes that wait, about.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+        self.bytes = 0;
+    }
+
+    /// The next entry, as much as fits into one.
+    pub(crate) fn take(&mut self, at: ClusterTime) -> Option<Entry> {
+        let (mut commands, mut bytes) = (Vec::new(), 0);
+        while let Some((_, more)) = self.waiting.front() {
+            let full = bytes + more > ENTRY_BYTES_MAX - HEAD_BYTES_MAX
+                || commands.len() >= ENTRY_COMMANDS_MAX;
+            if full && !commands.is_empty() {
+                break;
+            }
+            let Some((command, more)) = self.waiting.pop_front() else { break };
+            bytes += more;
+            self.bytes -= more;
+            commands.push(command);
+        }
+        (!commands.is_empty()).then_some(Entry { at, commands })
+    }
+}
+
+/// An entry as the log has it: length of the head, head, bulk.
+pub(crate) fn encode(mut entry: Entry) -> Result<Bytes, EncodeError> {
+    let mut parts = Vec::new();
+    entry.each_bulk(&mut |bulk| parts.push(bulk.bytes.clone()));
+    let mut head = Vec::new();
+    codec::encode(&entry, &mut head)?;
+    let length = 4 + head.len() + parts.iter().map(Bytes::len).sum::<usize>();
+    let mut bytes = BytesMut::with_capacity(length);
+    bytes.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
+    bytes.put_slice(&head);
+    parts.iter().for_each(|part| bytes.put_slice(part));
+    Ok(bytes.freeze())
+}
+
+/// The entry that `bytes` hold; its bulk shares them.
+pub(crate) fn decode(mut bytes: Bytes) -> Result<Entry, EntryError> {
+    let whole = bytes.len();
+    let Some(length) = bytes.get(..4).and_then(|four| four.try_into().ok()) else {
+        return Err(EntryError::Short(whole));
+    };
+    let length = u32::from_le_bytes(length) as usize;
+    if bytes.len() < 4 + length {
+        return Err(EntryError::Short(whole));
+    }
+    let head = bytes.split_to(4 + length);
+    let mut entry: Entry = codec::decode(&head[4..])?;
+    bulk::attach(&mut entry, bytes)?;
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use allhands_common::id::BatchId;
+
+    use super::*;
+
+    fn append(bytes: usize) -> Command {
+        let segment = Bytes::from(vec![7; bytes]).into();
+        Command::Append { batch: BatchId([1; 16]), first: 0, tasks: 1, segment }
+    }
+
+    #[test]
+    fn an_entry_comes_back_with_its_bulk() {
+        let commands = vec![append(5), Command::Seal { batch: BatchId([1; 16]), tasks: 1 }];
+        let entry = Entry { at: ClusterTime(9), commands };
+        let bytes = encode(entry.clone()).unwrap();
+        let again = decode(bytes.clone()).unwrap();
+        let (mut sent, mut got) = (entry, again);
+        assert_eq!(bulk::gather(&mut sent), bulk::gather(&mut got));
+        assert_eq!((got.at, got.commands.len()), (ClusterTime(9), 2));
+        assert!(matches!(decode(bytes.slice(..3)), Err(EntryError::Short(3))));
+        assert!(matches!(decode(bytes.slice(..bytes.len() - 1)), Err(EntryError::Bulk(_))));
+    }
+
+    #[test]
+    fn entries_stay_within_their_bounds() {
+        let mut proposals = Proposals::default();
+        for _ in 0..3 {
+            proposals.push(append(2 << 20));
+        }
+        for _ in 0..ENTRY_COMMANDS_MAX + 1 {
+            proposals.push(append(0));
+        }
+        let mut sizes = Vec::new();
+        while let Some(entry) = proposals.take(ClusterTime(0)) {
+            sizes.push(entry.commands.len());
+            assert!(encode(entry).unwrap().len() <= ENTRY_BYTES_MAX);
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), ENTRY_COMMANDS_MAX + 4);
+        assert!(sizes.iter().all(|size| *size <= ENTRY_COMMANDS_MAX), "{sizes:?}");
+    }
+}

@@ -1,0 +1,157 @@
+//! Puts a coordinator together, of a cluster or of one process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use allhands_common::id::CoordinatorId;
+use allhands_common::net::endpoint::{BindError, Endpoint};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::links::Entrance;
+use crate::peers::{QuicPeers, name_of};
+use crate::programs::Programs;
+use crate::raft::config::{Compaction, Config as RaftConfig, Durability};
+use crate::raft::core::CORE_REQUESTS_MAX;
+use crate::raft::error::{MembershipError, StartError, StoppedError};
+use crate::raft::leadership::Leadership;
+use crate::raft::node::Node;
+use crate::raft::types::Member;
+use crate::segments::{CACHE_BYTES, OpenSegmentsError, Segments};
+use crate::shell::{Ears, Log, NEWS_MAX, Shell};
+
+/// Why a coordinator does not run, or runs no more.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its address cannot be listened on.
+    #[error("cannot listen")]
+    Bind(#[from] BindError),
+    /// The certificate is another coordinator's.
+    #[error("the identity is of `{name}`, this is {expected}: give it the folder of {expected}")]
+    Identity {
+        /// Whose certificate it is.
+        name: String,
+        /// Whose it should be.
+        expected: String,
+    },
+    /// Its segment files cannot be opened.
+    #[error("cannot open the segment files")]
+    Segments(#[from] OpenSegmentsError),
+    /// Its programs cannot be looked at.
+    #[error("cannot open the folder of programs {dir}")]
+    Programs {
+        /// Which.
+        dir: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The log cannot be opened or joined.
+    #[error("cannot start the replicated log")]
+    Raft(#[from] StartError),
+    /// A new cluster cannot be made of these members.
+    #[error("cannot make the cluster")]
+    Members(#[from] MembershipError),
+    /// It had to stop.
+    #[error("the coordinator had to stop")]
+    Stopped(#[from] StoppedError),
+}
+
+/// A coordinator that runs.
+#[derive(Debug)]
+pub struct Coordinator {
+    endpoint: Endpoint,
+    node: Node,
+    tasks: Vec<JoinHandle<()>>,
+    address: SocketAddr,
+}
+
+/// Starts a coordinator of a cluster.
+///
+/// # Errors
+/// When its address, directory or identity are not what they should be.
+pub async fn run(config: Config) -> Result<Coordinator, RunError> {
+    let own = config.identity.own().clone();
+    let expected = name_of(config.id.0);
+    if own.name != expected {
+        return Err(RunError::Identity { name: own.name, expected });
+    }
+    let endpoint = Endpoint::bind(config.identity.clone(), config.listen)?;
+    let address = endpoint.local_address()?;
+    let segments =
+        Segments::open(&config.dir.join("segments"), config.durability, CACHE_BYTES)?;
+    let programs = config.dir.join("programs");
+    let programs = Programs::open(Some(programs.clone()))
+        .map_err(|source| RunError::Programs { dir: programs, source })?;
+    let addresses: BTreeMap<u64, SocketAddr> =
+        config.members.iter().map(|(id, address)| (id.0, *address)).collect();
+    let peers = QuicPeers::new(endpoint.clone(), addresses.clone());
+    let (core, core_requests) = mpsc::channel(CORE_REQUESTS_MAX);
+    let (news, news_received) = mpsc::channel(NEWS_MAX);
+    let raft = RaftConfig {
+        cluster: own.cluster,
+        node: config.id.0,
+        dir: config.dir.clone(),
+        durability: config.durability,
+        compaction: Compaction::default(),
+    };
+    // The log is restored through the loop, so the loop starts first and gets the log when it is up.
+    let (up, is_up) = tokio::sync::oneshot::channel();
+    let (id, store) = (config.id, segments.clone());
+    let shell = tokio::spawn(async move {
+        crate::shell::start(id, store, programs, core_requests, news_received, is_up).await;
+    });
+    let node = Node::start(raft, segments, Arc::new(peers), core).await?;
+    // Whoever does not wait for it has stopped, which `Coordinator::stopped` tells.
+    let _ = up.send(node.clone());
+    let members = addresses
+        .iter()
+        .map(|(id, address)| (*id, Member { name: name_of(*id), addresses: vec![*address] }))
+        .collect();
+    node.initialize(members).await?;
+    let entrance = Entrance::new(news);
+    let accepting = tokio::spawn(entrance.serve(endpoint.clone(), node.clone()));
+    Ok(Coordinator { endpoint, node, tasks: vec![shell, accepting], address })
+}
+
+impl Coordinator {
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it has to stop of itself.
+    pub async fn stopped(&self) -> RunError {
+        RunError::Stopped(self.node.stopped().await)
+    }
+
+    /// Ends it. What it acknowledged is on disk already.
+    pub async fn stop(self) {
+        self.endpoint.close("the coordinator is shutting down").await;
+        self.node.stop().await;
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The coordinator of a cluster in one process: alone, without a disk to survive on, with links that
+/// stay inside. Its loop is the future that is returned; `scratch` holds what does not fit into
+/// memory and is the caller's to remove.
+///
+/// # Errors
+/// When `scratch` cannot be written.
+pub fn embedded(
+    scratch: &Path,
+) -> Result<(Entrance, impl Future<Output = ()> + Send + use<>), RunError> {
+    let segments = Segments::open(scratch, Durability::Process, CACHE_BYTES)?;
+    let programs = Programs::open(None)
+        .map_err(|source| RunError::Programs { dir: scratch.to_owned(), source })?;
+    let (news, news_received) = mpsc::channel(NEWS_MAX);
+    let (_, core) = mpsc::channel(1);
+    let (_, leadership) = watch::channel(Leadership { leader: None, am_leader: false });
+    let mut shell = Shell::new(CoordinatorId(1), segments, programs, Log::Direct);
+    shell.lead_alone();
+    let ears = Ears { news: news_received, core, leadership };
+    Ok((Entrance::new(news), shell.run(ears)))
+}
