@@ -132,18 +132,18 @@ impl<R: DeserializeOwned> Delayed<R> {
         put: impl Fn(&mut ArgWriter<'_>) -> Result<(), EncodeError>,
     ) -> Self {
         let known = known(entry);
-        let mut arguments = Arguments::new(known.codec().unwrap_or(Codec::Bincode));
-        let written = put(&mut ArgWriter::new(&mut arguments));
-        let mut extra = None;
-        if written.is_err() || known.codec().is_none() {
-            (arguments, extra) = first::write(entry, known, &put);
-        }
-        Self {
+        let codec = known.codec();
+        // Written where it will stay: a copy of what was just written would wait for the writes.
+        let mut call = Self {
             entry,
-            arguments,
+            arguments: Arguments::new(codec.unwrap_or(Codec::Bincode)),
             decode: ResultDecoder(decode_received::<R>),
-            extra,
+            extra: None,
+        };
+        if codec.is_none() || put(&mut ArgWriter::new(&mut call.arguments)).is_err() {
+            first::write(entry, known, &put, &mut call.arguments, &mut call.extra);
         }
+        call
     }
 }
 

@@ -79,6 +79,11 @@ macro_rules! paths {
 paths! { &str, &Path, &PathBuf, }
 
 /// A tuple of arguments for a function of arguments `A`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` are not arguments for a function of `{A}`",
+    label = "expected a tuple for `{A}`",
+    note = "one argument is written `(x,)`, none `()`"
+)]
 pub trait IntoArgs<A> {
     /// Writes them in order.
     ///
@@ -90,6 +95,7 @@ pub trait IntoArgs<A> {
 
 macro_rules! arities {
     ($($($X:ident $T:ident $place:tt),*;)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<$($X, $T),*> IntoArgs<($($T,)*)> for ($($X,)*)
         where
             ($($T,)*): Args,

@@ -1,5 +1,6 @@
 //! Parameters of `#[task]` functions that are references: what the executor owns and lends.
 
+use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -51,10 +52,16 @@ impl<T> TaskRef for [T] {
 }
 
 /// The argument of a `&[T]` parameter, made of a `Vec`, an array or a slice.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slice<T> {
     owned: Vec<T>,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Slice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.owned.fmt(f)
+    }
 }
 
 impl<T> Deref for Slice<T> {

@@ -19,25 +19,26 @@ pub(super) fn write(
     entry: &'static Entry,
     known: &Known,
     put: Put<'_>,
-) -> (Arguments, Option<Box<Extra>>) {
+    arguments: &mut Arguments,
+    extra: &mut Option<Box<Extra>>,
+) {
     let mut error = None;
     for codec in candidates(entry, known) {
         match write_in(*codec, entry, put) {
-            Ok(arguments) => {
+            Ok(written) => {
                 known.set_codec(*codec);
-                return (arguments, None);
+                *arguments = written;
+                return;
             }
             // The last codec's word counts: CBOR refuses only what is wrong with the value itself.
             Err(refused) => error = Some(refused),
         }
     }
-    (
-        Arguments::new(Codec::Bincode),
-        Some(Box::new(Extra {
-            patch: Patch::default(),
-            error,
-        })),
-    )
+    *arguments = Arguments::new(arguments.codec());
+    *extra = Some(Box::new(Extra {
+        patch: Patch::default(),
+        error,
+    }));
 }
 
 fn candidates(entry: &'static Entry, known: &Known) -> &'static [Codec] {

@@ -1,13 +1,14 @@
 //! The encoded arguments of one call: one byte string each, without a heap allocation if they are small.
 
 use std::any::type_name;
+use std::cell::Cell;
 use std::fmt;
+use std::mem::needs_drop;
 
 use bincode::enc::write::Writer;
 use serde::Serialize;
-use smallvec::SmallVec;
 
-use super::{Codec, EncodeError, encode_bincode, encode_cbor};
+use super::{Codec, EncodeError, encode, encode_bincode};
 
 /// Most arguments of a function.
 const ARGUMENTS_MAX: usize = 8;
@@ -16,21 +17,115 @@ const ARGUMENTS_MAX: usize = 8;
 /// function of one number the copying of it.
 const INLINE_BYTES_MAX: usize = 32;
 
+/// An argument of this size is not copied out of the buffer that it was written in: copying it costs
+/// more than allocating the next buffer.
+const MOVED_BYTES_MIN: usize = 4 << 10;
+
+/// Room that a thread keeps for its next argument.
+const ASIDE_BYTES_MAX: usize = 64 << 10;
+
 /// Arguments of a call: their byte strings end to end, and where each ends.
 #[derive(Clone)]
 pub(crate) struct Arguments {
-    bytes: SmallVec<[u8; INLINE_BYTES_MAX]>,
+    buffer: Buffer,
     ends: [u32; ARGUMENTS_MAX],
     count: u8,
     codec: Codec,
 }
 
+/// Bytes that move to the heap once they are too many for their place.
+#[derive(Clone)]
+struct Buffer {
+    inline: [u8; INLINE_BYTES_MAX],
+    inline_len: u8,
+    /// All bytes once they have moved; without an allocation until then.
+    heap: Vec<u8>,
+}
+
+impl Buffer {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        if self.heap.is_empty() {
+            &self.inline[..usize::from(self.inline_len)]
+        } else {
+            &self.heap
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, bytes: &[u8]) {
+        self.heap.reserve(2 * INLINE_BYTES_MAX + bytes.len());
+        self.heap
+            .extend_from_slice(&self.inline[..usize::from(self.inline_len)]);
+        self.heap.extend_from_slice(bytes);
+    }
+
+    #[inline(always)]
+    fn extend(&mut self, bytes: &[u8]) {
+        if !self.heap.is_empty() {
+            self.heap.extend_from_slice(bytes);
+            return;
+        }
+        let start = usize::from(self.inline_len);
+        match self.inline.get_mut(start..start + bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.inline_len += bytes.len() as u8;
+            }
+            None => self.spill(bytes),
+        }
+    }
+}
+
+struct InPlace<'a>(&'a mut Buffer);
+
+impl Writer for InPlace<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend(bytes);
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// Room for one argument, kept from call to call.
+    static ASIDE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Writes `value` into a buffer of its own, then moves it to `buffer`: a short one by copying, a long
+/// one as it is.
+fn encode_aside<T: Serialize + ?Sized>(
+    codec: Codec,
+    value: &T,
+    buffer: &mut Buffer,
+) -> Result<(), EncodeError> {
+    // A value whose `Serialize` makes another call finds the place empty, and brings its own.
+    let mut aside = ASIDE.take();
+    aside.clear();
+    encode(codec, value, &mut aside)?;
+    if aside.len() >= MOVED_BYTES_MIN && buffer.bytes().is_empty() {
+        aside.shrink_to_fit();
+        buffer.heap = aside;
+    } else {
+        buffer.extend(&aside);
+        if aside.capacity() <= ASIDE_BYTES_MAX {
+            ASIDE.set(aside);
+        }
+    }
+    Ok(())
+}
+
 impl Arguments {
     /// None yet.
-    #[inline]
-    pub(crate) fn new(codec: Codec) -> Self {
+    #[inline(always)]
+    pub(crate) const fn new(codec: Codec) -> Self {
+        let buffer = Buffer {
+            inline: [0; INLINE_BYTES_MAX],
+            inline_len: 0,
+            heap: Vec::new(),
+        };
         Self {
-            bytes: SmallVec::new(),
+            buffer,
             ends: [0; ARGUMENTS_MAX],
             count: 0,
             codec,
@@ -52,13 +147,14 @@ impl Arguments {
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.count()).map(|place| {
             let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
-            &self.bytes[start as usize..self.ends[place] as usize]
+            &self.bytes()[start as usize..self.ends[place] as usize]
         })
     }
 
     /// All of them, end to end.
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.buffer.bytes()
     }
 
     /// Where each argument ends in [`bytes`](Self::bytes).
@@ -110,16 +206,15 @@ impl<'a> ArgWriter<'a> {
     /// After eight arguments.
     #[inline]
     pub fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        let bytes = &mut self.arguments.bytes;
+        let buffer = &mut self.arguments.buffer;
+        // Known when this is compiled, but for slices: numbers and what is made of them go straight
+        // into their place; what grows is faster to write in a buffer that does not ask where it is.
+        let is_short = !needs_drop::<T>() && size_of_val(value) <= INLINE_BYTES_MAX;
         match self.arguments.codec {
-            Codec::Bincode => encode_bincode(value, Inline(bytes))?,
-            Codec::Cbor => {
-                let mut grown = Vec::new();
-                encode_cbor(value, &mut grown)?;
-                bytes.extend_from_slice(&grown);
-            }
+            Codec::Bincode if is_short => encode_bincode(value, InPlace(buffer))?,
+            codec => encode_aside(codec, value, buffer)?,
         }
-        let Ok(end) = u32::try_from(bytes.len()) else {
+        let Ok(end) = u32::try_from(buffer.bytes().len()) else {
             return Err(too_long::<T>());
         };
         self.arguments.ends[usize::from(self.arguments.count)] = end;
@@ -134,16 +229,6 @@ fn too_long<T: ?Sized>() -> EncodeError {
         type_name::<T>(),
         "the arguments of one call have more than 4 GiB: send large data once with `Shared`",
     )
-}
-
-struct Inline<'a>(&'a mut SmallVec<[u8; INLINE_BYTES_MAX]>);
-
-impl Writer for Inline<'_> {
-    #[inline(always)]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -169,7 +254,43 @@ mod tests {
             [&[7, 0, 0, 0, 0, 0, 0, 0][..], &[], b"\x03\0\0\0\0\0\0\0abc"]
         );
         assert!(arguments.with_slices(|slices| slices == strings));
-        assert!(!arguments.bytes.spilled(), "32 bytes fit in place");
+        assert!(arguments.buffer.heap.is_empty(), "19 bytes fit in place");
+    }
+
+    #[test]
+    fn thirty_two_bytes_stay_in_place_and_more_do_not() {
+        for numbers in 0..=8u64 {
+            let mut arguments = Arguments::new(Codec::Bincode);
+            let mut writer = ArgWriter::new(&mut arguments);
+            (0..numbers).for_each(|number| writer.put(&number).unwrap());
+            assert_eq!(arguments.buffer.heap.is_empty(), numbers <= 4, "{numbers}");
+            let read: Vec<u64> = arguments
+                .iter()
+                .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+                .collect();
+            assert_eq!(read, (0..numbers).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn long_and_short_arguments_follow_each_other() {
+        let long: Vec<u32> = (0..5_000).collect();
+        for codec in [Codec::Bincode, Codec::Cbor] {
+            let mut arguments = Arguments::new(codec);
+            let mut writer = ArgWriter::new(&mut arguments);
+            writer.put(&long).unwrap();
+            writer.put("short").unwrap();
+            writer.put(&7u8).unwrap();
+            writer.put(&long[..]).unwrap();
+            let read: Vec<&[u8]> = arguments.iter().collect();
+            assert_eq!(crate::payload::decode(codec, read[0]), Ok(long.clone()));
+            assert_eq!(
+                crate::payload::decode(codec, read[1]),
+                Ok("short".to_owned())
+            );
+            assert_eq!(crate::payload::decode(codec, read[2]), Ok(7u8));
+            assert_eq!(crate::payload::decode(codec, read[3]), Ok(long.clone()));
+        }
     }
 
     #[test]

@@ -1,0 +1,2 @@
+#[allhands::main]
+async fn main() {}

@@ -1,0 +1,6 @@
+#[allhands::task]
+fn kept(text: &'static str) -> usize {
+    text.len()
+}
+
+fn main() {}
