@@ -137,12 +137,19 @@ impl Node {
 
     /// Nobody else can lead a single voter: it does not wait for its election timeout.
     async fn elect_if_alone(&self) -> Result<(), StartError> {
-        let voters: Vec<_> = self.progress().membership.voter_ids().collect();
-        if voters == [*self.raft.node_id()] {
-            let elected = self.raft.trigger().elect(false).await;
-            elected.map_err(|fatal| StartError::Raft {
-                cause: fatal.to_string(),
-            })?;
+        let failed = |fatal: Fatal<TypeConfig>| StartError::Raft {
+            cause: fatal.to_string(),
+        };
+        // Not from the metrics: they are empty until the first event.
+        let voters = self.raft.with_raft_state(|state| {
+            state
+                .membership_state
+                .effective()
+                .voter_ids()
+                .collect::<Vec<_>>()
+        });
+        if voters.await.map_err(failed)? == [*self.raft.node_id()] {
+            self.raft.trigger().elect(false).await.map_err(failed)?;
         }
         Ok(())
     }
