@@ -18,6 +18,7 @@ pub mod machine;
 pub mod message;
 pub mod network;
 pub mod node;
+pub(crate) mod nonce;
 mod receive_append;
 mod receive_snapshot;
 mod send_snapshot;

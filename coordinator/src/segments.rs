@@ -258,5 +258,4 @@ fn read_checked(file: &dyn DiskFile, dir: &Path, place: SegmentPlace) -> Result<
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;

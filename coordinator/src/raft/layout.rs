@@ -124,7 +124,6 @@ fn text<'a>(bytes: &mut BytesIn<'a>) -> io::Result<&'a str> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -23,6 +24,7 @@ use openraft::raft::{
 };
 
 use super::message::{self, Append, PeerCall, PeerReply, PeerRequest, Turn};
+use super::nonce::nonce;
 use super::send_snapshot;
 use super::snapshot::SnapshotHandle;
 use super::transport::{Lane, PeerError, PeerTransport};
@@ -56,18 +58,13 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     /// Differ from those of any other process of this node; order does not matter.
-    pub(crate) fn new() -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos());
-        let digest = blake3::hash(format!("{now} {}", std::process::id()).as_bytes());
-        let mut boot = [0; 8];
-        boot.copy_from_slice(&digest.as_bytes()[..8]);
-        let boot = u64::from_le_bytes(boot);
-        Self {
+    pub(crate) fn new() -> io::Result<Self> {
+        let [a, b, c, d, e, f, g, h, ..] = nonce()?;
+        let boot = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        Ok(Self {
             boot,
             next: AtomicU64::new(boot >> 1),
-        }
+        })
     }
 
     fn next(&self) -> u64 {

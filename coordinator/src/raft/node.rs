@@ -91,11 +91,14 @@ impl Node {
             .map_err(|error| StartError::Raft {
                 cause: error.to_string(),
             })?;
+        let numbers = Numbers::new().map_err(|error| StartError::Raft {
+            cause: error.to_string(),
+        })?;
         let peers = Peers {
             transport,
             cluster: config.cluster,
             node: config.node,
-            numbers: Arc::new(Numbers::new()),
+            numbers: Arc::new(numbers),
         };
         let machine = Machine::new(core, segments.clone(), snapshots.clone());
         let built = Raft::build(config.node, Arc::new(settings), peers, log.clone(), machine).await;

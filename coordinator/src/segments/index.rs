@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use allhands_common::id::SegmentId;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{self, FILE_HEADER_BYTES, HEADER_BYTES, Salt, SegmentHead, SegmentPlace};
 use super::scan::{OpenSegmentsError, scan};
+use crate::raft::nonce::nonce;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
@@ -164,7 +164,7 @@ impl Index {
         }
         let number = self.next_file;
         let failed = |error| (number, error);
-        let salt = fresh_salt(number);
+        let salt = Salt(nonce().map_err(failed)?);
         let file = disk
             .create(&format::file_path(dir, number))
             .map_err(failed)?;
@@ -268,19 +268,4 @@ impl Index {
         }
         (files, std::mem::take(&mut self.names_unsynced))
     }
-}
-
-/// Differs between files also where numbers are given again (another directory, a removed last file).
-fn fresh_salt(number: u64) -> Salt {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&number.to_le_bytes())
-        .update(&now.to_le_bytes());
-    hasher.update(&std::process::id().to_le_bytes());
-    let mut salt = [0; 16];
-    salt.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    Salt(salt)
 }

@@ -162,7 +162,6 @@ impl<W: Write> Write for Hashing<W> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
