@@ -172,14 +172,15 @@ impl Cell {
         lane.started_us.store(0, Ordering::Relaxed);
     }
 
-    /// Gives back the tasks of load `sequence` from `keep` on that nobody has taken: first and end of
-    /// what was given back. Worker only.
-    pub fn lower(&self, sequence: u32, keep: u32) -> (u32, u32) {
+    /// Takes back the end of load `sequence`, as far as nobody has taken it: `keep` is asked for the
+    /// new limit, given how many tasks are taken and what the limit is. The first task that was taken
+    /// back and the one after the last. Worker only.
+    pub fn lower(&self, sequence: u32, keep: impl Fn(u32, u32) -> u32) -> (u32, u32) {
         let window = self.window(sequence);
         let mut seen = window.load(Ordering::Acquire);
         loop {
             let (limit, next) = ((seen >> 32) as u32, seen as u32);
-            let lower = keep.max(next).min(limit);
+            let lower = keep(next, limit).max(next).min(limit);
             let lowered = u64::from(lower) << 32 | u64::from(next);
             match window.compare_exchange_weak(seen, lowered, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return (lower, limit),

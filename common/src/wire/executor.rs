@@ -82,8 +82,6 @@ pub struct Load {
     pub segments: Vec<Bulk>,
     /// Whether the moment at which each task starts is to be noted in the cell.
     pub timed: bool,
-    /// Whether one thread alone is to run them.
-    pub alone: bool,
 }
 
 /// What an executor says.

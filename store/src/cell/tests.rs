@@ -46,7 +46,7 @@ fn two_loads_do_not_touch_each_other() {
     worker.arm(1, 1);
     worker.arm(2, 2);
     assert_eq!(executor.take(2, 0, false), Some(0));
-    assert_eq!(worker.lower(2, 0), (1, 2));
+    assert_eq!(worker.lower(2, |_, _| 0), (1, 2));
     assert_eq!(
         (executor.take(1, 0, false), executor.take(2, 0, false)),
         (Some(0), None)
@@ -59,9 +59,9 @@ fn a_task_is_given_back_only_before_it_is_taken() {
     worker.arm(1, 10);
     executor.take(1, 0, false);
     executor.take(1, 0, false);
-    assert_eq!(worker.lower(1, 8), (8, 10));
-    assert_eq!(worker.lower(1, 0), (2, 8));
-    assert_eq!(worker.lower(1, 5), (2, 2), "a limit never rises");
+    assert_eq!(worker.lower(1, |_, _| 8), (8, 10));
+    assert_eq!(worker.lower(1, |_, _| 0), (2, 8));
+    assert_eq!(worker.lower(1, |_, _| 5), (2, 2), "a limit never rises");
     assert_eq!(executor.take(1, 0, false), None);
 }
 
@@ -105,7 +105,7 @@ fn under_fire_each_task_is_run_or_given_back_once() {
         let mut keep = TASKS;
         while keep > TASKS / 2 {
             keep -= 97;
-            let (first, end) = worker.lower(1, keep);
+            let (first, end) = worker.lower(1, |_, _| keep);
             for index in first..end {
                 seen[index as usize].fetch_add(1, Ordering::Relaxed);
             }
@@ -157,7 +157,7 @@ fn another_process_takes_from_the_same_cell() {
             started_us: 0
         })
     );
-    assert_eq!(cell.lower(1, 0), (5, 1000));
+    assert_eq!(cell.lower(1, |_, _| 0), (5, 1000));
 }
 
 /// `cargo test --release -p allhands-store -- --ignored --nocapture ns_per_take`

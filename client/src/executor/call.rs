@@ -1,0 +1,123 @@
+//! One task: its strings, its function, its outcome.
+
+use allhands_common::codec;
+use allhands_common::failure::{Cause, Failed};
+use allhands_common::id::{AttemptId, WorkerId};
+use allhands_common::limit::SEGMENT_BYTES_MAX;
+use allhands_common::policy::Function;
+use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment};
+
+use super::panics;
+use crate::entry::{CallFn, CallStatus, Entry};
+use crate::payload::Codec;
+
+/// Longest encoded result, in bytes: an outcome segment of one task must fit a log entry.
+const RESULT_BYTES_MAX: usize = SEGMENT_BYTES_MAX - 1024;
+
+/// Kept memory of the buffer that results are written to, in bytes.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// The functions of a batch, found in this program.
+pub(super) struct Functions(Vec<Result<CallFn, Cause>>);
+
+impl Functions {
+    pub(super) fn find(functions: &[Function]) -> Self {
+        let find = |function: &Function| match Entry::resolve(function.name) {
+            Ok(entry) => Ok(entry.call()),
+            Err(error) => Err(Cause::Program {
+                message: format!("{}: {error}", function.label),
+            }),
+        };
+        Self(functions.iter().map(find).collect())
+    }
+
+    fn get(&self, tag: u16) -> Result<CallFn, Cause> {
+        self.0.get(usize::from(tag)).cloned().unwrap_or_else(|| {
+            let message = format!("its batch has no function {tag}: the message was damaged");
+            Err(Cause::Program { message })
+        })
+    }
+}
+
+/// Whose tasks they are, for their failures.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity {
+    pub(super) worker: WorkerId,
+    pub(super) attempt: AttemptId,
+}
+
+/// Runs the `row`-th task of `segment`; its outcome is the tag, and the string in `out`.
+#[inline]
+pub(super) fn run(
+    functions: &Functions,
+    segment: &Segment,
+    row: u32,
+    identity: Identity,
+    out: &mut Vec<u8>,
+) -> u16 {
+    out.clear();
+    let mut strings = [&[][..]; ARITY_MAX];
+    let answer = (|| {
+        let damaged = |message: &str| Cause::Program {
+            message: message.to_owned(),
+        };
+        let (tag, arity) = segment
+            .row(row, &mut strings)
+            .ok_or_else(|| damaged("its arguments were damaged on the way"))?;
+        let codec = Codec::from_byte(segment.codec())
+            .ok_or_else(|| damaged("its arguments are in a codec that this program lacks"))?;
+        let call = functions.get(tag)?;
+        panics::catch(|| call(codec, &strings[..arity], out))
+    })();
+    match answer {
+        Ok(status @ (CallStatus::Done | CallStatus::Failed)) if out.len() <= RESULT_BYTES_MAX => {
+            if status == CallStatus::Done {
+                DONE
+            } else {
+                FAILED
+            }
+        }
+        other => refuse(other, identity, out),
+    }
+}
+
+/// Writes the failure of a task that has no value.
+#[cold]
+fn refuse(answer: Result<CallStatus, Cause>, identity: Identity, out: &mut Vec<u8>) -> u16 {
+    let cause = match answer {
+        Ok(CallStatus::BadArgument { position, message }) => {
+            Cause::BadArgument { position, message }
+        }
+        Ok(CallStatus::BadResult { message }) => Cause::BadResult { message },
+        Ok(CallStatus::Done | CallStatus::Failed) => Cause::BadResult {
+            message: format!(
+                "it is {} bytes long, more than the {RESULT_BYTES_MAX} that one result may be: write \
+                 it to a file, or return it in pieces",
+                out.len()
+            ),
+        },
+        Err(cause) => cause,
+    };
+    let Identity { worker, attempt } = identity;
+    let failed = Failed {
+        cause,
+        worker: Some(worker),
+        attempt: Some(attempt),
+        tries: 1,
+    };
+    tidy(out);
+    out.clear();
+    if codec::encode(&failed, out).is_err() {
+        // It has no field that could refuse; an empty string decodes as damage, not as a value.
+        out.clear();
+    }
+    ERROR
+}
+
+/// Gives back the memory of a buffer that an unusual result has grown.
+#[inline]
+pub(super) fn tidy(out: &mut Vec<u8>) {
+    if out.capacity() > BUFFER_BYTES_MAX {
+        *out = Vec::new();
+    }
+}

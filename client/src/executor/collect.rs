@@ -1,0 +1,279 @@
+//! Outcomes on their way to the worker.
+//!
+//! They go out when a load ends (with the word that it has), when [`FLUSH_BYTES`] have come together,
+//! after each one where a task must not run twice, and else every [`FLUSH_EVERY`], by a thread that
+//! also works while a task runs for hours. That thread sleeps unless a load of several tasks is
+//! under way: a single task never waits for it, nor pays for waking it.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use allhands_common::range::TaskRange;
+use allhands_common::segment::{Segment, SegmentBuilder};
+use allhands_common::wire::executor::{FromExecutor, Part};
+use bytes::Bytes;
+
+use super::link::Writer;
+use super::watch;
+
+/// Outcome bytes that are sent at once: large enough that a frame's cost vanishes, a quarter of what
+/// fits a control connection's window.
+const FLUSH_BYTES: usize = 256 << 10;
+
+/// How long an outcome may wait for others.
+const FLUSH_EVERY: Duration = Duration::from_millis(10);
+
+/// Where all lanes put their outcomes.
+pub(super) struct Collector {
+    shared: Arc<Shared>,
+    flusher: Thread,
+}
+
+struct Shared(Mutex<State>);
+
+struct State {
+    writer: Writer,
+    /// Loads under way, in order; more than one only where there are several lanes.
+    loads: Vec<Collected>,
+    /// Whether the flushing thread is awake.
+    flushing: bool,
+}
+
+/// Outcomes of one load.
+struct Collected {
+    sequence: u32,
+    first: u32,
+    builder: SegmentBuilder,
+    /// Of the part that `builder` holds: first task and the one after the last, from the load's first.
+    open: TaskRange,
+    parts: Vec<Part>,
+    bytes: usize,
+    clock: Clock,
+}
+
+/// How the run time of a part is known.
+enum Clock {
+    /// One lane: it is the time since the part before it ended.
+    Since(Instant),
+    /// Several lanes: each says how long its task took, in microseconds.
+    Sum(u64),
+}
+
+impl Collector {
+    /// Starts the flushing thread.
+    pub(super) fn start(writer: Writer) -> io::Result<Self> {
+        let shared = Arc::new(Shared(Mutex::new(State {
+            writer,
+            loads: Vec::new(),
+            flushing: false,
+        })));
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("allhands-flush".into())
+            .stack_size(256 << 10)
+            .spawn(move || flush_for_ever(&theirs))?;
+        Ok(Self {
+            shared,
+            flusher: thread.thread().clone(),
+        })
+    }
+
+    /// Load `sequence`, whose first task is `first`, begins.
+    pub(super) fn begin(&self, sequence: u32, range: TaskRange, several_lanes: bool) {
+        let clock = if several_lanes {
+            Clock::Sum(0)
+        } else {
+            Clock::Since(Instant::now())
+        };
+        let mut state = self.shared.lock();
+        state.loads.push(Collected {
+            sequence,
+            first: range.start,
+            builder: SegmentBuilder::new(0),
+            open: TaskRange::default(),
+            parts: Vec::new(),
+            bytes: 0,
+            clock,
+        });
+        if range.len() > 1 && !state.flushing {
+            state.flushing = true;
+            drop(state);
+            self.flusher.unpark();
+        }
+    }
+
+    /// Task `index` of load `sequence` ended with `string`, after `run_us` where several lanes run.
+    #[inline]
+    pub(super) fn push(
+        &self,
+        sequence: u32,
+        index: u32,
+        codec: u8,
+        outcome: (u16, &[u8]),
+        run_us: u64,
+        at_once: bool,
+    ) {
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let Some(load) = state
+            .loads
+            .iter_mut()
+            .find(|load| load.sequence == sequence)
+        else {
+            return;
+        };
+        load.push(index, codec, outcome, run_us);
+        if at_once || load.bytes + load.builder.bytes() >= FLUSH_BYTES {
+            load.flush(&mut state.writer, false);
+        }
+    }
+
+    /// Nothing of load `sequence` is left to run: its last outcomes go out with that word.
+    pub(super) fn finish(&self, sequence: u32) {
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        if let Some(at) = state
+            .loads
+            .iter()
+            .position(|load| load.sequence == sequence)
+        {
+            state.loads.remove(at).flush(&mut state.writer, true);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collected {
+    #[inline]
+    fn push(&mut self, index: u32, codec: u8, (tag, string): (u16, &[u8]), run_us: u64) {
+        if self.open.end != index || self.builder.codec() != codec {
+            self.close();
+            self.builder = SegmentBuilder::new(codec);
+            self.open = TaskRange::new(index, index);
+        }
+        self.open.end += 1;
+        self.builder.push(tag, std::iter::once(string));
+        if let Clock::Sum(sum) = &mut self.clock {
+            *sum += run_us;
+        }
+    }
+
+    /// Ends the open part, if there is one.
+    fn close(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let segment = self.builder.finish();
+        self.bytes += segment.len();
+        let run_us = match &mut self.clock {
+            Clock::Since(before) => {
+                let now = Instant::now();
+                (now - std::mem::replace(before, now)).as_micros() as u64
+            }
+            Clock::Sum(sum) => std::mem::take(sum),
+        };
+        let range = TaskRange::new(self.first + self.open.start, self.first + self.open.end);
+        self.parts.push(Part {
+            range,
+            segment: segment.into(),
+            run_us,
+        });
+        self.open.start = self.open.end;
+    }
+
+    /// Sends what there is. A worker that cannot be written to is gone, and with it this process.
+    fn flush(&mut self, writer: &mut Writer, finished: bool) {
+        self.close();
+        if self.parts.is_empty() && !finished {
+            return;
+        }
+        self.bytes = 0;
+        let parts = contiguous(std::mem::take(&mut self.parts));
+        let mut message = FromExecutor::Outcomes {
+            sequence: self.sequence,
+            parts,
+            finished,
+        };
+        if writer.write(&mut message).is_err() {
+            watch::end_group();
+        }
+    }
+}
+
+/// In order, with neighbours as one segment.
+fn contiguous(mut parts: Vec<Part>) -> Vec<Part> {
+    if parts.len() < 2 {
+        return parts;
+    }
+    parts.sort_by_key(|part| part.range);
+    parts
+        .chunk_by(|a, b| a.range.end == b.range.start)
+        .flat_map(join)
+        .collect()
+}
+
+fn join(neighbours: &[Part]) -> Vec<Part> {
+    let [first, .., last] = neighbours else {
+        return neighbours.to_vec();
+    };
+    joined(neighbours).map_or_else(
+        || neighbours.to_vec(),
+        |segment| {
+            let range = TaskRange::new(first.range.start, last.range.end);
+            let run_us = neighbours.iter().map(|part| part.run_us).sum();
+            vec![Part {
+                range,
+                segment: segment.into(),
+                run_us,
+            }]
+        },
+    )
+}
+
+/// The segment of several, if they are of one codec.
+fn joined(neighbours: &[Part]) -> Option<Bytes> {
+    let segments: Vec<Segment> = neighbours
+        .iter()
+        .map(|part| Segment::parse(part.segment.bytes.clone()).ok())
+        .collect::<Option<_>>()?;
+    let codec = segments.first()?.codec();
+    let mut builder = SegmentBuilder::new(codec);
+    for segment in &segments {
+        if segment.codec() != codec {
+            return None;
+        }
+        for index in 0..segment.tasks() {
+            let (tag, string) = segment.value(index)?;
+            builder.push(tag, std::iter::once(string));
+        }
+    }
+    Some(builder.finish())
+}
+
+fn flush_for_ever(shared: &Shared) {
+    loop {
+        while !shared.lock().flushing {
+            std::thread::park();
+        }
+        loop {
+            std::thread::sleep(FLUSH_EVERY);
+            let mut state = shared.lock();
+            let state = &mut *state;
+            if state.loads.is_empty() {
+                state.flushing = false;
+                break;
+            }
+            state
+                .loads
+                .iter_mut()
+                .for_each(|load| load.flush(&mut state.writer, false));
+        }
+    }
+}
