@@ -1,33 +1,62 @@
 //! allhands: joblib's idea for a cluster. Ordinary functions, called through `delayed`, run on every
 //! core of every machine that has joined.
 
+mod batch;
+mod cluster;
 mod delayed;
+mod enter;
 mod entry;
+mod error;
+#[doc(hidden)]
+pub mod executor;
 mod failure;
 mod function;
 mod into_arg;
+mod parallel;
 mod payload;
+mod progress;
 mod registry;
+mod session;
 mod source;
 mod task_ref;
 
+pub use allhands_common::failure::Cause;
+pub use allhands_common::id::{AttemptId, WorkerId};
+pub use allhands_common::policy::Prefer;
 pub use allhands_common::resources::Resources;
-//pub use allhands_macros::{main, task, test};
+pub use allhands_macros::{main, task, test};
+pub use batch::{Batch, Collected};
+pub use cluster::{
+    ADDRESSES_FILE, CLUSTER_VARIABLE, Cluster, EmbeddedBuilder, IDENTITY_FOLDER, IDENTITY_VARIABLE,
+};
 pub use delayed::{Delayed, call, delayed};
+pub use enter::init;
 pub use entry::{NotInExecutable, UnknownFunction};
+pub use error::{Error, FunctionError, Result, RunError, TaskError, TaskErrorKind, TryError};
 pub use failure::{Failure, OpaqueError};
 pub use function::{Arg, Args, Async, Function, NoCapture, Opaque, Ret, Value};
 pub use into_arg::{IntoArg, IntoArgs};
+pub use parallel::{BatchSize, Collect, FailAfter, FailFast, OnError, Parallel};
 pub use payload::{ArgWriter, ArgumentError, DecodeError, EncodeError};
+pub use progress::Progress;
 pub use task_ref::{Slice, TaskRef};
+
+/// What most programs need: `use allhands::prelude::*`.
+pub mod prelude {
+    pub use crate::{
+        BatchSize, Cluster, Collect, Delayed, FailAfter, FailFast, Parallel, Prefer, Resources,
+        TaskError, delayed,
+    };
+}
 
 /// What the macros' output names. No part of the API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::delayed::task_call;
+    pub use crate::delayed::{Parts, parts, task_call};
+    pub use crate::enter::enter_test;
     pub use crate::entry::{CallFn, CallStatus, DebugFn, Entry, Marker};
     pub use crate::payload::{ArgText, BytesText, Codec, DebugText};
-    pub use crate::registry::{TASKS, Task, TaskPolicy, TaskResources};
+    pub use crate::registry::{TASKS, Task, TaskPolicy, TaskResources, type_id_of};
     pub use crate::source::Digest;
     pub use allhands_common::policy::Backoff;
     pub use linkme;

@@ -1,0 +1,205 @@
+//! The handle on a cluster: one session, however many clones.
+//!
+//! Where calls run that name no cluster is decided by the environment ([`Cluster::from_env`]):
+//!
+//! | variable | value |
+//! |---|---|
+//! | `ALLHANDS_CLUSTER` | addresses of all coordinators, `host:port,host:port,...`; or the directory that `allhands dev --dir DIR` or `allhands init DIR` wrote, which has them in its file `cluster`; unset or empty: an embedded cluster |
+//! | `ALLHANDS_IDENTITY` | the directory of the client's identity; unset: `client` in the directory that `ALLHANDS_CLUSTER` names |
+
+mod embedded;
+
+pub(crate) use embedded::EmbeddedConfig;
+pub use embedded::EmbeddedBuilder;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use allhands_common::net::identity::Identity;
+
+use crate::enter;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::Session;
+use crate::session::thread::{Running, Source, start};
+
+/// Names the coordinators.
+pub const CLUSTER_VARIABLE: &str = "ALLHANDS_CLUSTER";
+/// Names the identity.
+pub const IDENTITY_VARIABLE: &str = "ALLHANDS_IDENTITY";
+/// The file with the coordinators' addresses in a directory that `ALLHANDS_CLUSTER` names.
+pub const ADDRESSES_FILE: &str = "cluster";
+/// The client's identity in that directory.
+pub const IDENTITY_FOLDER: &str = "client";
+
+/// How long a call waits for a leader before it is given up: longer than any failover, shorter than a
+/// user's own patience.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the first contact may take: two attempts, and an election of a cluster that just starts.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(6);
+
+/// A cluster, as this process sees it. Cheap to clone; all clones are one session, which ends with
+/// the last of them: what is still running then is cancelled.
+#[derive(Debug, Clone)]
+pub struct Cluster(Arc<Running>);
+
+impl Cluster {
+    /// A cluster inside this process: a coordinator, a worker, and executors of this program.
+    ///
+    /// ```no_run
+    /// use allhands::{Cluster, Parallel};
+    ///
+    /// let cluster = Cluster::embedded().slots(2).start()?;
+    /// let squares = Parallel::new().on(&cluster).map(0..100u64, |n| n * n)?;
+    /// # allhands::Result::Ok(())
+    /// ```
+    pub fn embedded() -> EmbeddedBuilder {
+        EmbeddedBuilder::default()
+    }
+
+    /// Joins the cluster whose coordinators are at `addresses` (`host:port,host:port,...`), as the
+    /// holder of the identity in the directory `identity`, which `allhands init` made.
+    ///
+    /// # Errors
+    /// No leader answers within a few seconds, the identity cannot be used, or `init()` was not called.
+    pub fn connect(addresses: impl AsRef<str>, identity: impl AsRef<Path>) -> Result<Self> {
+        Self::connect_patiently(addresses, identity, PATIENCE)
+    }
+
+    /// [`connect`](Self::connect), and calls wait for a leader for as long as `patience` (30 s
+    /// otherwise) before they are given up.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_patiently(
+        addresses: impl AsRef<str>,
+        identity: impl AsRef<Path>,
+        patience: Duration,
+    ) -> Result<Self> {
+        enter::check()?;
+        let list = resolve(addresses.as_ref())?;
+        let directory = identity.as_ref();
+        let identity = Identity::load(directory).map_err(|error| {
+            Error::caused(ErrorKind::Identity { directory: directory.display().to_string() }, error)
+        })?;
+        let addresses = list.iter().map(|(_, address)| *address).collect();
+        let running = start(Source::Remote { identity, addresses }, patience)?;
+        running.session.wait_attached(CONNECT_PATIENCE).map_err(|causes| {
+            let names = list.into_iter().map(|(name, _)| name);
+            Error::new(ErrorKind::NoCluster { causes: names.zip(causes).collect() })
+        })?;
+        Ok(Self(Arc::new(running)))
+    }
+
+    /// The cluster that the environment names (see [the module](self)), or an embedded one. There is
+    /// one in a process; it is started when it is first asked for and stays warm until the process
+    /// ends.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); the next call tries again.
+    pub fn from_env() -> Result<Self> {
+        static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cluster) = &*shared {
+            return Ok(cluster.clone());
+        }
+        let cluster = match place(std::env::var(CLUSTER_VARIABLE).ok(), identity_variable())? {
+            Some((addresses, identity)) => Self::connect(addresses, identity)?,
+            None => Self::embedded().start()?,
+        };
+        *shared = Some(cluster.clone());
+        Ok(cluster)
+    }
+
+    /// How many tasks of one slot can run at once, as last heard.
+    pub fn slots(&self) -> u32 {
+        self.0.session.slots()
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.0.session
+    }
+}
+
+fn identity_variable() -> Option<PathBuf> {
+    std::env::var_os(IDENTITY_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Addresses and identity; `None` for an embedded cluster.
+fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(String, PathBuf)>> {
+    let wrong = |cause: String| Error::new(ErrorKind::Environment { cause });
+    let Some(value) = cluster.filter(|value| !value.trim().is_empty()) else { return Ok(None) };
+    let directory = Path::new(&value);
+    if !directory.is_dir() {
+        if value.contains('/') {
+            return Err(wrong(format!("{value} is no directory and no list of addresses")));
+        }
+        let identity = identity.ok_or_else(|| {
+            wrong("ALLHANDS_IDENTITY is not: set it to the directory of a client identity".into())
+        })?;
+        return Ok(Some((value, identity)));
+    }
+    let file = directory.join(ADDRESSES_FILE);
+    let addresses = std::fs::read_to_string(&file).map_err(|error| {
+        wrong(format!("{} cannot be read: {error}; `allhands init` writes it", file.display()))
+    })?;
+    let identity = identity.unwrap_or_else(|| directory.join(IDENTITY_FOLDER));
+    Ok(Some((addresses.trim().to_owned(), identity)))
+}
+
+/// Each address as it was written, and what it means.
+fn resolve(list: &str) -> Result<Vec<(String, SocketAddr)>> {
+    let wrong = |cause: String| Error::new(ErrorKind::Address { text: list.to_owned(), cause });
+    let mut found = Vec::new();
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let mut addresses = name.to_socket_addrs().map_err(|error| wrong(format!("{name}: {error}")))?;
+        let address = addresses.next().ok_or_else(|| wrong(format!("{name}: no address of that name")))?;
+        found.push((name.to_owned(), address));
+    }
+    if found.is_empty() {
+        return Err(wrong("it names nobody".into()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_names_a_cluster_in_two_ways() {
+        assert_eq!(place(None, None).unwrap(), None);
+        assert_eq!(place(Some(" ".into()), None).unwrap(), None);
+        let both = place(Some("a:1,b:2".into()), Some("id".into())).unwrap();
+        assert_eq!(both, Some(("a:1,b:2".into(), "id".into())));
+
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().to_str().unwrap().to_owned();
+        let error = place(Some(name.clone()), None).unwrap_err().to_string();
+        assert!(error.contains("cluster cannot be read") && error.contains("allhands init"), "{error}");
+        std::fs::write(directory.path().join(ADDRESSES_FILE), "c:3\n").unwrap();
+        let found = place(Some(name), None).unwrap();
+        assert_eq!(found, Some(("c:3".into(), directory.path().join("client"))));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = place(Some("a:1".into()), None).unwrap_err().to_string();
+        assert!(error.contains("ALLHANDS_IDENTITY"), "{error}");
+        let error = place(Some("/no/such".into()), None).unwrap_err().to_string();
+        assert!(error.contains("/no/such"), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_resolved_or_named() {
+        let found = resolve("127.0.0.1:7001, localhost:7002").unwrap();
+        assert_eq!(found[0], ("127.0.0.1:7001".into(), ([127, 0, 0, 1], 7001).into()));
+        assert_eq!(found[1].1.port(), 7002);
+        for wrong in ["", "nowhere", "127.0.0.1:x"] {
+            let error = resolve(wrong).unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("host:port"), "{error}");
+        }
+    }
+}

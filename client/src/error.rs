@@ -1,0 +1,173 @@
+//! What can go wrong, in the words that a user reads.
+//!
+//! Three layers: [`Error`] is about the cluster, [`TaskError`] about one task, [`RunError`] about one
+//! call of [`Parallel`](crate::Parallel), which may be either and still carries what had finished.
+//! Each message names the thing, the cause and what to do; each error says whether the same again
+//! might end otherwise (`retry_can_help`).
+
+mod message;
+mod run;
+mod task;
+
+pub use run::{RunError, TryError};
+pub(crate) use run::{Finished, Reason};
+pub(crate) use self::Kind as ErrorKind;
+pub use task::{FunctionError, TaskError, TaskErrorKind};
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// What most functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Something is wrong with the cluster, or between this process and it.
+///
+/// `Debug` prints what `Display` prints, for a `main` that returns it.
+#[derive(thiserror::Error)]
+#[error("{kind}")]
+pub struct Error {
+    kind: Box<Kind>,
+    #[source]
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The kinds of [`Error`].
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// No coordinator answers, or none leads: causes by address.
+    NoCluster { causes: Vec<(String, Option<String>)> },
+    /// The address list cannot be read.
+    Address { text: String, cause: String },
+    /// The identity's directory cannot be used.
+    Identity { directory: String },
+    /// `ALLHANDS_CLUSTER` is set and not what it should be.
+    Environment { cause: String },
+    /// `init()` was not called.
+    NotInitialised,
+    /// This process is an executor.
+    InExecutor,
+    /// The library was built without the embedded cluster.
+    NoEmbedded,
+    /// The embedded cluster does not start.
+    Embedded { cause: String },
+    /// The own thread, socket or executable cannot be had.
+    Own { what: &'static str, cause: String },
+    /// The cluster does not run this program.
+    ProgramRefused { reason: String },
+    /// The cluster does not take the call.
+    Refused { reason: String },
+    /// No coordinator has led for so long.
+    Leaderless { waited: Duration },
+    /// The session's lease had run out.
+    Expired,
+    /// The cluster forgot a call that it had taken.
+    Forgotten,
+    /// Results are stored and cannot be read.
+    Unreadable { reason: String },
+    /// The session has ended.
+    Closed,
+    /// A call failed.
+    Run(RunError),
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind: Box::new(kind), source: None }
+    }
+
+    pub(crate) fn caused(kind: Kind, source: impl StdError + Send + Sync + 'static) -> Self {
+        Self { kind: Box::new(kind), source: Some(Box::new(source)) }
+    }
+
+    pub(crate) fn thread(error: std::io::Error) -> Self {
+        Self::new(Kind::Own { what: "the thread of the session", cause: error.to_string() })
+    }
+
+    pub(crate) fn socket(cause: String) -> Self {
+        Self::new(Kind::Own { what: "the UDP socket of the session", cause })
+    }
+
+    pub(crate) fn executable(error: std::io::Error) -> Self {
+        Self::new(Kind::Own { what: "the program's own file (/proc/self/exe)", cause: error.to_string() })
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    pub(crate) fn no_embedded() -> Self {
+        Self::new(Kind::NoEmbedded)
+    }
+
+    /// The embedded cluster does not start.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn embedded(error: &(dyn StdError + 'static)) -> Self {
+        Self::new(Kind::Embedded { cause: chain(error) })
+    }
+
+    /// Whether doing the same again, with nothing changed by hand, might succeed.
+    pub fn retry_can_help(&self) -> bool {
+        match &*self.kind {
+            Kind::NoCluster { .. }
+            | Kind::Leaderless { .. }
+            | Kind::Expired
+            | Kind::Forgotten
+            | Kind::Unreadable { .. }
+            | Kind::Own { .. }
+            | Kind::Embedded { .. } => true,
+            Kind::Address { .. }
+            | Kind::Identity { .. }
+            | Kind::Environment { .. }
+            | Kind::NotInitialised
+            | Kind::InExecutor
+            | Kind::NoEmbedded
+            | Kind::ProgramRefused { .. }
+            | Kind::Refused { .. }
+            | Kind::Closed => false,
+            Kind::Run(error) => error.retry_can_help(),
+        }
+    }
+
+    /// The error of the call, if that is what it is.
+    pub fn as_run(&self) -> Option<&RunError> {
+        match &*self.kind {
+            Kind::Run(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", chain(self))
+    }
+}
+
+impl From<RunError> for Error {
+    fn from(error: RunError) -> Self {
+        Self::new(Kind::Run(error))
+    }
+}
+
+impl From<TaskError> for Error {
+    fn from(error: TaskError) -> Self {
+        RunError::from(error).into()
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        next = cause.source();
+        let cause = cause.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

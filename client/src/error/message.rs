@@ -1,0 +1,79 @@
+//! The texts of [`Error`](super::Error).
+
+use std::fmt;
+
+use super::Kind;
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCluster { causes } => {
+                f.write_str("no cluster: ")?;
+                for (place, (address, cause)) in causes.iter().enumerate() {
+                    let gap = if place == 0 { "" } else { "; " };
+                    let cause = cause.as_deref();
+                    let cause = cause.unwrap_or("it answers, and knows no leader yet");
+                    write!(f, "{gap}{address}: {cause}")?;
+                }
+                f.write_str(
+                    ". Check that the coordinators run (`allhands status`) and that ALLHANDS_CLUSTER \
+                     and ALLHANDS_IDENTITY are those that `allhands dev` or `allhands init` gave; \
+                     without ALLHANDS_CLUSTER the program runs on an embedded cluster",
+                )
+            }
+            Self::Address { text, cause } => write!(
+                f,
+                "`{text}` is no list of coordinator addresses ({cause}): write \
+                 `host:port,host:port`, as `allhands dev` prints it"
+            ),
+            Self::Identity { directory } => write!(
+                f,
+                "the identity in {directory} cannot be used: ALLHANDS_IDENTITY, or the second \
+                 argument of Cluster::connect, names the directory of a client identity, as \
+                 `allhands init` makes it"
+            ),
+            Self::Environment { cause } => write!(f, "ALLHANDS_CLUSTER is set, but {cause}"),
+            Self::NotInitialised => f.write_str(
+                "allhands::init() was not called: put #[allhands::main] on main, or call \
+                 allhands::init() first in it. In tests use #[allhands::test] in place of #[test]",
+            ),
+            Self::InExecutor => f.write_str(
+                "this code runs as a task, in an executor, which has no cluster of its own: make the \
+                 call where the tasks are submitted, or say `.n_jobs(1)` to run it inside the task",
+            ),
+            Self::NoEmbedded => f.write_str(
+                "no cluster is configured, and this program was built without an embedded one: set \
+                 ALLHANDS_CLUSTER, or build allhands with its feature `embedded`",
+            ),
+            Self::Embedded { cause } => write!(f, "the embedded cluster does not start: {cause}"),
+            Self::Own { what, cause } => write!(f, "{what} cannot be had: {cause}"),
+            Self::ProgramRefused { reason } => {
+                write!(f, "the cluster does not take this program: {reason}")
+            }
+            Self::Refused { reason } => write!(f, "the cluster does not take the call: {reason}"),
+            Self::Leaderless { waited } => write!(
+                f,
+                "no coordinator has led for {:.1} s: a majority of the coordinators must run and \
+                 reach one another (`allhands status`); the call was given up, run it again",
+                waited.as_secs_f64()
+            ),
+            Self::Expired => f.write_str(
+                "this process had been away from the cluster for longer than its lease of 15 s, so \
+                 its calls were cancelled: run them again",
+            ),
+            Self::Forgotten => f.write_str(
+                "the cluster does not know the call any more, although it had taken it: were the \
+                 coordinators' directories removed? Run it again",
+            ),
+            Self::Unreadable { reason } => write!(
+                f,
+                "results cannot be read ({reason}): run the call again, and look at that \
+                 coordinator's disk"
+            ),
+            Self::Closed => f.write_str(
+                "the session has ended: every `Cluster` handle was dropped, or its thread panicked",
+            ),
+            Self::Run(error) => error.fmt(f),
+        }
+    }
+}

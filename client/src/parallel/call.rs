@@ -1,0 +1,275 @@
+//! One call of `Parallel` on a cluster: its calls go out, into one part for each policy that occurs,
+//! and its outcomes come in.
+//!
+//! The caller's thread pulls the iterator and writes arguments straight into the open segment of the
+//! part; nothing else is done per task, and no clock is read.
+
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::Arc;
+
+use allhands_common::limit::SEGMENT_BYTES_MAX;
+use allhands_common::policy::{BatchSpec, Function, Policy};
+use bytes::Bytes;
+
+use super::indices::Indices;
+use super::outcome::Decoder;
+use super::{OnError, Parallel};
+use crate::cluster::Cluster;
+use crate::delayed::Delayed;
+use crate::entry::Entry;
+use crate::error::{Finished, Reason, RunError};
+use crate::session::exchange::{Exchange, Note, ROOM_BYTES};
+use crate::session::inbox::{Arrived, Inbox, Rules};
+
+/// What one task may have of arguments, and a call of context.
+pub(super) const TASK_BYTES_MAX: usize = SEGMENT_BYTES_MAX - ROOM_BYTES;
+
+/// A call whose tasks are on their way.
+pub(crate) struct Call<R> {
+    cluster: Cluster,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) parts: Vec<Part>,
+    /// Where the last call went.
+    memo: Option<Memo>,
+    base: Base,
+    /// Tasks that were taken from the iterator.
+    pub(super) given: usize,
+    /// Tasks that had ended when the window was last looked at.
+    pub(super) seen: u64,
+    /// Reads results; known with the first call.
+    pub(super) decoder: Option<Decoder<R>>,
+    /// Segments went out since [`has_told`](Self::has_told) was asked last.
+    told: bool,
+    result: PhantomData<fn() -> R>,
+}
+
+/// What all parts have in common.
+struct Base {
+    policy: Policy,
+    env: Vec<(String, String)>,
+    name: Option<String>,
+    shared: Shared,
+}
+
+/// What `map_with` adds to a call.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shared {
+    /// The encoded context.
+    pub(super) context: Bytes,
+    /// What people call its function, where the entry's own name would tell them nothing.
+    pub(super) label: Option<&'static str>,
+}
+
+impl Shared {
+    /// What people call the function.
+    pub(super) fn label(&self, entry: &'static Entry) -> String {
+        self.label.map_or_else(|| entry.label(), ToOwned::to_owned)
+    }
+}
+
+/// Tasks of one policy: a batch.
+pub(super) struct Part {
+    pub(super) exchange: Arc<Exchange>,
+    policy: Policy,
+    /// Its functions, by tag.
+    pub(super) entries: Vec<&'static Entry>,
+    pub(super) indices: Indices,
+}
+
+#[derive(Clone, Copy)]
+struct Memo {
+    entry: &'static Entry,
+    part: usize,
+    tag: u16,
+}
+
+/// What came of giving a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// It goes out.
+    Yes,
+    /// The call is over: it need not be run.
+    Stopped,
+}
+
+impl<R> Call<R> {
+    /// A call without tasks. `hold`: nobody takes outcomes before the end.
+    pub(super) fn new<M: OnError>(
+        parallel: &Parallel<M>,
+        hold: bool,
+        errors_count: bool,
+        shared: Shared,
+    ) -> Result<Self, RunError> {
+        let options = &parallel.options;
+        let cluster = match &options.cluster {
+            Some(cluster) => cluster.clone(),
+            None => Cluster::from_env()?,
+        };
+        let stop_after = parallel.mode.stop_after();
+        let mut policy = options.policy.clone();
+        policy.fail_after = stop_after;
+        policy.errors_count = errors_count;
+        let rules = Rules { hold, stop_after: stop_after.map(u64::from), errors_count };
+        let (env, name) = (options.env.clone(), options.name.clone());
+        let base = Base { policy, env, name, shared };
+        Ok(Self {
+            cluster,
+            inbox: Arc::new(Inbox::new(rules)),
+            parts: Vec::new(),
+            memo: None,
+            base,
+            given: 0,
+            seen: 0,
+            decoder: None,
+            told: false,
+            result: PhantomData,
+        })
+    }
+
+    /// What people call a function of the call.
+    pub(super) fn label(&self, entry: &'static Entry) -> String {
+        self.base.shared.label(entry)
+    }
+
+    /// Slots of the cluster.
+    pub(super) fn slots(&self) -> u32 {
+        self.cluster.slots()
+    }
+
+    /// Gives a task out. `last` is said when no other follows.
+    #[inline]
+    pub(super) fn give(&mut self, mut call: Delayed<R>, last: bool) -> Result<Given, Reason> {
+        let memo = match self.memo {
+            Some(memo) if ptr::eq(memo.entry, call.entry()) && call.patch().is_none() => memo,
+            _ => self.place(&call)?,
+        };
+        if let Some(source) = call.take_error() {
+            return Err(Reason::Argument { index: self.given, source });
+        }
+        let bytes = call.encoded().bytes().len();
+        if bytes > TASK_BYTES_MAX {
+            return Err(self.too_large(&call, bytes));
+        }
+        let part = &mut self.parts[memo.part];
+        let codec = call.codec().byte();
+        match part.exchange.push(codec, memo.tag, bytes, call.arguments(), last) {
+            Note::Stopped => return Ok(Given::Stopped),
+            Note::Quiet => {}
+            Note::Tell => {
+                self.cluster.session().note(&part.exchange);
+                self.told = true;
+            }
+        }
+        part.indices.push(self.given);
+        self.given += 1;
+        Ok(Given::Yes)
+    }
+
+    /// Finds the part and the tag of a call whose function or policy is not that of the last one.
+    #[cold]
+    fn place(&mut self, call: &Delayed<R>) -> Result<Memo, Reason> {
+        self.decoder.get_or_insert_with(|| call.result_decoder());
+        let index = self.given;
+        if index > u32::MAX as usize {
+            return Err(Reason::TooManyTasks);
+        }
+        let entry = call.entry();
+        let name = entry.name().map_err(|source| Reason::Function { index, source })?;
+        let mut policy = self.base.policy.clone();
+        call.apply_policy(&mut policy);
+        let shared = &self.base.shared;
+        let function = || Function { name, label: shared.label(entry) };
+        for (place, part) in self.parts.iter_mut().enumerate() {
+            if part.policy != policy {
+                continue;
+            }
+            let tag = match part.entries.iter().position(|known| ptr::eq(*known, entry)) {
+                Some(tag) => u16::try_from(tag).ok(),
+                None => part.exchange.add_function(function()).inspect(|_| part.entries.push(entry)),
+            };
+            if let Some(tag) = tag {
+                return Ok(self.remember(entry, place, tag));
+            }
+        }
+        let spec = BatchSpec {
+            name: self.base.name.clone().unwrap_or_else(|| self.base.shared.label(entry)),
+            functions: vec![function()],
+            policy: policy.clone(),
+            env: self.base.env.clone(),
+        };
+        let place = self.parts.len();
+        let number = u32::try_from(place).unwrap_or(u32::MAX);
+        let inbox = Arc::clone(&self.inbox);
+        self.inbox.mail().parts = number + 1;
+        let exchange = Arc::new(Exchange::new(spec, self.base.shared.context.clone(), inbox, number));
+        let (entries, indices) = (vec![entry], Indices::default());
+        self.parts.push(Part { exchange, policy, entries, indices });
+        Ok(self.remember(entry, place, 0))
+    }
+
+    fn remember(&mut self, entry: &'static Entry, part: usize, tag: u16) -> Memo {
+        let memo = Memo { entry, part, tag };
+        self.memo = Some(memo);
+        memo
+    }
+
+    #[cold]
+    fn too_large(&self, call: &Delayed<R>, bytes: usize) -> Reason {
+        let what = format!("task {}, {}: its arguments", self.given, call.label());
+        Reason::TooLarge { what, bytes, limit: TASK_BYTES_MAX }
+    }
+
+    /// Sends what is written: the caller is going to wait.
+    pub(super) fn flush(&self) {
+        for part in &self.parts {
+            self.cluster.session().tell(part.exchange.flush(), &part.exchange);
+        }
+    }
+
+    /// There are no more tasks.
+    pub(super) fn seal(&mut self) {
+        self.inbox.mail().sealed = true;
+        for part in &self.parts {
+            self.cluster.session().tell(part.exchange.seal(), &part.exchange);
+        }
+    }
+
+    /// An outcome segment was consumed.
+    pub(super) fn consumed(&self, arrived: &Arrived) {
+        let part = &self.parts[arrived.part as usize];
+        let note = part.exchange.consume(arrived.outcomes.bytes().len());
+        self.cluster.session().tell(note, &part.exchange);
+    }
+
+    /// Whether segments went out since this was asked last: time to look at the window.
+    #[inline]
+    pub(super) const fn has_told(&mut self) -> bool {
+        std::mem::replace(&mut self.told, false)
+    }
+
+    /// What had finished, for the error of the call.
+    pub(super) fn finished(&self, arrived: impl IntoIterator<Item = Arrived>) -> Finished {
+        let segment = |arrived: Arrived| {
+            let indices = &self.parts[arrived.part as usize].indices;
+            (indices.rows(arrived.range.start..arrived.range.end), arrived.outcomes)
+        };
+        Finished { tasks: self.given, segments: arrived.into_iter().map(segment).collect() }
+    }
+}
+
+impl<R> Drop for Call<R> {
+    /// Whatever is not over is cancelled, and what was not taken counts as taken.
+    fn drop(&mut self) {
+        let mail = self.inbox.mail();
+        let hold = self.inbox.rules().hold;
+        let over = |part: u32| hold && mail.ends.iter().any(|(ended, _)| *ended == part);
+        let left: Vec<&Part> =
+            self.parts.iter().filter(|part| !over(part.exchange.part)).collect();
+        drop(mail);
+        for part in left {
+            let note = part.exchange.cancel("its caller wants no more of it");
+            self.cluster.session().tell(note, &part.exchange);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `n_jobs(1)`: tasks run in the caller's thread, for debugging. Arguments and results are encoded and
+//! decoded as they are on a cluster, so that a fault of a serde type shows here as well.
+
+use std::time::{Duration, Instant};
+
+use allhands_common::failure::Cause;
+use allhands_common::id::BatchId;
+use allhands_common::policy::Policy;
+use allhands_common::limit::SEGMENT_BYTES_TARGET;
+use allhands_common::segment::{DONE, ERROR, Segment, SegmentBuilder};
+use bytes::Bytes;
+
+use super::call::Shared;
+use super::{IndexRun, OnError, Parallel};
+use crate::delayed::Delayed;
+use crate::entry::CallStatus;
+use crate::error::{Finished, Reason, TaskError, TaskErrorKind};
+use crate::executor::{context, panics};
+use crate::payload::Codec;
+
+/// Runs tasks one after the other.
+pub(super) struct Inline {
+    policy: Policy,
+    begun: Instant,
+    shared: Shared,
+    /// Whether a function's own `Err` counts as a failure.
+    errors_count: bool,
+    /// Names the context, so that it is decoded once.
+    batch: BatchId,
+    /// Tasks so far.
+    pub(super) given: usize,
+    /// Encoded result of the last task.
+    out: Vec<u8>,
+}
+
+/// What came of a task: its value, or why it has none; with the value that counts as none
+/// (`try_run`), where it is one.
+pub(super) type Ran<R> = Result<R, (TaskError, Option<R>)>;
+
+impl Inline {
+    pub(super) fn new<M: OnError>(parallel: &Parallel<M>, errors_count: bool, shared: Shared) -> Self {
+        panics::install();
+        let policy = parallel.options.policy.clone();
+        let batch = context::name_batch();
+        Self { policy, begun: Instant::now(), shared, errors_count, batch, given: 0, out: Vec::new() }
+    }
+
+    /// Runs a task, with the retries that its policy allows.
+    pub(super) fn run<R>(&mut self, mut call: Delayed<R>) -> Result<Ran<R>, Reason> {
+        let index = self.given;
+        self.given += 1;
+        if let Some(source) = call.take_error() {
+            return Err(Reason::Argument { index, source });
+        }
+        let mut policy = self.policy.clone();
+        call.apply_policy(&mut policy);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            if let Some(limit_ms) = policy.deadline_ms
+                && self.begun.elapsed() >= Duration::from_millis(limit_ms)
+            {
+                return Ok(self.ended(&call, index, Cause::DeadlinePassed { limit_ms }, tries - 1));
+            }
+            let status = self.call(&call);
+            let again = tries <= policy.retries;
+            match status {
+                Ok(CallStatus::Failed) | Err(Cause::Panicked { .. }) if again => {
+                    std::thread::sleep(Duration::from_millis(policy.backoff.after(tries)));
+                }
+                Ok(status @ (CallStatus::Done | CallStatus::Failed)) => {
+                    let failed = self.errors_count && status == CallStatus::Failed;
+                    return Ok(self.read(&call, failed).map_err(|(kind, value)| {
+                        (self.error(&call, index, kind).at(None, None, tries), value)
+                    }));
+                }
+                Ok(CallStatus::BadArgument { position, message }) => {
+                    return Ok(self.ended(&call, index, Cause::BadArgument { position, message }, tries));
+                }
+                Ok(CallStatus::BadResult { message }) => {
+                    return Ok(self.ended(&call, index, Cause::BadResult { message }, tries));
+                }
+                Err(cause) => return Ok(self.ended(&call, index, cause, tries)),
+            }
+        }
+    }
+
+    fn call<R>(&mut self, call: &Delayed<R>) -> Result<CallStatus, Cause> {
+        self.out.clear();
+        // A task may itself run a call inline: it leaves its own context behind.
+        let outer = context::swap(Some((self.shared.context.clone(), self.batch)));
+        let run = call.entry().call();
+        let status = call
+            .encoded()
+            .with_slices(|args| panics::catch(|| run(call.codec(), args, &mut self.out)));
+        context::swap(outer);
+        status
+    }
+
+    /// The encoded result of the last task.
+    pub(super) const fn encoded(&self) -> &Vec<u8> {
+        &self.out
+    }
+
+    /// Reads the result of the last task.
+    fn read<R>(
+        &self,
+        call: &Delayed<R>,
+        failed: bool,
+    ) -> Result<R, (TaskErrorKind, Option<R>)> {
+        match call.decode_result(call.codec(), &self.out) {
+            Ok(value) if failed => {
+                let bytes = Bytes::copy_from_slice(&self.out);
+                Err((TaskErrorKind::failed(bytes, call.codec()), Some(value)))
+            }
+            Ok(value) => Ok(value),
+            Err(error) => Err((TaskErrorKind::Undecodable { message: error.to_string() }, None)),
+        }
+    }
+
+    fn ended<R>(&self, call: &Delayed<R>, index: usize, cause: Cause, tries: u32) -> Ran<R> {
+        Err((self.error(call, index, TaskErrorKind::Ended(cause)).at(None, None, tries), None))
+    }
+
+    fn error<R>(&self, call: &Delayed<R>, index: usize, kind: TaskErrorKind) -> TaskError {
+        TaskError::new(index, self.shared.label(call.entry()), call.debug_text(), kind)
+    }
+}
+
+/// Encoded outcomes of what has run, for the error of a call that fails later.
+pub(super) struct Done {
+    open: SegmentBuilder,
+    /// Place in the call of the open segment's first task.
+    first: usize,
+    tasks: usize,
+    segments: Vec<(Vec<IndexRun>, Segment)>,
+}
+
+impl Done {
+    pub(super) fn new() -> Self {
+        let open = SegmentBuilder::new(Codec::Bincode.byte());
+        Self { open, first: 0, tasks: 0, segments: Vec::new() }
+    }
+
+    /// The next task has this value.
+    pub(super) fn push(&mut self, codec: Codec, value: &[u8]) {
+        if self.open.codec() != codec.byte() || self.open.bytes() >= SEGMENT_BYTES_TARGET {
+            self.cut();
+            self.open = SegmentBuilder::new(codec.byte());
+        }
+        self.open.push(DONE, std::iter::once(value));
+        self.tasks += 1;
+    }
+
+    /// The next task has none.
+    pub(super) fn skip(&mut self) {
+        self.open.push(ERROR, std::iter::once(&[][..]));
+        self.tasks += 1;
+    }
+
+    fn cut(&mut self) {
+        let tasks = self.open.tasks();
+        if let Ok(segment) = Segment::parse(self.open.finish()) {
+            self.segments.push((vec![IndexRun { first: 0, tasks, index: self.first }], segment));
+        }
+        self.first = self.tasks;
+    }
+
+    /// For an error; one more task was begun.
+    pub(super) fn finish(mut self) -> Finished {
+        self.cut();
+        Finished { tasks: self.tasks, segments: self.segments }
+    }
+}

@@ -1,0 +1,109 @@
+//! A session: this process's stay at a cluster, and the thread that speaks for it.
+//!
+//! [`core`] decides what is said; the loop here ([`run`]) owns links and clocks and does it. It can be
+//! spawned on any `LocalSet`: the embedded cluster shares its thread with it, because each wake of
+//! another thread costs as much as everything else that a short call does. A caller hands a batch over
+//! through its [`exchange`] and finds the outcomes in its [`inbox`]; what has changed is put into the
+//! session's list, with one wake however many changes there are.
+//!
+//! Nothing here survives the process. What a client leaves behind ends with its lease.
+
+pub(crate) mod core;
+pub(crate) mod exchange;
+pub(crate) mod inbox;
+pub(crate) mod link;
+pub(crate) mod program;
+mod shell;
+pub(crate) mod thread;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use self::core::End;
+use exchange::{Exchange, Note};
+pub(crate) use shell::{Beginning, run};
+
+/// The callers' side of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    state: Mutex<State>,
+    /// Wakes the session's loop.
+    bell: Notify,
+    /// Wakes who waits for the first attach.
+    attached: Condvar,
+    /// Slots of the cluster, as last heard.
+    slots: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Batches with changes that the loop has not seen.
+    notes: Vec<Arc<Exchange>>,
+    /// The last handle is gone.
+    closing: bool,
+    /// The loop has ended: nobody will look at `notes` again.
+    ended: bool,
+    /// A leader has taken the session, once.
+    attached: bool,
+    /// Why links are not there, by address.
+    causes: Vec<Option<String>>,
+}
+
+impl Session {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the loop that a batch has changed, if it has to be told.
+    #[inline]
+    pub(crate) fn tell(&self, note: Note, exchange: &Arc<Exchange>) {
+        if note == Note::Tell {
+            self.note(exchange);
+        }
+    }
+
+    /// Puts a batch into the list of what the loop looks at.
+    pub(crate) fn note(&self, exchange: &Arc<Exchange>) {
+        let mut state = self.state();
+        if state.ended {
+            drop(state);
+            exchange.inbox.end(exchange.part, End::Closed);
+            return;
+        }
+        state.notes.push(Arc::clone(exchange));
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// The last handle is gone: detach and end.
+    pub(crate) fn close(&self) {
+        self.state().closing = true;
+        self.bell.notify_one();
+    }
+
+    /// Slots of the cluster, as last heard.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the first attach; else says why there is none, by address.
+    ///
+    /// # Errors
+    /// No leader has taken the session in time.
+    pub(crate) fn wait_attached(&self, patience: Duration) -> Result<(), Vec<Option<String>>> {
+        let until = Instant::now() + patience;
+        let mut state = self.state();
+        while !state.attached && !state.ended {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.attached.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.attached { Ok(()) } else { Err(state.causes.clone()) }
+    }
+}

@@ -1,0 +1,180 @@
+//! One batch as its submitter sees it: what was said and must be said again to a new leader, and what
+//! has come back.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use allhands_common::failure::Failed;
+use allhands_common::policy::BatchSpec;
+use allhands_common::range::TaskRange;
+use allhands_common::time::Instant;
+use bytes::Bytes;
+
+/// A batch that is not over, or whose last acknowledgement is not sent.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) sequence: u32,
+    pub(super) spec: BatchSpec,
+    pub(super) context: Bytes,
+    pub(super) since: Instant,
+    pub(super) outbox: Outbox,
+    pub(super) inbox: Inbox,
+    /// Nobody wants it: what comes is dropped.
+    pub(super) cancelled: Option<String>,
+    /// Leaders that had taken tasks of it and did not know it.
+    pub(super) doubts: u8,
+}
+
+/// What was given by the caller, and how far the leader has it.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// Segments that are not known to be committed, in order.
+    pub(super) held: VecDeque<Held>,
+    /// How many of them were said to the current leader.
+    pub(super) said: usize,
+    /// Tasks given by the caller.
+    pub(super) given: u32,
+    /// Tasks that are committed.
+    pub(super) committed: u32,
+    pub(super) opening: Step,
+    pub(super) sealing: Step,
+    pub(super) cancelling: Step,
+    /// It stands in the queue of batches that have something to say.
+    pub(super) queued: bool,
+}
+
+/// A thing that is said once to each leader until it is known to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Step {
+    /// Not to be said (yet).
+    #[default]
+    Idle,
+    /// To be said.
+    Due,
+    /// Said to the current leader.
+    Said,
+    /// Committed.
+    Done,
+}
+
+impl Step {
+    /// Another leader: what is not committed is to be said again.
+    pub(super) fn again(&mut self) {
+        if *self == Self::Said {
+            *self = Self::Due;
+        }
+    }
+}
+
+/// The next tasks, for as long as they may have to be said again.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) first: u32,
+    pub(super) tasks: u32,
+    pub(super) segment: Bytes,
+}
+
+/// What has come back.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    /// Outcome segments handed on.
+    pub(super) received: u32,
+    /// Segments that came before their predecessors.
+    early: BTreeMap<u32, (TaskRange, Bytes)>,
+    /// Segments that the caller has taken.
+    pub(super) consumed: u32,
+    /// Sizes of the segments that were handed on and not taken.
+    sizes: VecDeque<usize>,
+    /// Stands in the list of batches to be acknowledged.
+    pub(super) acknowledging: bool,
+    /// How many segments there are in all, and why tasks without one have none.
+    pub(super) end: Option<(u32, Option<Failed>)>,
+    /// The caller was told of the end.
+    pub(super) over: bool,
+}
+
+impl Outbox {
+    /// Adds the caller's next tasks.
+    pub(super) fn give(&mut self, tasks: u32, segment: Bytes) {
+        self.held.push_back(Held { first: self.given, tasks, segment });
+        self.given += tasks;
+    }
+
+    /// Notes that the cluster has `tasks` tasks; answers how many bytes the leader no longer owes.
+    pub(super) fn commit(&mut self, tasks: u32) -> usize {
+        self.committed = self.committed.max(tasks.min(self.given));
+        let mut freed = 0;
+        while let Some(first) = self.held.front()
+            && first.first + first.tasks <= self.committed
+        {
+            if self.said > 0 {
+                self.said -= 1;
+                freed += first.segment.len();
+            }
+            self.held.pop_front();
+        }
+        freed
+    }
+
+    /// Bytes said and not known to be committed.
+    pub(super) fn said_bytes(&self) -> usize {
+        self.held.iter().take(self.said).map(|held| held.segment.len()).sum()
+    }
+
+    /// Another leader: everything that is not committed is to be said again.
+    pub(super) fn again(&mut self) {
+        self.said = 0;
+        self.opening.again();
+        self.sealing.again();
+        self.cancelling.again();
+    }
+
+    /// Nothing of it was ever said, so nobody has to be told that it is not wanted.
+    pub(super) fn unsaid(&self) -> bool {
+        self.opening == Step::Due
+    }
+}
+
+impl Inbox {
+    /// Takes a segment in; hands on, in order, what has become complete. A repeated one is dropped.
+    pub(super) fn take_in(
+        &mut self,
+        sequence: u32,
+        range: TaskRange,
+        segment: Bytes,
+        mut hand_on: impl FnMut(TaskRange, Bytes),
+    ) {
+        if sequence < self.received || self.over {
+            return;
+        }
+        self.early.insert(sequence, (range, segment));
+        while let Some((range, segment)) = self.early.remove(&self.received) {
+            self.received += 1;
+            self.sizes.push_back(segment.len());
+            hand_on(range, segment);
+        }
+    }
+
+    /// Notes that the caller has taken the first `segments`; how many bytes that are more than before.
+    pub(super) fn consume(&mut self, segments: u32) -> Option<usize> {
+        let more = segments.min(self.received).checked_sub(self.consumed).filter(|more| *more > 0)?;
+        self.consumed += more;
+        let sizes = self.sizes.len().min(more as usize);
+        Some(self.sizes.drain(..sizes).sum())
+    }
+
+    /// Whether the end is known and everything before it was handed on: said once.
+    pub(super) fn ends_now(&mut self) -> Option<Option<Failed>> {
+        match &mut self.end {
+            Some((segments, rest)) if !self.over && *segments <= self.received => {
+                self.over = true;
+                Some(rest.take())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether everything came and the caller has taken it.
+    pub(super) fn is_finished(&self) -> bool {
+        self.over && self.consumed >= self.received
+    }
+}

@@ -1,0 +1,154 @@
+//! What happens to a session, and what it wants done: closed enums of plain data.
+
+use std::time::Duration;
+
+use allhands_common::failure::Failed;
+use allhands_common::id::{BatchId, CoordinatorId};
+use allhands_common::policy::BatchSpec;
+use allhands_common::program::ProgramId;
+use allhands_common::range::TaskRange;
+use allhands_common::wire::client::{FromClient, ToClient};
+use bytes::Bytes;
+
+/// A link to one coordinator, for as long as the session lives: its place in the list of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Peer(pub(crate) usize);
+
+/// What happens to a session.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    /// A link is there, for the first time or again.
+    LinkUp {
+        /// To whom.
+        peer: Peer,
+        /// The coordinator's id, where the peer's certificate says it.
+        coordinator: Option<CoordinatorId>,
+    },
+    /// A link is gone.
+    LinkDown {
+        /// To whom.
+        peer: Peer,
+    },
+    /// A coordinator says something.
+    Said {
+        /// Who.
+        peer: Peer,
+        /// What.
+        message: ToClient,
+    },
+    /// A call begins.
+    Open {
+        /// Its batch, made of the next field.
+        batch: BatchId,
+        /// The session's how-manieth batch.
+        sequence: u32,
+        /// What its tasks share.
+        spec: BatchSpec,
+        /// What `map_with` ships once.
+        context: Bytes,
+    },
+    /// A call goes on: the tasks that follow those of the last `Append`.
+    Append {
+        /// Which.
+        batch: BatchId,
+        /// How many.
+        tasks: u32,
+        /// Their arguments.
+        segment: Bytes,
+    },
+    /// A call has all its tasks.
+    Seal {
+        /// Which.
+        batch: BatchId,
+    },
+    /// The caller has taken the first `segments` outcome segments.
+    Consumed {
+        /// Which.
+        batch: BatchId,
+        /// How many, in all.
+        segments: u32,
+    },
+    /// The caller wants no more of it.
+    Cancel {
+        /// Which.
+        batch: BatchId,
+        /// For people.
+        reason: String,
+    },
+    /// Time has passed.
+    Tick,
+    /// The last handle is gone.
+    Detach,
+}
+
+/// What a session wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Say this to a coordinator.
+    Send {
+        /// To whom.
+        peer: Peer,
+        /// What.
+        message: FromClient,
+    },
+    /// Hand outcomes to the caller. Each task once; segments in the order of their commit.
+    Deliver {
+        /// Whose.
+        batch: BatchId,
+        /// Which tasks.
+        range: TaskRange,
+        /// Their outcomes.
+        segment: Bytes,
+    },
+    /// The cluster has so many tasks of a batch for good.
+    Committed {
+        /// Whose.
+        batch: BatchId,
+        /// How many.
+        tasks: u32,
+    },
+    /// Nothing more will come of a batch.
+    End {
+        /// Whose.
+        batch: BatchId,
+        /// Why.
+        end: End,
+    },
+    /// The cluster has so many slots; said at each attach and change.
+    Slots(u32),
+    /// Send these bytes of the program.
+    SendProgram {
+        /// To whom.
+        peer: Peer,
+        /// Which.
+        program: ProgramId,
+        /// From where.
+        offset: u64,
+        /// At most how many.
+        bytes: u32,
+    },
+}
+
+/// Why nothing more will come of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum End {
+    /// Every task has ended; those without an outcome of `rest`.
+    Complete {
+        /// What the tasks without an outcome ended of.
+        rest: Option<Failed>,
+    },
+    /// The cluster does not take the batch.
+    Refused(String),
+    /// The cluster does not take the program.
+    ProgramRefused(String),
+    /// The session's lease had run out.
+    Expired,
+    /// The cluster had the batch and does not know it any more.
+    Forgotten,
+    /// Outcomes cannot be read any more.
+    Unreadable(String),
+    /// No coordinator has led for so long.
+    Leaderless(Duration),
+    /// The session has ended.
+    Closed,
+}

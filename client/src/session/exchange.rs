@@ -1,0 +1,268 @@
+//! One batch between the thread that calls and the thread of the session.
+//!
+//! The caller writes tasks into the open segment; the session cuts it when the caller says so, when it
+//! is full, or when it has lain open for one beat, so that a caller whose iterator blocks does not hold
+//! back the tasks before. Therefore the open segment stands behind a lock, which is nearly always
+//! free: taking it costs a task some ten nanoseconds, and nothing else is shared per task.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use allhands_common::id::BatchId;
+use allhands_common::limit::{
+    DELIVER_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_TARGET, SEGMENT_TASKS_MAX,
+};
+use allhands_common::policy::{BatchSpec, Function};
+use allhands_common::segment::SegmentBuilder;
+use bytes::Bytes;
+
+use super::inbox::Inbox;
+
+/// A batch, shared by its caller and the session.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    feed: Mutex<Feed>,
+    /// Where what comes back is put.
+    pub(crate) inbox: Arc<Inbox>,
+    /// Which part of the call it is.
+    pub(crate) part: u32,
+    /// Its name, once the session has given it one.
+    batch: OnceLock<BatchId>,
+    /// Whether the session will look at it at the next beat. Its own note, nobody else's.
+    beating: AtomicBool,
+}
+
+/// What goes from the caller to the session.
+#[derive(Debug)]
+struct Feed {
+    /// What is to be opened; gone once the session has taken it.
+    spec: Option<(BatchSpec, Bytes)>,
+    open: SegmentBuilder,
+    /// Cut segments with the number of their tasks.
+    ready: Vec<(u32, Bytes)>,
+    /// Counts cuts, so that a beat can tell an old open segment from a new one.
+    cuts: u64,
+    /// How many cuts there were at the last beat.
+    beat: u64,
+    /// The session looks at it at every beat.
+    watched: bool,
+    /// It stands in the list of what the session has to look at.
+    noted: bool,
+    sealed: bool,
+    seal_taken: bool,
+    consumed: u32,
+    /// Bytes consumed since the session last looked.
+    consumed_bytes: usize,
+    cancel: Option<String>,
+    /// Nothing more of it will run.
+    stopped: bool,
+}
+
+/// What the session takes at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) open: Option<(BatchSpec, Bytes)>,
+    pub(crate) segments: Vec<(u32, Bytes)>,
+    pub(crate) sealed: bool,
+    pub(crate) consumed: u32,
+    pub(crate) cancel: Option<String>,
+    /// It has to be looked at after a beat.
+    pub(crate) watched: bool,
+}
+
+/// What is left to do after a change.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// Nothing: the session need not know, or has been told.
+    Quiet,
+    /// Put it into the session's list.
+    Tell,
+    /// The call is over; the task was not taken.
+    Stopped,
+}
+
+impl Exchange {
+    pub(crate) fn new(spec: BatchSpec, context: Bytes, inbox: Arc<Inbox>, part: u32) -> Self {
+        let feed = Feed {
+            spec: Some((spec, context)),
+            open: SegmentBuilder::new(0),
+            ready: Vec::new(),
+            cuts: 0,
+            beat: 0,
+            watched: false,
+            noted: false,
+            sealed: false,
+            seal_taken: false,
+            consumed: 0,
+            consumed_bytes: 0,
+            cancel: None,
+            stopped: false,
+        };
+        let (batch, beating) = (OnceLock::new(), AtomicBool::new(false));
+        Self { feed: Mutex::new(feed), inbox, part, batch, beating }
+    }
+
+    fn feed(&self) -> MutexGuard<'_, Feed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its name, once the session has opened it.
+    pub(crate) fn batch(&self) -> Option<BatchId> {
+        self.batch.get().copied()
+    }
+
+    /// Names it.
+    pub(super) fn set_batch(&self, batch: BatchId) {
+        self.batch.get_or_init(|| batch);
+    }
+
+    /// Whether the session will look at it at the next beat.
+    pub(super) fn is_beating(&self) -> bool {
+        self.beating.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_beating(&self, beating: bool) {
+        self.beating.store(beating, Ordering::Relaxed);
+    }
+
+    /// Adds a function; its tag. `None` once the batch is open, for then its functions are fixed.
+    pub(crate) fn add_function(&self, function: Function) -> Option<u16> {
+        let mut feed = self.feed();
+        let (spec, _) = feed.spec.as_mut()?;
+        let tag = u16::try_from(spec.functions.len()).ok()?;
+        spec.functions.push(function);
+        Some(tag)
+    }
+
+    /// Adds a task. `last` is said when the caller knows that no other follows.
+    #[inline]
+    pub(crate) fn push<'a>(
+        &self,
+        codec: u8,
+        tag: u16,
+        bytes: usize,
+        strings: impl ExactSizeIterator<Item = &'a [u8]>,
+        last: bool,
+    ) -> Note {
+        let mut feed = self.feed();
+        if feed.stopped {
+            return Note::Stopped;
+        }
+        if feed.open.codec() != codec || feed.open.bytes() + bytes > SEGMENT_BYTES_MAX - ROOM_BYTES {
+            self.cut(&mut feed);
+            feed.open = SegmentBuilder::new(codec);
+        }
+        feed.open.push(tag, strings);
+        if feed.open.bytes() >= SEGMENT_BYTES_TARGET || feed.open.tasks() >= SEGMENT_TASKS_MAX {
+            self.cut(&mut feed);
+        } else if feed.watched || last {
+            return Note::Quiet;
+        }
+        feed.watched = true;
+        feed.note()
+    }
+
+    /// Cuts the open segment: the caller is going to wait.
+    pub(crate) fn flush(&self) -> Note {
+        let mut feed = self.feed();
+        self.cut(&mut feed);
+        if feed.ready.is_empty() { Note::Quiet } else { feed.note() }
+    }
+
+    /// There are no more tasks.
+    pub(crate) fn seal(&self) -> Note {
+        let mut feed = self.feed();
+        self.cut(&mut feed);
+        feed.sealed = true;
+        feed.note()
+    }
+
+    /// The caller has taken one more outcome segment, of so many bytes. The session is told when it
+    /// matters to the cluster; else it sees it when it looks for another reason.
+    pub(crate) fn consume(&self, bytes: usize) -> Note {
+        let mut feed = self.feed();
+        feed.consumed += 1;
+        feed.consumed_bytes += bytes;
+        if feed.consumed_bytes >= CONSUMED_BYTES { feed.note() } else { Note::Quiet }
+    }
+
+    /// Nothing more of it will run: tasks need not be given.
+    pub(super) fn stop(&self) {
+        self.feed().stopped = true;
+    }
+
+    /// The caller wants no more of it.
+    pub(crate) fn cancel(&self, reason: &str) -> Note {
+        let mut feed = self.feed();
+        feed.cancel = Some(reason.to_owned());
+        feed.note()
+    }
+
+    /// What the session has to know, after the caller told.
+    pub(crate) fn take(&self) -> Taken {
+        let mut feed = self.feed();
+        feed.noted = false;
+        if feed.spec.is_some() {
+            self.cut(&mut feed);
+        }
+        feed.taken()
+    }
+
+    /// The same, after a beat: an open segment that is as old as the beat is cut.
+    pub(crate) fn take_beat(&self) -> Taken {
+        let mut feed = self.feed();
+        if feed.open.tasks() == 0 {
+            feed.watched = false;
+        } else if feed.beat == feed.cuts {
+            self.cut(&mut feed);
+        }
+        feed.beat = feed.cuts;
+        feed.taken()
+    }
+
+    /// Cuts the open segment. Its arguments are kept until its tasks have ended: that is the measure
+    /// of how much is on its way.
+    fn cut(&self, feed: &mut Feed) {
+        let tasks = feed.open.tasks();
+        if tasks > 0 {
+            let segment = feed.open.finish();
+            self.inbox.keep(self.part, tasks, segment.clone());
+            feed.ready.push((tasks, segment));
+            feed.cuts += 1;
+        }
+    }
+}
+
+/// Consumed bytes that the session is told of at once: an eighth of what may be on its way.
+const CONSUMED_BYTES: usize = DELIVER_BYTES_MAX / 8;
+
+/// Of a segment, besides payload: its header, and columns of a run whose lengths differ.
+pub(crate) const ROOM_BYTES: usize = 64 << 10;
+
+impl Feed {
+    const fn note(&mut self) -> Note {
+        if self.noted {
+            return Note::Quiet;
+        }
+        self.noted = true;
+        Note::Tell
+    }
+
+    fn taken(&mut self) -> Taken {
+        let sealed = self.sealed && !self.seal_taken;
+        self.seal_taken = self.sealed;
+        self.consumed_bytes = 0;
+        Taken {
+            open: self.spec.take(),
+            segments: std::mem::take(&mut self.ready),
+            sealed,
+            consumed: self.consumed,
+            cancel: self.cancel.take(),
+            watched: self.watched && !self.sealed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

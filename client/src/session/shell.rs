@@ -1,0 +1,280 @@
+//! The session's loop: one event, one step of the core, its actions; again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use allhands_common::id::BatchId;
+use allhands_common::segment::Segment;
+use allhands_common::time::Instant;
+use allhands_common::wire::client::FromClient;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::Sleep;
+
+use super::Session;
+use super::core::{Action, Config, Core, End, Event, Peer};
+use super::exchange::{Exchange, Taken};
+use super::link::LinkEvent;
+use super::program::Executable;
+
+/// After so long an open segment is sent although it is not full: half of the 5 ms after which a user
+/// would notice, because it takes two beats to tell that it is old.
+const BEAT: Duration = Duration::from_micros(2_500);
+
+/// What a session begins with.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) config: Config,
+    pub(crate) executable: Executable,
+    /// How many coordinators are dialled.
+    pub(crate) peers: usize,
+    pub(crate) links: UnboundedReceiver<LinkEvent>,
+}
+
+struct Shell {
+    session: Arc<Session>,
+    core: Core,
+    executable: Executable,
+    started: tokio::time::Instant,
+    out: HashMap<Peer, UnboundedSender<FromClient>>,
+    batches: HashMap<BatchId, Opened>,
+    /// Batches whose open segment is looked at after a beat.
+    watched: Vec<Arc<Exchange>>,
+    beat: Option<Instant>,
+    actions: Vec<Action>,
+}
+
+/// A batch that is not over.
+struct Opened {
+    exchange: Arc<Exchange>,
+    /// Outcome segments handed on to a call that holds them all.
+    held: u32,
+}
+
+/// Speaks for `session` until it is closed. Whatever ends it, no caller is left waiting.
+pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
+    let Beginning { config, executable, peers, mut links } = beginning;
+    session.state().causes = vec![None; peers];
+    let mut shell = Shell {
+        core: Core::new(config, Instant(0)),
+        executable,
+        started: tokio::time::Instant::now(),
+        out: HashMap::new(),
+        batches: HashMap::new(),
+        watched: Vec::new(),
+        beat: None,
+        actions: Vec::new(),
+        session,
+    };
+    let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+    let mut armed = Instant(0);
+    loop {
+        tokio::select! {
+            () = shell.session.bell.notified() => {
+                if shell.look() {
+                    break;
+                }
+            }
+            Some(event) = links.recv() => {
+                shell.link(event);
+                while let Ok(event) = links.try_recv() {
+                    shell.link(event);
+                }
+            }
+            () = &mut alarm => {
+                shell.pass_time();
+                armed = Instant(u64::MAX);
+            }
+        }
+        // An alarm that rings early is put right when it rings: a deadline that only moves on costs
+        // nothing.
+        let next = shell.next_alarm();
+        if next < armed {
+            shell.set(alarm.as_mut(), next);
+            armed = next;
+        }
+    }
+}
+
+impl Drop for Shell {
+    /// The loop has ended, in order or not: nobody waits for what will not come.
+    fn drop(&mut self) {
+        let mut state = self.session.state();
+        state.ended = true;
+        let notes = std::mem::take(&mut state.notes);
+        drop(state);
+        self.session.attached.notify_all();
+        let opened = self.batches.drain().map(|(_, opened)| opened.exchange);
+        for exchange in opened.chain(notes) {
+            exchange.inbox.end(exchange.part, End::Closed);
+        }
+    }
+}
+
+impl Shell {
+    fn now(&self) -> Instant {
+        Instant(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn next_alarm(&self) -> Instant {
+        let deadline = self.core.next_deadline().into_iter();
+        deadline.chain(self.beat).min().unwrap_or(Instant(u64::MAX))
+    }
+
+    fn set(&self, alarm: std::pin::Pin<&mut Sleep>, at: Instant) {
+        alarm.reset(self.started + Duration::from_micros(at.0));
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = self.now();
+        self.core.handle(now, event, &mut self.actions);
+        self.act();
+    }
+
+    /// Looks at what callers have changed; whether the last handle is gone.
+    fn look(&mut self) -> bool {
+        let mut state = self.session.state();
+        let notes = std::mem::take(&mut state.notes);
+        let closing = state.closing;
+        drop(state);
+        for exchange in notes {
+            let taken = exchange.take();
+            self.take(exchange, taken);
+        }
+        if closing {
+            self.step(Event::Detach);
+        }
+        closing
+    }
+
+    fn take(&mut self, exchange: Arc<Exchange>, taken: Taken) {
+        if taken.watched && !exchange.is_beating() {
+            exchange.set_beating(true);
+            self.watched.push(Arc::clone(&exchange));
+            let beat = self.now() + BEAT;
+            self.beat.get_or_insert(beat);
+        }
+        if let Some((spec, context)) = taken.open {
+            let (batch, sequence) = self.core.name_batch();
+            exchange.set_batch(batch);
+            self.batches.insert(batch, Opened { exchange: Arc::clone(&exchange), held: 0 });
+            self.step(Event::Open { batch, sequence, spec, context });
+        }
+        let Some(batch) = exchange.batch() else { return };
+        for (tasks, segment) in taken.segments {
+            self.step(Event::Append { batch, tasks, segment });
+        }
+        if taken.sealed {
+            self.step(Event::Seal { batch });
+        }
+        if taken.consumed > 0 {
+            self.step(Event::Consumed { batch, segments: taken.consumed });
+        }
+        if let Some(reason) = taken.cancel {
+            self.batches.remove(&batch);
+            self.step(Event::Cancel { batch, reason });
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let now = self.now();
+        if self.beat.is_some_and(|beat| beat <= now) {
+            for exchange in std::mem::take(&mut self.watched) {
+                let taken = exchange.take_beat();
+                exchange.set_beating(false);
+                self.take(exchange, taken);
+            }
+            self.beat = (!self.watched.is_empty()).then(|| now + BEAT);
+        }
+        self.step(Event::Tick);
+    }
+
+    fn link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { peer, coordinator, out } => {
+                self.out.insert(peer, out);
+                self.step(Event::LinkUp { peer, coordinator });
+            }
+            LinkEvent::Said { peer, message } => self.step(Event::Said { peer, message }),
+            LinkEvent::Down { peer, cause } => {
+                self.out.remove(&peer);
+                if let Some(place) = self.session.state().causes.get_mut(peer.0) {
+                    *place = Some(cause);
+                }
+                self.step(Event::LinkDown { peer });
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        let mut held = Vec::new();
+        let mut unreadable = Vec::new();
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Send { peer, message } => self.send(peer, message),
+                Action::Deliver { batch, range, segment } => {
+                    let Some(opened) = self.batches.get_mut(&batch) else { continue };
+                    let Opened { exchange, .. } = opened;
+                    match Segment::parse(segment) {
+                        Ok(segment) if segment.tasks() == range.len() => {
+                            if exchange.inbox.deliver(exchange.part, range, segment) {
+                                exchange.stop();
+                            }
+                            if exchange.inbox.rules().hold {
+                                opened.held += 1;
+                                held.push((batch, opened.held));
+                            }
+                        }
+                        Ok(_) => unreadable.push((batch, "it has another number of tasks".into())),
+                        Err(error) => unreadable.push((batch, error.to_string())),
+                    }
+                }
+                Action::Committed { batch, tasks } => {
+                    if let Some(Opened { exchange, .. }) = self.batches.get(&batch) {
+                        exchange.inbox.commit(exchange.part, tasks);
+                    }
+                }
+                Action::End { batch, end } => self.end(batch, end),
+                Action::Slots(slots) => {
+                    self.session.slots.store(slots, Ordering::Relaxed);
+                    let mut state = self.session.state();
+                    if !state.attached {
+                        state.attached = true;
+                        self.session.attached.notify_all();
+                    }
+                }
+                Action::SendProgram { peer, program, offset, bytes } => {
+                    match self.executable.read(offset, bytes) {
+                        Ok(chunk) => {
+                            let chunk = chunk.into();
+                            self.send(peer, FromClient::ProgramChunk { program, offset, chunk });
+                        }
+                        Err(error) => tracing::error!(%error, "the program's file cannot be read"),
+                    }
+                }
+            }
+        }
+        for (batch, segments) in held {
+            self.step(Event::Consumed { batch, segments });
+        }
+        for (batch, why) in unreadable {
+            self.end(batch, End::Unreadable(format!("an outcome segment is damaged: {why}")));
+            self.step(Event::Cancel { batch, reason: "its outcomes cannot be read".into() });
+        }
+    }
+
+    fn send(&self, peer: Peer, message: FromClient) {
+        if let Some(out) = self.out.get(&peer) {
+            // A link that is gone is told by its own event.
+            _ = out.send(message);
+        }
+    }
+
+    fn end(&mut self, batch: BatchId, end: End) {
+        if let Some(Opened { exchange, .. }) = self.batches.remove(&batch) {
+            exchange.stop();
+            exchange.inbox.end(exchange.part, end);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The thread of a session, and what it begins with: links to dial, or a cluster to start beside it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use allhands_common::id::{ClusterId, SessionId};
+use allhands_common::net::endpoint::Endpoint;
+use allhands_common::net::identity::Identity;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::LocalSet;
+
+use super::core::{Config, Peer};
+use super::program::{Executable, program_name};
+use super::{Beginning, Session, link, run};
+use crate::cluster::EmbeddedConfig;
+use crate::error::{Error, chain};
+
+/// How long the last handle waits for the thread to say goodbye and end its executors.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// Where the coordinators are.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// At these addresses, for the holder of this identity.
+    Remote { identity: Identity, addresses: Vec<SocketAddr> },
+    /// In this process.
+    Embedded(EmbeddedConfig),
+}
+
+/// A session whose thread runs; dropping it ends both.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) session: Arc<Session>,
+    /// Closed when the thread has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+/// Starts a session on a thread of its own.
+///
+/// # Errors
+/// What it begins with cannot be had. That coordinators do not answer is not one: see
+/// [`Session::wait_attached`].
+pub(crate) fn start(source: Source, patience: Duration) -> Result<Running, Error> {
+    let session = Arc::new(Session::default());
+    let (begun, begins) = mpsc::sync_channel(1);
+    let (alive, ended) = mpsc::sync_channel(1);
+    let own = Arc::clone(&session);
+    std::thread::Builder::new()
+        .name("allhands-session".into())
+        .spawn(move || {
+            live(own, source, patience, &begun);
+            drop(alive);
+        })
+        .map_err(Error::thread)?;
+    match begins.recv() {
+        Ok(begun) => begun.map(|()| Running { session, ended: Mutex::new(ended) }),
+        Err(mpsc::RecvError) => Err(Error::thread(std::io::Error::other("it panicked"))),
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.session.close();
+        // Closed or too late: in neither case is there anything left to do.
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        _ = ended.recv_timeout(GOODBYE);
+    }
+}
+
+fn live(
+    session: Arc<Session>,
+    source: Source,
+    patience: Duration,
+    begun: &mpsc::SyncSender<Result<(), Error>>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            _ = begun.send(Err(Error::thread(error)));
+            return;
+        }
+    };
+    LocalSet::new().block_on(&runtime, async {
+        match source {
+            Source::Remote { identity, addresses } => {
+                remote(session, identity, addresses, patience, begun).await;
+            }
+            Source::Embedded(config) => embedded(session, config, patience, begun).await,
+        }
+    });
+}
+
+async fn remote(
+    session: Arc<Session>,
+    identity: Identity,
+    addresses: Vec<SocketAddr>,
+    patience: Duration,
+    begun: &mpsc::SyncSender<Result<(), Error>>,
+) {
+    let prepared = config(identity.own().cluster, patience, Executable::hashed())
+        .and_then(|prepared| Ok((prepared, bind(identity, &addresses)?)));
+    let ((config, executable), endpoint) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            _ = begun.send(Err(error));
+            return;
+        }
+    };
+    let (events, links) = unbounded_channel();
+    let peers = addresses.len();
+    let keepers: Vec<_> = addresses
+        .into_iter()
+        .enumerate()
+        .map(|(place, address)| {
+            let keeper = link::keep(Peer(place), endpoint.clone(), address, events.clone());
+            tokio::task::spawn_local(keeper)
+        })
+        .collect();
+    drop(events);
+    _ = begun.send(Ok(()));
+    run(session, Beginning { config, executable, peers, links }).await;
+    // The session is gone; what its links still had to say is sent, then they end.
+    for keeper in keepers {
+        _ = tokio::time::timeout(Duration::from_millis(500), keeper).await;
+    }
+    _ = tokio::time::timeout(Duration::from_millis(500), endpoint.close("the client is done")).await;
+}
+
+fn bind(identity: Identity, addresses: &[SocketAddr]) -> Result<Endpoint, Error> {
+    let any: SocketAddr = match addresses.first() {
+        Some(SocketAddr::V6(_)) => ([0u16; 8], 0).into(),
+        _ => ([0u8; 4], 0).into(),
+    };
+    Endpoint::bind(identity, any).map_err(|error| Error::socket(chain(&error)))
+}
+
+#[cfg(feature = "embedded")]
+async fn embedded(
+    session: Arc<Session>,
+    embedded: EmbeddedConfig,
+    patience: Duration,
+    begun: &mpsc::SyncSender<Result<(), Error>>,
+) {
+    let prepared = config(embedded.cluster, patience, Executable::named())
+        .and_then(|prepared| Ok((prepared, crate::embedded::start(embedded)?)));
+    let ((config, executable), (client, guard)) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            _ = begun.send(Err(error));
+            return;
+        }
+    };
+    let (events, links) = unbounded_channel();
+    let served = tokio::task::spawn_local(async move {
+        if let Some(cause) = link::serve(Peer(0), None, client, &events).await {
+            tracing::error!(cause, "the embedded coordinator is gone");
+            _ = events.send(link::LinkEvent::Down { peer: Peer(0), cause });
+        }
+    });
+    _ = begun.send(Ok(()));
+    run(session, Beginning { config, executable, peers: 1, links }).await;
+    _ = tokio::time::timeout(Duration::from_millis(500), served).await;
+    drop(guard);
+}
+
+#[cfg(not(feature = "embedded"))]
+async fn embedded(
+    _session: Arc<Session>,
+    _embedded: EmbeddedConfig,
+    _patience: Duration,
+    begun: &mpsc::SyncSender<Result<(), Error>>,
+) {
+    _ = begun.send(Err(Error::no_embedded()));
+}
+
+fn config(
+    cluster: ClusterId,
+    patience: Duration,
+    executable: std::io::Result<Executable>,
+) -> Result<(Config, Executable), Error> {
+    let executable = executable.map_err(Error::executable)?;
+    let session = SessionId(random_id().map_err(Error::thread)?);
+    let program = executable.program.clone();
+    Ok((Config { cluster, session, program, name: program_name(), patience }, executable))
+}
+
+/// 128 random bits.
+pub(crate) fn random_id() -> std::io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut id)?;
+    Ok(id)
+}
