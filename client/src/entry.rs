@@ -159,13 +159,9 @@ impl Entry {
         // SAFETY: `address` is aligned, and the size of an entry from it on lies in a readable
         // segment of the program, which is mapped for as long as the process lives.
         let magic = unsafe { record.cast::<[u8; 16]>().read_volatile() };
-        // SAFETY: as above; the field is read as a number, not as a function yet.
-        let call = unsafe {
-            record
-                .byte_add(offset_of!(Self, call))
-                .cast::<usize>()
-                .read_volatile()
-        };
+        let call = std::ptr::with_exposed_provenance::<usize>(address + offset_of!(Self, call));
+        // SAFETY: as above, further on in the record; read as a number, not as a function yet.
+        let call = unsafe { call.read_volatile() };
         let code = call.wrapping_sub(program.header) as u64;
         if magic != MAGIC || !program.holds(code, 1, Access::Execute) {
             return None;

@@ -77,7 +77,7 @@ impl<E: Error + 'static> From<E> for Failure {
 /// [`Failure`] as an `Error`, its causes as `source()`.
 struct Link {
     text: String,
-    source: Option<Box<Link>>,
+    source: Option<Box<Self>>,
 }
 
 impl fmt::Display for Link {

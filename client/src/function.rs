@@ -210,18 +210,11 @@ macro_rules! arities {
                 ($($T,)*): Args,
                 Out: Ret<K>,
             {
-                #[inline]
-                fn call<Fun, Out, K, $($T),*>($($t: $T),*) -> Delayed<Out::Value>
-                where
-                    Fun: Fn($($T),*) -> Out + NoCapture,
-                    ($($T,)*): Args,
-                    Out: Ret<K>,
-                {
+                |$($t),*| {
                     let args = ($($t,)*);
                     let entry = entry::of_type::<Fun, ($($T,)*), K, NotATask>();
                     Delayed::new(entry, |writer| args.put(writer))
                 }
-                call::<Fun, Out, K, $($T),*>
             }
         }
     )*};

@@ -30,7 +30,7 @@ impl<T> TaskRef for T {
 impl TaskRef for str {
     type Owned = String;
 
-    fn lend(owned: &String) -> &str {
+    fn lend(owned: &String) -> &Self {
         owned
     }
 }
@@ -38,7 +38,7 @@ impl TaskRef for str {
 impl TaskRef for Path {
     type Owned = PathBuf;
 
-    fn lend(owned: &PathBuf) -> &Path {
+    fn lend(owned: &PathBuf) -> &Self {
         owned
     }
 }
@@ -46,7 +46,7 @@ impl TaskRef for Path {
 impl<T> TaskRef for [T] {
     type Owned = Slice<T>;
 
-    fn lend(owned: &Slice<T>) -> &[T] {
+    fn lend(owned: &Slice<T>) -> &Self {
         owned
     }
 }

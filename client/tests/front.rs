@@ -1,5 +1,6 @@
 //! Every form of `delayed`, `call` and `#[task]`: written, found by its name, called, read back, in
 //! this process, the way that an executor and its client do it together.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -177,7 +177,7 @@ fn backoff(meta: &ParseNestedMeta<'_>) -> syn::Result<(u64, u64)> {
         Ok(())
     })?;
     let first = first.unwrap_or(DEFAULT.0);
-    let max = max.unwrap_or(first.max(DEFAULT.1));
+    let max = max.unwrap_or_else(|| first.max(DEFAULT.1));
     if max < first {
         return Err(meta.error("`max` of a backoff is at least its `first`"));
     }

@@ -124,7 +124,7 @@ impl Walker {
             let operator = OPERATORS
                 .into_iter()
                 .find(|operator| run.starts_with(operator));
-            let length = operator.map_or(first.len_utf8(), str::len);
+            let length = operator.map_or_else(|| first.len_utf8(), str::len);
             self.token(b'P', &run[..length]);
             run = &run[length..];
         }

@@ -99,3 +99,97 @@ fn ends_with(attribute: &Attribute, name: &str) -> bool {
         .last()
         .is_some_and(|last| last.ident == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(made: syn::Result<Tokens>) -> String {
+        made.map_or_else(|error| error.to_string(), |tokens| tokens.to_string())
+    }
+
+    #[test]
+    fn main_enters_first_and_keeps_its_runtime() {
+        let made = main(
+            Tokens::new(),
+            quote!(
+                #[tokio::main]
+                async fn main() -> R {
+                    body()
+                }
+            ),
+        );
+        let expected = quote! {
+            fn main() -> R {
+                ::allhands::init();
+                #[tokio::main]
+                async fn __main() -> R { body() }
+                __main()
+            }
+        };
+        assert_eq!(text(made), expected.to_string());
+    }
+
+    #[test]
+    fn a_test_enters_first_under_its_own_path() {
+        let made = test(
+            quote!(crate = a::b),
+            quote!(
+                #[should_panic]
+                fn t() {
+                    body()
+                }
+            ),
+        );
+        let expected = quote! {
+            #[::core::prelude::v1::test]
+            #[should_panic]
+            fn t() {
+                a::b::__private::enter_test(::core::concat!(::core::module_path!(), "::", "t"));
+                fn __t() { body() }
+                __t()
+            }
+        };
+        assert_eq!(text(made), expected.to_string());
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let nothing = Tokens::new;
+        let runtime = text(test(
+            nothing(),
+            quote!(
+                async fn t() {}
+            ),
+        ));
+        assert!(
+            runtime.contains("#[tokio::main(flavor = \"current_thread\")] below"),
+            "{runtime}"
+        );
+        let twice = text(test(
+            nothing(),
+            quote!(
+                #[tokio::test]
+                async fn t() {}
+            ),
+        ));
+        assert!(
+            twice.starts_with("#[allhands::test] is a #[test] already"),
+            "{twice}"
+        );
+        let parameter = text(main(
+            nothing(),
+            quote!(
+                fn main(n: u8) {}
+            ),
+        ));
+        assert_eq!(parameter, "#[allhands::main] goes on `fn main()`");
+        let other = text(main(
+            quote!(x = y),
+            quote!(
+                fn main() {}
+            ),
+        ));
+        assert_eq!(other, "#[allhands::main] takes only `crate = path`");
+    }
+}

@@ -178,6 +178,7 @@ impl Task<'_> {
             }
         });
         quote! {
+            #[allow(clippy::too_many_arguments)]
             #asyncness fn __allhands_lend #generics(#(#names: #types),*) -> #output #bounds {
                 #name #turbofish(#(#arguments),*) #wait
             }
@@ -227,7 +228,7 @@ impl Task<'_> {
         };
         let doc = format!("The call `{name}(..)`, to be run by `Parallel`.");
         quote! {
-            #[allow(dead_code, non_camel_case_types)]
+            #[allow(dead_code, non_camel_case_types, clippy::too_many_arguments)]
             impl #name {
                 #[doc = #doc]
                 #[inline]

@@ -123,10 +123,7 @@ fn a_result_that_bincode_would_corrupt_is_refused_in_the_executor() {
 fn closures_are_called_after_their_place() {
     let call = delayed(|n: u8| n)(1);
     let label = call.label();
-    assert!(
-        label.contains("{{closure}} (client/src/delayed/tests.rs:"),
-        "{label}"
-    );
+    assert!(label.contains("{{closure}} ("), "{label}");
     assert!(delayed(add)(1, 2).label().ends_with("::add"));
     assert_eq!(delayed(add)(1, 2).name("sum").label(), "sum");
 }

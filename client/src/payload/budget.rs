@@ -25,9 +25,9 @@ const fn limited<const BYTES: usize>() -> Configuration<LittleEndian, Fixint, Li
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), DecodeError> {
     use bincode::serde::decode_from_slice as read;
     match bytes.len() {
-        0..=SMALL_BYTES_MAX => read(bytes, limited::<{ 4 * SMALL_BYTES_MAX }>()),
-        0..=MEDIUM_BYTES_MAX => read(bytes, limited::<{ 4 * MEDIUM_BYTES_MAX }>()),
-        0..=LARGE_BYTES_MAX => read(bytes, limited::<{ 4 * LARGE_BYTES_MAX }>()),
+        length if length <= SMALL_BYTES_MAX => read(bytes, limited::<{ 4 * SMALL_BYTES_MAX }>()),
+        length if length <= MEDIUM_BYTES_MAX => read(bytes, limited::<{ 4 * MEDIUM_BYTES_MAX }>()),
+        length if length <= LARGE_BYTES_MAX => read(bytes, limited::<{ 4 * LARGE_BYTES_MAX }>()),
         _ => Err(DecodeError::LimitExceeded),
     }
 }

@@ -343,7 +343,7 @@ mod tests {
     #[derive(Deserialize)]
     #[expect(dead_code, reason = "only the type is looked at")]
     enum Tree {
-        Branch(Box<Tree>, Box<Tree>),
+        Branch(Box<Self>, Box<Self>),
         Leaf {
             label: String,
             extra: Option<serde_json::Value>,
@@ -354,8 +354,8 @@ mod tests {
     #[expect(dead_code, reason = "only the type is looked at")]
     struct List {
         value: u8,
-        next: Option<Box<List>>,
-        many: Vec<List>,
+        next: Option<Box<Self>>,
+        many: Vec<Self>,
     }
 
     #[test]

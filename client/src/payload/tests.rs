@@ -132,7 +132,7 @@ fn ordinary_types() {
 #[test]
 fn a_big_list_and_a_deep_one() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Link(u8, Option<Box<Link>>);
+    struct Link(u8, Option<Box<Self>>);
     fits_both((0..100_000u32).collect::<Vec<_>>());
     fits_both((0..60).fold(Link(0, None), |rest, n| Link(n, Some(Box::new(rest)))));
 }

@@ -126,7 +126,7 @@ mod tests {
         let bytes = encoded("hé");
         let args = [bytes.as_slice()];
         assert_eq!(
-            (&ArgText::<String>::new()).text(Codec::Bincode, &args, 0),
+            ArgText::<String>::new().text(Codec::Bincode, &args, 0),
             "\"hé\""
         );
         assert!(
@@ -135,7 +135,7 @@ mod tests {
                 .starts_with("<11 bytes")
         );
         assert_eq!(
-            (&ArgText::<u64>::new()).text(Codec::Bincode, &[&[1]], 0),
+            ArgText::<u64>::new().text(Codec::Bincode, &[&[1]], 0),
             "<1 bytes: 01>"
         );
     }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn long_text_is_cut_between_characters() {
         let bytes = encoded(&"é".repeat(5_000));
-        let text = (&ArgText::<String>::new()).text(Codec::Bincode, &[&bytes], 0);
+        let text = ArgText::<String>::new().text(Codec::Bincode, &[&bytes], 0);
         assert!(text.len() <= 203 && text.ends_with("é…"), "{text}");
     }
 }
