@@ -1,0 +1,6 @@
+//! Stories of the core: given these events, exactly these actions. One file a story; `support` has a
+//! leader whose log is applied at once (or when the test says so) and workers without a network.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod runs;
+mod support;
