@@ -197,7 +197,7 @@ impl Core {
 
     fn cancel(&mut self, id: BatchId, reason: String) {
         let Some(batch) = self.batches.get_mut(&id) else { return };
-        if batch.outbox.unsaid() {
+        if !batch.outbox.was_said {
             self.batches.remove(&id);
             return;
         }
@@ -394,7 +394,7 @@ impl Core {
     }
 
     fn attach(&self, peer: Peer, out: &mut Vec<Action>) {
-        let open = self.batches.iter().filter(|(_, batch)| !batch.outbox.unsaid() && !batch.inbox.over);
+        let open = self.batches.iter().filter(|(_, batch)| batch.outbox.was_said && !batch.inbox.over);
         let message = FromClient::Attach {
             session: self.config.session,
             low: self.request,
@@ -448,6 +448,10 @@ impl Core {
         let Some(peer) = self.leader else { return };
         let before = out.len();
         while let Some(id) = self.queue.front().copied() {
+            if !self.batches.contains_key(&id) {
+                self.queue.pop_front();
+                continue;
+            }
             let Job::Open(job) = self.job else {
                 self.ask_for_job(peer, out);
                 break;
@@ -481,20 +485,9 @@ impl Core {
         let Some(batch) = self.batches.get_mut(&id) else { return true };
         let Batch { sequence, spec, context, outbox, cancelled, .. } = batch;
         let mut say = |message| out.push(Action::Send { peer, message });
-        if let Some(reason) = cancelled {
-            if outbox.cancelling == Step::Due {
-                outbox.cancelling = Step::Said;
-                say(FromClient::Cancel { batch: id, reason: reason.clone() });
-            }
-            let unknown = outbox.unsaid();
-            outbox.queued = false;
-            if unknown {
-                self.batches.remove(&id);
-            }
-            return true;
-        }
+        // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
         if outbox.opening == Step::Due {
-            outbox.opening = Step::Said;
+            (outbox.opening, outbox.was_said) = (Step::Said, true);
             say(FromClient::OpenBatch {
                 batch: id,
                 sequence: *sequence,
@@ -502,6 +495,14 @@ impl Core {
                 spec: spec.clone(),
                 context: context.clone().into(),
             });
+        }
+        if let Some(reason) = cancelled {
+            if outbox.cancelling == Step::Due {
+                outbox.cancelling = Step::Said;
+                say(FromClient::Cancel { batch: id, reason: reason.clone() });
+            }
+            outbox.queued = false;
+            return true;
         }
         while let Some(held) = outbox.held.get(outbox.said) {
             if self.said_bytes > 0 && self.said_bytes + held.segment.len() > SUBMIT_BYTES_MAX {

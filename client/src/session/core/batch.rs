@@ -36,6 +36,8 @@ pub(super) struct Outbox {
     /// Tasks that are committed.
     pub(super) committed: u32,
     pub(super) opening: Step,
+    /// A leader may know of it: whoever follows has to be told if it is not wanted.
+    pub(super) was_said: bool,
     pub(super) sealing: Step,
     pub(super) cancelling: Step,
     /// It stands in the queue of batches that have something to say.
@@ -128,10 +130,6 @@ impl Outbox {
         self.cancelling.again();
     }
 
-    /// Nothing of it was ever said, so nobody has to be told that it is not wanted.
-    pub(super) fn unsaid(&self) -> bool {
-        self.opening == Step::Due
-    }
 }
 
 impl Inbox {

@@ -1,0 +1,421 @@
+//! A cluster as small as the protocol allows, and faults.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const COORDINATORS: usize = 3;
+
+/// One thing that happens.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    /// The client opens a batch.
+    Open,
+    /// The client appends to one of its batches.
+    Append(usize),
+    /// The client has given all of one of them.
+    Seal(usize),
+    /// The client drops one of them.
+    Cancel(usize),
+    /// The client takes what has come.
+    Consume(usize),
+    /// A coordinator reads a message; `true`: and will read it again.
+    Read(usize, bool),
+    /// The client reads a message; `true`: and will read it again.
+    Hear(usize, bool),
+    /// A worker ends some tasks of a batch.
+    Run(usize),
+    /// Another coordinator leads.
+    Elect(usize),
+    /// A link falls, or comes back.
+    Flip(usize),
+    /// Time passes.
+    Tick,
+}
+
+impl Arbitrary for Step {
+    type Parameters = ();
+    type Strategy = BoxedStrategy<Self>;
+
+    fn arbitrary_with((): ()) -> Self::Strategy {
+        let who = 0..COORDINATORS;
+        let which = 0..4usize;
+        prop_oneof![
+            1 => Just(Self::Open),
+            4 => which.clone().prop_map(Self::Append),
+            1 => which.clone().prop_map(Self::Seal),
+            1 => which.clone().prop_map(Self::Cancel),
+            3 => which.clone().prop_map(Self::Consume),
+            12 => (who.clone(), any::<bool>()).prop_map(|(who, twice)| Self::Read(who, twice)),
+            12 => (who.clone(), any::<bool>()).prop_map(|(who, twice)| Self::Hear(who, twice)),
+            6 => which.prop_map(Self::Run),
+            1 => who.clone().prop_map(Self::Elect),
+            1 => who.prop_map(Self::Flip),
+            2 => Just(Self::Tick),
+        ]
+        .boxed()
+    }
+}
+
+/// What is committed of a batch.
+#[derive(Debug, Default)]
+struct Committed {
+    tasks: u32,
+    sealed: Option<u32>,
+    stopped: bool,
+    outcomes: Vec<TaskRange>,
+    run: u32,
+    acknowledged: bool,
+}
+
+impl Committed {
+    fn is_over(&self) -> bool {
+        self.stopped || self.sealed == Some(self.run)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    up: bool,
+    to: VecDeque<FromClient>,
+    from: VecDeque<ToClient>,
+}
+
+/// What the client did and got.
+#[derive(Debug, Default)]
+struct Mine {
+    given: u32,
+    sealed: bool,
+    cancelled: bool,
+    got: BTreeSet<u32>,
+    segments: u32,
+    ended: bool,
+}
+
+pub(super) struct Model {
+    core: Core,
+    now: u64,
+    links: Vec<Link>,
+    leader: usize,
+    term: Term,
+    attached: bool,
+    job: bool,
+    opened: BTreeSet<u32>,
+    batches: BTreeMap<BatchId, Committed>,
+    mine: Vec<(BatchId, Mine)>,
+}
+
+impl Model {
+    pub(super) fn new(core: Core) -> Self {
+        let links = (0..COORDINATORS).map(|_| Link::default()).collect();
+        let mut model = Self {
+            core,
+            now: 0,
+            links,
+            leader: 0,
+            term: Term(1),
+            attached: false,
+            job: false,
+            opened: BTreeSet::new(),
+            batches: BTreeMap::new(),
+            mine: Vec::new(),
+        };
+        (0..COORDINATORS).for_each(|who| model.flip(who));
+        model
+    }
+
+    fn client(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.now += 1;
+        self.core.handle(Instant(self.now), event, &mut actions);
+        for action in actions {
+            match action {
+                Action::Send { peer, message } => {
+                    if self.links[peer.0].up {
+                        self.links[peer.0].to.push_back(message);
+                    }
+                }
+                Action::Deliver { batch, range, .. } => {
+                    let mine = self.find(batch);
+                    assert!(!mine.cancelled && !mine.ended, "an outcome after the end");
+                    mine.segments += 1;
+                    for task in range.start..range.end {
+                        assert!(mine.got.insert(task), "task {task} was handed on twice");
+                    }
+                }
+                Action::End { batch, end } => {
+                    let mine = self.find(batch);
+                    assert_eq!(end, End::Complete { rest: None });
+                    assert!(!mine.ended && !mine.cancelled, "a second end");
+                    mine.ended = true;
+                }
+                Action::Committed { .. } | Action::Slots(_) => {}
+                Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
+            }
+        }
+    }
+
+    fn find(&mut self, batch: BatchId) -> &mut Mine {
+        &mut self.mine.iter_mut().find(|(id, _)| *id == batch).unwrap().1
+    }
+
+    fn pick(&mut self, which: usize) -> Option<(BatchId, &mut Mine)> {
+        let at = self.mine.len().checked_sub(1 + which)?;
+        let (id, mine) = &mut self.mine[at];
+        (!mine.cancelled).then_some((*id, mine))
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        match step {
+            Step::Open => {
+                let (batch, sequence) = self.core.name_batch();
+                self.mine.push((batch, Mine::default()));
+                self.client(Event::Open { batch, sequence, spec: spec(), context: Bytes::new() });
+            }
+            Step::Append(which) => {
+                if let Some((batch, mine)) = self.pick(which)
+                    && !mine.sealed
+                {
+                    mine.given += 2;
+                    let segment = Bytes::from_static(b"ab");
+                    self.client(Event::Append { batch, tasks: 2, segment });
+                }
+            }
+            Step::Seal(which) => {
+                if let Some((batch, mine)) = self.pick(which)
+                    && !mine.sealed
+                {
+                    mine.sealed = true;
+                    self.client(Event::Seal { batch });
+                }
+            }
+            Step::Cancel(which) => {
+                if let Some((batch, mine)) = self.pick(which) {
+                    mine.cancelled = true;
+                    self.client(Event::Cancel { batch, reason: "unwanted".into() });
+                }
+            }
+            Step::Consume(which) => {
+                if let Some((batch, mine)) = self.pick(which) {
+                    let segments = mine.segments;
+                    self.client(Event::Consumed { batch, segments });
+                }
+            }
+            Step::Read(who, twice) => self.read(who, twice),
+            Step::Hear(who, twice) => {
+                let queue = &mut self.links[who].from;
+                let said = if twice { queue.front().cloned() } else { queue.pop_front() };
+                if let Some(message) = said {
+                    self.client(Event::Said { peer: Peer(who), message });
+                }
+            }
+            Step::Run(which) => {
+                let at = self.mine.len().checked_sub(1 + which);
+                if let Some(batch) = at.map(|at| self.mine[at].0) {
+                    self.run(batch);
+                }
+            }
+            Step::Elect(who) => {
+                self.leader = who;
+                self.term.0 += 1;
+                self.attached = false;
+                let news = ToClient::Leader { term: self.term, leader: CoordinatorId(who as u64) };
+                for link in self.links.iter_mut().filter(|link| link.up) {
+                    link.from.push_back(news.clone());
+                }
+            }
+            Step::Flip(who) => self.flip(who),
+            Step::Tick => {
+                self.now += 300_000;
+                self.client(Event::Tick);
+            }
+        }
+    }
+
+    fn flip(&mut self, who: usize) {
+        let up = !self.links[who].up;
+        self.links[who] = Link { up, ..Link::default() };
+        let peer = Peer(who);
+        if up {
+            let coordinator = Some(CoordinatorId(who as u64));
+            self.client(Event::LinkUp { peer, coordinator });
+        } else {
+            self.attached &= who != self.leader;
+            self.client(Event::LinkDown { peer });
+        }
+    }
+
+    /// A coordinator reads.
+    fn read(&mut self, who: usize, twice: bool) {
+        let queue = &mut self.links[who].to;
+        let Some(message) = (if twice { queue.front().cloned() } else { queue.pop_front() }) else {
+            return;
+        };
+        if who != self.leader {
+            // A follower drops what is not for it, and says who leads.
+            let leader = CoordinatorId(self.leader as u64);
+            self.links[who].from.push_back(ToClient::Leader { term: self.term, leader });
+            return;
+        }
+        if !self.attached && !matches!(message, FromClient::Attach { .. }) {
+            return;
+        }
+        self.lead(message);
+    }
+
+    fn say(&mut self, message: ToClient) {
+        self.links[self.leader].from.push_back(message);
+    }
+
+    fn lead(&mut self, message: FromClient) {
+        match message {
+            FromClient::Attach { batches, .. } => {
+                self.attached = true;
+                let known = |(id, _): &(BatchId, u32)| {
+                    self.batches.get(id).map(|batch| (*id, batch.tasks))
+                };
+                let view = batches.iter().filter_map(known).collect();
+                self.say(ToClient::Attached { term: self.term, batches: view, slots: 2 });
+                for (id, received) in batches {
+                    self.deliver(id, received);
+                    self.tell_end(id);
+                }
+            }
+            FromClient::OpenJob { request, .. } => {
+                self.job = true;
+                self.say(ToClient::JobOpened { request, job: JobId(1) });
+            }
+            FromClient::OpenBatch { batch, sequence, .. } => {
+                assert!(self.job, "a batch without a job");
+                if self.opened.insert(sequence) {
+                    self.batches.insert(batch, Committed::default());
+                }
+                self.tell_appended(batch);
+            }
+            FromClient::Append { batch, first, tasks, .. } => {
+                if let Some(known) = self.batches.get_mut(&batch)
+                    && known.tasks == first
+                    && !known.stopped
+                {
+                    known.tasks += tasks;
+                }
+                self.tell_appended(batch);
+            }
+            FromClient::Seal { batch, tasks } => {
+                if let Some(known) = self.batches.get_mut(&batch)
+                    && known.tasks == tasks
+                {
+                    known.sealed = Some(tasks);
+                }
+                self.tell_appended(batch);
+                self.tell_end(batch);
+            }
+            FromClient::Acknowledge { batch, segments } => {
+                if let Some(known) = self.batches.get_mut(&batch) {
+                    assert!(segments as usize <= known.outcomes.len(), "more than there is");
+                    if known.is_over() && segments as usize == known.outcomes.len() {
+                        known.acknowledged = true;
+                    }
+                }
+            }
+            FromClient::Cancel { batch, .. } => {
+                if let Some(known) = self.batches.get_mut(&batch) {
+                    known.stopped = true;
+                }
+                self.tell_end(batch);
+            }
+            FromClient::Alive | FromClient::Detach => {}
+            FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
+        }
+    }
+
+    fn tell_appended(&mut self, batch: BatchId) {
+        if let Some(known) = self.batches.get(&batch) {
+            let (tasks, sealed) = (known.tasks, known.sealed.is_some());
+            self.say(ToClient::Appended { batch, tasks, sealed });
+        }
+    }
+
+    fn deliver(&mut self, batch: BatchId, from: u32) {
+        let Some(known) = self.batches.get(&batch) else { return };
+        let ranges: Vec<_> = (0u32..).zip(known.outcomes.clone()).skip(from as usize).collect();
+        for (sequence, range) in ranges {
+            self.say(outcomes(batch, sequence, range));
+        }
+    }
+
+    fn tell_end(&mut self, batch: BatchId) {
+        if let Some(known) = self.batches.get(&batch)
+            && known.is_over()
+        {
+            let segments = known.outcomes.len() as u32;
+            self.say(ToClient::Ended { batch, segments, rest: None });
+        }
+    }
+
+    fn run(&mut self, batch: BatchId) {
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        if known.stopped || known.run == known.tasks {
+            return;
+        }
+        let range = TaskRange::new(known.run, known.run + 1);
+        known.run += 1;
+        known.outcomes.push(range);
+        let sequence = known.outcomes.len() as u32 - 1;
+        if self.attached && self.links[self.leader].up {
+            self.say(outcomes(batch, sequence, range));
+            self.tell_end(batch);
+        }
+    }
+
+    /// No more faults: everything comes to its end.
+    pub(super) fn settle(&mut self) {
+        for who in 0..COORDINATORS {
+            if !self.links[who].up {
+                self.flip(who);
+            }
+        }
+        for which in 0..self.mine.len() {
+            self.step(Step::Seal(which));
+        }
+        for _ in 0..2_000 {
+            let before = (self.links.iter().all(|l| l.to.is_empty() && l.from.is_empty()), self.is_done());
+            if before == (true, true) {
+                return;
+            }
+            for who in 0..COORDINATORS {
+                self.step(Step::Read(who, false));
+                self.step(Step::Hear(who, false));
+            }
+            for which in 0..self.mine.len() {
+                self.step(Step::Run(which));
+                self.step(Step::Consume(which));
+            }
+            if before.0 {
+                self.step(Step::Tick);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.core.batches.is_empty()
+    }
+
+    pub(super) fn verify(&self) {
+        for (batch, mine) in &self.mine {
+            if mine.cancelled {
+                continue;
+            }
+            let all: BTreeSet<u32> = (0..mine.given).collect();
+            assert_eq!(mine.got, all, "outcomes of {batch}: {:?}", self.batches.get(batch));
+            assert!(mine.ended, "{batch} has no end: {:?}", self.batches.get(batch));
+        }
+        assert!(self.is_done(), "left: {:?}", self.core.batches);
+        for (id, known) in &self.batches {
+            assert!(known.acknowledged, "{id} is not acknowledged: {known:?}");
+        }
+        assert_eq!(self.core.said_bytes, 0);
+    }
+}
