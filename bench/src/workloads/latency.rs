@@ -1,0 +1,33 @@
+//! One call after the other, each awaited.
+
+use std::time::{Duration, Instant};
+
+use allhands::prelude::*;
+
+use super::{noop, warm};
+use crate::Arguments;
+use crate::cluster::Measured;
+use crate::measure::{Line, bare_round_trips};
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let tasks = arguments.tasks.unwrap_or(1_000);
+    let measured = Measured::start(arguments)?;
+    warm(&measured, arguments.workers)?;
+    let parallel = Parallel::new().on(&measured.cluster);
+    for rep in 0..arguments.repeats {
+        let bare = bare_round_trips(tasks)?;
+        let sum: Duration = bare.iter().sum();
+        Line::new("uds", "latency", tasks, rep, sum).spread(bare).print()?;
+
+        let mut times = Vec::with_capacity(usize::try_from(tasks)?);
+        for n in 0..tasks {
+            let begun = Instant::now();
+            let result = parallel.run([delayed(noop)(n)])?;
+            times.push(begun.elapsed());
+            anyhow::ensure!(result == [n], "a result is wrong");
+        }
+        let sum: Duration = times.iter().sum();
+        Line::new("allhands", "latency", tasks, rep, sum).spread(times).print()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Forty pages are fetched from a server that takes its time: tasks that wait rather than compute run
+//! as threads of one executor, twenty at once.
+//!
+//! ```text
+//! cargo run --release --example fetch_urls
+//! ```
+//! The server is this program's own, on loopback.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use allhands::Failure;
+use allhands::prelude::*;
+
+/// How long the server thinks about each page.
+const THINKING: Duration = Duration::from_millis(100);
+
+/// Fetches a page; its length.
+fn fetch(server: SocketAddr, page: String) -> Result<usize, Failure> {
+    let mut stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {page} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let (head, body) = response.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    if !head.starts_with("HTTP/1.1 200") {
+        return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()).into());
+    }
+    Ok(body.len())
+}
+
+/// Answers one request.
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    let mut request = String::new();
+    BufReader::new(stream.try_clone()?).read_line(&mut request)?;
+    thread::sleep(THINKING);
+    let page = request.split(' ').nth(1).unwrap_or("/");
+    let body = format!("This is page {page}.");
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Starts the server.
+fn serve() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer(stream));
+        }
+    });
+    Ok(address)
+}
+
+#[allhands::main]
+fn main() -> allhands::Result<()> {
+    let server = serve().map_err(Failure::from)?;
+    let started = Instant::now();
+    let lengths = Parallel::new()
+        .n_jobs(20)
+        .prefer(Prefer::Threads)
+        .run((0..40).map(|n| delayed(fetch)(server, format!("/page/{n}"))))?;
+    let fetched: Vec<usize> = lengths.into_iter().filter_map(Result::ok).collect();
+    println!(
+        "{} pages, {} bytes in {:.1?} (one after the other: {:.1?})",
+        fetched.len(),
+        fetched.iter().sum::<usize>(),
+        started.elapsed(),
+        THINKING * 40
+    );
+    Ok(())
+}

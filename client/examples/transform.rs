@@ -1,0 +1,28 @@
+//! A hundred items, each of which takes 0.2 s, four at a time.
+//!
+//! ```text
+//! cargo run --release --example transform
+//! ```
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use allhands::prelude::*;
+
+/// Stands for anything that takes its time.
+fn transform(item: u32) -> String {
+    thread::sleep(Duration::from_millis(200));
+    format!("item {item} squared is {}", item * item)
+}
+
+#[allhands::main]
+fn main() -> allhands::Result<()> {
+    // Four slots, however many cores there are: the tasks wait rather than compute.
+    let cluster = Cluster::embedded().slots(4).start()?;
+    let started = Instant::now();
+    let lines =
+        Parallel::new().on(&cluster).n_jobs(4).verbose(1).run((0..100).map(delayed(transform)))?;
+    println!("{}", lines[7]);
+    println!("{} items in {:.1?} (one after the other: 20 s)", lines.len(), started.elapsed());
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Every example runs, and prints what it promises. `cargo test` has built them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What an example printed.
+fn run(name: &str) -> String {
+    let mut folder: PathBuf = std::env::current_exe().unwrap();
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let program = folder.join("examples").join(name);
+    let output = Command::new(&program)
+        .env_remove("ALLHANDS_CLUSTER")
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{name}: {}\n{text}\n{errors}", output.status);
+    text
+}
+
+#[test]
+fn quickstart_prints_the_first_five_factorials_and_who_made_them() {
+    let text = run("quickstart");
+    assert!(text.starts_with("[1, 1, 2, 6, 24]\n"), "{text}");
+    assert!(text.contains("10000 factorials in "), "{text}");
+    let counts = text.lines().filter(|line| line.starts_with("executor "));
+    let tasks: usize = counts
+        .filter_map(|line| line.split(' ').nth(3).and_then(|count| count.parse::<usize>().ok()))
+        .sum();
+    assert_eq!(tasks, 10_000, "{text}");
+}
+
+#[test]
+fn transform_keeps_the_order() {
+    let text = run("transform");
+    assert!(text.starts_with("item 7 squared is 49\n100 items in "), "{text}");
+}
+
+#[test]
+fn a_missing_file_is_an_error_value_among_the_others() {
+    let text = run("files");
+    assert!(text.contains("one: THIS IS FILE ONE"), "{text}");
+    assert!(text.contains("four: cannot be read: No such file"), "{text}");
+    assert!(text.contains("five: THIS IS FILE FIVE"), "{text}");
+}
+
+#[test]
+fn pages_are_fetched_by_threads() {
+    let text = run("fetch_urls");
+    assert!(text.starts_with("40 pages, "), "{text}");
+}
+
+#[test]
+fn no_update_of_the_database_is_lost() {
+    assert_eq!(run("db_updates"), "200 updates, the table counts 200\n");
+}
