@@ -249,7 +249,7 @@ impl Segment {
     /// When they are not a segment, whole.
     pub fn parse(bytes: Bytes) -> Result<Self, SegmentError> {
         let truncated = |part| SegmentError::Truncated { bytes: bytes.len(), part };
-        let header = bytes.get(..HEADER_BYTES).ok_or(truncated("header"))?;
+        let header = bytes.get(..HEADER_BYTES).ok_or_else(|| truncated("header"))?;
         if header[0] != VERSION {
             return Err(SegmentError::Version(header[0]));
         }
@@ -260,7 +260,7 @@ impl Segment {
         let mut runs = Vec::with_capacity((count as usize).min(bytes.len() / RUN_HEADER_BYTES));
         let (mut at, mut first) = (HEADER_BYTES, 0u32);
         for _ in 0..count {
-            let header = bytes.get(at..at + RUN_HEADER_BYTES).ok_or(truncated("run header"))?;
+            let header = bytes.get(at..at + RUN_HEADER_BYTES).ok_or_else(|| truncated("run header"))?;
             let (arity, fixed, length) = (usize::from(header[2]), header[3], u32_at(header, 4));
             if arity > ARITY_MAX || fixed > 1 || length == 0 {
                 return Err(SegmentError::Field("run header"));

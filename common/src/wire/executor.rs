@@ -70,7 +70,7 @@ pub enum ToExecutor {
 /// Tasks to run. Which of them are left to take is in slot `sequence % 2` of the cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
-    /// Counts the loads of an executor, from 1.
+    /// Greater with each load of an executor; outstanding ones differ modulo 2.
     pub sequence: u32,
     /// For failures.
     pub attempt: AttemptId,

@@ -4,6 +4,7 @@
 //! worker has processed and lists everything that it holds; of what the leader sent at or below that
 //! number, only what is in no list is lost.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -193,7 +194,7 @@ pub enum ToWorker {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order {
     /// Ranges of this batch will follow: what they share.
-    Batch(Shared),
+    Batch(Box<Shared>),
     /// Run these tasks.
     Run(Run),
     /// Give back up to `tasks` tasks from the end of an attempt, of those not started.

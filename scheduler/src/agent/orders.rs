@@ -46,7 +46,7 @@ impl Agent {
     fn carry_out(&mut self, now: Instant, order: Order, out: &mut Vec<AgentAction>) {
         match order {
             Order::Batch(shared) => {
-                self.batches.insert(shared.batch, Arc::new(shared));
+                self.batches.insert(shared.batch, Arc::from(shared));
             }
             Order::Run(run) => self.take_run(run),
             Order::Retract { attempt, tasks } => self.give_back(attempt, tasks, out),

@@ -1,5 +1,6 @@
 //! Giving work out: the next batch, the least loaded worker that can, a range cut to size.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, WorkerId};
@@ -125,7 +126,7 @@ impl Dispatcher {
                 spec: (*batch.spec).clone(),
                 context: Bytes::new().into(),
             };
-            self.order(id, Order::Batch(shared));
+            self.order(id, Order::Batch(Box::new(shared)));
         }
         self.order(id, Order::Run(run));
     }
