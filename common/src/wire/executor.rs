@@ -43,6 +43,7 @@ pub const HEAD_BYTES_MAX: usize = 4 << 20;
 pub const BULK_BYTES_MAX: usize = 1 << 30;
 
 /// What a worker says.
+#[expect(clippy::large_enum_variant, reason = "made once a batch and encoded at once")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToExecutor {
     /// First. The cell's descriptor comes with its bytes.
