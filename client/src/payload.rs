@@ -119,12 +119,13 @@ pub(crate) fn decode<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<
     }
 }
 
-/// Reads one value that came over the network: what it makes the reader allocate and loop over is
-/// bounded by the number of bytes received (see [`budget`]).
+/// Reads one value that came over the network: what it makes the reader allocate is bounded by the
+/// number of bytes received (see [`budget`]). Elements that take no bytes (`Vec<()>`) are read for as
+/// long as the length says.
 ///
 /// # Errors
 ///
-/// The bytes are not a `T`, or claim far more elements than they have bytes.
+/// The bytes are not a `T`, or claim far more than they are.
 pub(crate) fn decode_received<T: DeserializeOwned>(
     codec: Codec,
     bytes: &[u8],
