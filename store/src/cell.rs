@@ -11,8 +11,8 @@
 //!   192  lane 0: current u64 = sequence u32 << 32 | (index + 1) u32 | started_us u64 | zero
 //!   256  lane 1 ...                                                  (256 lanes, 64 bytes each)
 //! ```
-//! An executor holds at most two loads, the current one and the next. The worker counts them; load
-//! `sequence` uses slot `sequence % 2`, which it may arm again once the load before last has
+//! An executor holds at most two loads, the current one and the next. The worker numbers them; load
+//! `sequence` uses slot `sequence % 2`, which the worker arms again once that slot's load has
 //! finished. `index` counts from the load's first task. A lane is a thread of the executor.
 //!
 //! Both numbers of a slot are one atomic word: a task is taken (`next` raised, below `limit`) or

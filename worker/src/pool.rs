@@ -13,7 +13,6 @@
 //! Nothing survives a crash of the worker: executors notice it and end themselves.
 
 mod command;
-mod event;
 mod inbox;
 mod keeper;
 mod outbox;
@@ -33,10 +32,10 @@ use std::time::Duration;
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, ExecutorId, WorkerId};
 use allhands_common::wire::executor::ToExecutor;
+use allhands_scheduler::{ExecutorEvent, Load, Share, Spawn};
 use tokio::sync::mpsc;
 
 pub use command::{Environment, ExecutorCommand, Launch, Stored};
-pub use event::{ExecutorEvent, Load, Spawn};
 use seat::Seat;
 use spawner::Spawner;
 
@@ -90,8 +89,9 @@ impl Pool {
     }
 
     /// Starts an executor. `Ready` follows, or `Died`.
-    pub fn spawn(&mut self, executor: ExecutorId, spawn: Spawn) {
-        let seat = match Seat::new(executor, &spawn) {
+    pub fn spawn(&mut self, spawn: Spawn) {
+        let executor = spawn.executor;
+        let seat = match Seat::new(&spawn) {
             Ok(seat) => Rc::new(seat),
             Err(error) => {
                 let cause = Cause::Program {
@@ -101,6 +101,7 @@ impl Pool {
                 tokio::task::spawn_local(async move {
                     let died = ExecutorEvent::Died {
                         running: Vec::new(),
+                        culprit: None,
                         cause,
                     };
                     _ = events.send((executor, died)).await;
@@ -126,16 +127,18 @@ impl Pool {
         }
     }
 
-    /// Takes back the tasks of `attempt` from `keep` on (counted in its batch) that are not started.
-    /// `None` when the executor no longer holds the attempt.
-    pub fn limit(
+    /// Takes back unstarted tasks from the end of a load, and says which, maybe none.
+    pub fn take(
         &mut self,
         executor: ExecutorId,
         attempt: AttemptId,
-        keep: u32,
-    ) -> Option<ExecutorEvent> {
-        let returned = self.seats.get(&executor)?.limit(attempt, keep)?;
-        Some(ExecutorEvent::Limited { attempt, returned })
+        share: Share,
+    ) -> ExecutorEvent {
+        let seat = self.seats.get(&executor);
+        let range = seat
+            .and_then(|seat| seat.take(attempt, share))
+            .unwrap_or_default();
+        ExecutorEvent::Taken { attempt, range }
     }
 
     /// No load of `batch` will follow on any executor.
@@ -143,10 +146,10 @@ impl Pool {
         self.seats.values().for_each(|seat| seat.forget(batch));
     }
 
-    /// Kills an executor and everything that it has started. `Died` follows, with this cause.
-    pub fn kill(&mut self, executor: ExecutorId, cause: Cause) {
+    /// Kills an executor and everything that it has started. `Died` follows.
+    pub fn kill(&mut self, executor: ExecutorId) {
         if let Some(seat) = self.seats.get(&executor) {
-            seat.kill(seat::Doom::Told(cause));
+            seat.kill(seat::Doom::Told);
         }
     }
 
@@ -175,12 +178,9 @@ impl Pool {
 impl Drop for Pool {
     /// Kills every executor; keepers that still run reap them.
     fn drop(&mut self) {
-        let cause = Cause::Cancelled {
-            reason: "its worker has ended".into(),
-        };
         self.seats
             .values()
-            .for_each(|seat| seat.kill(seat::Doom::Told(cause.clone())));
+            .for_each(|seat| seat.kill(seat::Doom::Told));
     }
 }
 

@@ -106,26 +106,23 @@ fn shorten(full: &str) -> String {
             }
         }
     }
-    let machinery = |frame: &String| {
-        [
-            "rust_begin_unwind",
-            "core::panicking::",
-            "std::panicking::",
-            "std::panic::panic_any",
-        ]
-        .iter()
-        .any(|name| frame.starts_with(name))
+    let begins = |frame: &String| frame.contains("begin_unwind") || frame.contains("begin_panic");
+    let machinery = |frame: &&String| {
+        begins(frame) || frame.starts_with("core::panicking::") || frame.starts_with("std::panic")
     };
-    let first = frames
+    // A release build names inlined frames without their path, but with their file.
+    let ours = |frame: &&String| {
+        let names = ["allhands::executor::", "allhands::entry::", "client/src/function.rs"];
+        names.iter().any(|name| frame.contains(name))
+    };
+    let first = frames.iter().position(begins).unwrap_or(0);
+    let users: Vec<&str> = frames[first..]
         .iter()
-        .rposition(machinery)
-        .map_or(0, |last| last + 1);
-    let ours = |frame: &String| frame.contains("allhands::executor::");
-    let count = frames[first..]
-        .iter()
-        .position(ours)
-        .unwrap_or(frames.len() - first);
-    cut(frames[first..first + count].join("\n"))
+        .skip_while(machinery)
+        .take_while(|frame| !ours(frame))
+        .map(String::as_str)
+        .collect();
+    cut(users.join("\n"))
 }
 
 fn cut(mut text: String) -> String {
@@ -142,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_backtrace_is_what_lies_between_the_panic_and_the_executor() {
-        let full = "   0: std::backtrace::Backtrace::create\n   1: core::panicking::panic_fmt\n   \
+        let full = "   0: std::backtrace::Backtrace::create\n   1: rust_begin_unwind\n   1: core::panicking::panic_fmt\n   \
                     2: app::inner\n             at src/main.rs:7:5\n   3: app::task\n   4: \
                     allhands::executor::call::run\n   5: main\n";
         assert_eq!(

@@ -5,13 +5,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use allhands_common::policy::Prefer;
 use allhands_common::program::ProgramId;
 use allhands_common::wire::executor::SOCKET_VARIABLE;
 
-use super::event::Spawn;
 use crate::helper;
 use crate::programs;
+use allhands_scheduler::Spawn;
 
 /// Variables by which libraries learn how many threads to start. Each task has its cpus; without
 /// these every executor would start as many threads as the machine has cores.
@@ -111,12 +110,9 @@ impl Launch {
                 }
                 (command, inherited)
             }
-            Self::Stored(stored) => (stored.command(spawn.program, &spawn.name), false),
+            Self::Stored(stored) => (stored.command(spawn.program.id, &spawn.program.name), false),
         };
-        let cpus = match spawn.prefer {
-            Prefer::Processes => spawn.threads.max(1).to_string(),
-            Prefer::Threads => "1".to_owned(),
-        };
+        let cpus = spawn.cpus.max(1).to_string();
         for variable in THREAD_VARIABLES {
             // What the user has set for the whole program is meant.
             if !(inherited && std::env::var_os(variable).is_some()) {

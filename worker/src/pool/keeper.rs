@@ -25,7 +25,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::event::{ExecutorEvent, Spawn};
 use super::inbox::{Inbox, Read};
 use super::output::{self, Stream, Tail, Written};
 use super::scratch::Directory;
@@ -34,6 +33,7 @@ use super::spawner::Spawner;
 use super::timeouts::{self, Look};
 use super::{PoolConfig, postmortem};
 use allhands_common::id::ExecutorId;
+use allhands_scheduler::{ExecutorEvent, Spawn};
 
 /// How long a program may take from its start to `init()`.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -86,11 +86,16 @@ impl Keeper {
             }
             Ok(scratch) => self.live(&spawn, scratch.path()).await,
         };
-        let running = postmortem::running(&self.seat);
+        let (running, culprit) = postmortem::running(&self.seat);
         let doom = self.seat.doom.take();
         let cause = postmortem::cause(doom, status, was_ready, last_words);
         tracing::debug!(executor = %self.seat.executor, %cause, "executor ended");
-        self.tell(ExecutorEvent::Died { running, cause }).await;
+        self.tell(ExecutorEvent::Died {
+            running,
+            culprit,
+            cause,
+        })
+        .await;
         // A large scratch directory takes its time.
         tokio::task::spawn_blocking(move || drop(scratch));
     }
@@ -100,11 +105,11 @@ impl Keeper {
         let (listener, mut process) = match self.start(spawn, scratch, &socket).await {
             Ok(started) => started,
             Err(error) => {
-                self.refuse(format!("{} cannot be started: {error}", spawn.name));
+                self.refuse(format!("{} cannot be started: {error}", spawn.program.name));
                 return (None, false, String::new());
             }
         };
-        if self.seat.doom.borrow().is_some() {
+        if self.seat.is_doomed() {
             self.seat.kill_group();
         }
         let mut was_ready = false;
@@ -161,7 +166,11 @@ impl Keeper {
             }
             None => None,
         };
-        let exit = AsyncFd::register_with_interest(exit, Interest::READABLE)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, for types that are not an OwnedFd"
+        )]
+        let exit = AsyncFd::with_interest(exit, Interest::READABLE)?;
         Ok((
             listener,
             Process {
@@ -270,7 +279,12 @@ impl Keeper {
         let mut inbox = Inbox::default();
         let (mut ready, mut closed) = (false, false);
         loop {
-            let next = match timeouts::look(&self.seat, monotonic_us()) {
+            let look = if self.seat.is_doomed() {
+                Look::Untimed
+            } else {
+                timeouts::look(&self.seat, monotonic_us())
+            };
+            let next = match look {
                 Look::Overdue(doom) => {
                     self.seat.kill(doom);
                     None

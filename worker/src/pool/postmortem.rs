@@ -8,28 +8,29 @@ use allhands_common::id::AttemptId;
 
 use super::seat::{Doom, Seat};
 
-/// What `seat`'s executor was running when it died. Tasks whose outcome came in time did not kill it;
-/// where some ran too long, the others did not either.
-pub(super) fn running(seat: &Seat) -> Vec<(AttemptId, u32)> {
+/// What `seat`'s executor was running when it died, and the one of them that ran too long. A task
+/// whose outcome came in time was not running.
+pub(super) fn running(seat: &Seat) -> (Vec<(AttemptId, u32)>, Option<(AttemptId, u32)>) {
     let loads = seat.loads.borrow();
     let doom = seat.doom.borrow();
     let mut running = Vec::new();
+    let mut culprit = None;
     for task in seat.cell.running(seat.lanes) {
         let Some(load) = loads.iter().find(|load| load.sequence == task.sequence) else {
             continue;
         };
         let index = load.range.start.saturating_add(task.index);
-        let innocent = match &*doom {
-            Some(Doom::TimedOut { culprits, .. }) => {
-                !culprits.contains(&(task.sequence, task.index))
-            }
-            Some(Doom::Told(_) | Doom::Broken(_)) | None => false,
-        };
-        if load.range.contains(index) && !load.ended.contains(index) && !innocent {
-            running.push((load.attempt, index));
+        if !load.range.contains(index) || load.ended.contains(index) {
+            continue;
+        }
+        running.push((load.attempt, index));
+        if let Some(Doom::TimedOut { culprits, .. }) = &*doom
+            && culprits.contains(&(task.sequence, task.index))
+        {
+            culprit.get_or_insert((load.attempt, index));
         }
     }
-    running
+    (running, culprit)
 }
 
 /// Why it died. `status` is missing where it could not even be started.
@@ -42,7 +43,9 @@ pub(super) fn cause(
     let signal = status.and_then(|status| status.signal());
     let exit = status.and_then(|status| status.code());
     match doom {
-        Some(Doom::Told(cause)) => cause,
+        Some(Doom::Told) => Cause::Cancelled {
+            reason: "its executor was ended".to_owned(),
+        },
         Some(Doom::TimedOut { limit_ms, .. }) => Cause::TimedOut { limit_ms },
         Some(Doom::Broken(words)) if was_ready => {
             let stderr_tail = format!("{words}\n{last_words}").trim_end().to_owned();

@@ -4,9 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use allhands_common::bulk::Bulk;
-use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, ExecutorId};
-use allhands_common::policy::Prefer;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::wire::executor::{self, ToExecutor};
 use allhands_store::cell::{CellError, LANES_MAX};
@@ -14,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::event::{Load, Spawn};
 use super::outbox::Outbox;
+use allhands_scheduler::{Load, Share, Spawn};
 
 /// An executor's place in the pool.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ pub(super) struct Outstanding {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Doom {
     /// The loop said so.
-    Told(Cause),
+    Told,
     /// Tasks (sequence and index in the load) ran longer than this limit.
     TimedOut {
         culprits: Vec<(u32, u32)>,
@@ -64,13 +62,10 @@ pub(super) enum Doom {
 }
 
 impl Seat {
-    pub(super) fn new(executor: ExecutorId, spawn: &Spawn) -> Result<Self, CellError> {
-        let lanes = match spawn.prefer {
-            Prefer::Processes => 1,
-            Prefer::Threads => spawn.threads.clamp(1, LANES_MAX),
-        };
+    pub(super) fn new(spawn: &Spawn) -> Result<Self, CellError> {
+        let lanes = u32::from(spawn.threads).clamp(1, LANES_MAX);
         Ok(Self {
-            executor,
+            executor: spawn.executor,
             cell: allhands_store::cell::Cell::create()?,
             lanes,
             outbox: Outbox::default(),
@@ -95,17 +90,27 @@ impl Seat {
     pub(super) fn load(&self, load: Load) {
         let Load {
             attempt,
-            shared,
             range,
+            shared,
             segments,
-            timeout_ms,
-            alone,
         } = load;
-        let batch = shared.batch;
+        let (batch, timeout_ms) = (shared.batch, shared.spec.policy.timeout_ms);
         if self.batches.borrow_mut().insert(batch) {
             self.send(&mut ToExecutor::Batch((*shared).clone()));
         }
-        let sequence = self.sequence.get().wrapping_add(1);
+        // The next one whose slot is free: with several lanes the later load may have ended first.
+        let busy = |sequence: &u32| {
+            self.loads
+                .borrow()
+                .iter()
+                .any(|load| load.sequence % 2 == sequence % 2)
+        };
+        let next = self.sequence.get().wrapping_add(1);
+        let sequence = if busy(&next) {
+            next.wrapping_add(1)
+        } else {
+            next
+        };
         self.sequence.set(sequence);
         debug_assert!(
             self.loads.borrow().len() < 2,
@@ -132,20 +137,25 @@ impl Seat {
             range,
             segments,
             timed,
-            alone,
         }));
         if timed {
             self.changed.notify_one();
         }
     }
 
-    /// Takes back the unstarted tasks of `attempt` from the task `keep` of its batch on.
-    pub(super) fn limit(&self, attempt: AttemptId, keep: u32) -> Option<TaskRange> {
+    /// Takes back unstarted tasks of `attempt`. Where both loads are of that attempt, of the later one
+    /// first, as its tasks would start later.
+    pub(super) fn take(&self, attempt: AttemptId, share: Share) -> Option<TaskRange> {
         let loads = self.loads.borrow();
-        let load = loads.iter().find(|load| load.attempt == attempt)?;
-        let first = load.range.start;
-        let (from, to) = self.cell.lower(load.sequence, keep.saturating_sub(first));
-        Some(TaskRange::new(first + from, first + to))
+        let theirs = loads.iter().rev().filter(|load| load.attempt == attempt);
+        let mut taken = theirs.map(|load| {
+            let (from, to) = self.cell.lower(load.sequence, |next, limit| match share {
+                Share::All => next,
+                Share::Half => next + limit.saturating_sub(next) / 2,
+            });
+            TaskRange::new(load.range.start + from, load.range.start + to)
+        });
+        taken.find(|range| !range.is_empty())
     }
 
     pub(super) fn forget(&self, batch: BatchId) {
@@ -154,11 +164,22 @@ impl Seat {
         }
     }
 
-    /// Ends it and everything in its process group; the first reason counts.
+    /// Ends it and everything in its process group; the first reason counts. No task can start any
+    /// more once this has been called: whoever is named afterwards was running already.
     pub(super) fn kill(&self, doom: Doom) {
-        self.doom.borrow_mut().get_or_insert(doom);
+        if self.is_doomed() {
+            return;
+        }
+        self.doom.replace(Some(doom));
+        for load in self.loads.borrow().iter() {
+            self.cell.lower(load.sequence, |next, _| next);
+        }
         self.kill_group();
         self.changed.notify_one();
+    }
+
+    pub(super) fn is_doomed(&self) -> bool {
+        self.doom.borrow().is_some()
     }
 
     /// Kills its process group. The number is its own as long as it has not been waited for.
