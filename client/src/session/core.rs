@@ -37,9 +37,9 @@ const ACKNOWLEDGE_BYTES: usize = DELIVER_BYTES_MAX / 8;
 /// election, after which the former leader has committed them.
 const REMEMBER: Duration = Duration::from_secs(10);
 
-/// Leaders, one after the other, that had taken tasks of a batch and do not know it: the first may
-/// have answered an older question.
-const DOUBTS_MAX: u8 = 3;
+/// A leader that does not know a batch which was committed is asked again, for so long: an answer may
+/// be older than the batch, or have come twice, but none is on its way for that long.
+const DOUBT: Duration = Duration::from_secs(10);
 
 /// Who speaks and for what.
 #[derive(Debug, Clone)]
@@ -179,7 +179,7 @@ impl Core {
             outbox,
             inbox: Inbox::default(),
             cancelled: None,
-            doubts: 0,
+            doubted: None,
         };
         self.batches.insert(batch, opened);
         self.queue.push_back(batch);
@@ -234,6 +234,9 @@ impl Core {
         if let Some(peer) = self.leader {
             if now - self.said_at >= HEARTBEAT && !self.acknowledge(peer, out) {
                 self.say(peer, FromClient::Alive, out);
+            }
+            if self.batches.values().any(|batch| batch.doubted.is_some()) {
+                self.attach(peer, out);
             }
             return;
         }
@@ -408,19 +411,19 @@ impl Core {
         if self.job == Job::Asked {
             self.job = Job::Idle;
         }
-        let (mut doubtful, mut forgotten) = (false, Vec::new());
+        let mut forgotten = Vec::new();
         self.queue.clear();
         for (id, batch) in &mut self.batches {
             batch.outbox.again();
             if let Some(tasks) = known.get(id) {
                 batch.outbox.commit(*tasks);
                 batch.outbox.opening = Step::Done;
-                batch.doubts = 0;
+                batch.doubted = None;
                 out.push(Action::Committed { batch: *id, tasks: *tasks });
             } else if batch.outbox.opening == Step::Done && !batch.inbox.over {
-                batch.doubts += 1;
-                doubtful = true;
-                if batch.doubts >= DOUBTS_MAX {
+                // It may be the answer to an attach of before the batch.
+                let since = *batch.doubted.get_or_insert(self.now);
+                if self.now - since >= DOUBT {
                     forgotten.push(*id);
                 }
             }
@@ -429,9 +432,6 @@ impl Core {
         }
         self.said_bytes = 0;
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
-        if doubtful {
-            self.attach(peer, out);
-        }
         for (_, batch, segments) in &self.finished {
             let message = FromClient::Acknowledge { batch: *batch, segments: *segments };
             out.push(Action::Send { peer, message });

@@ -20,8 +20,8 @@ pub(super) struct Batch {
     pub(super) inbox: Inbox,
     /// Nobody wants it: what comes is dropped.
     pub(super) cancelled: Option<String>,
-    /// Leaders that had taken tasks of it and did not know it.
-    pub(super) doubts: u8,
+    /// Since when a leader does not know it, although it was committed.
+    pub(super) doubted: Option<Instant>,
 }
 
 /// What was given by the caller, and how far the leader has it.
