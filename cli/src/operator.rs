@@ -1,0 +1,219 @@
+//! Asks a cluster: all its coordinators at once, again and again, until the leader answers.
+//!
+//! Only the leader answers; the others say who leads. To ask all of them costs three packets and waits
+//! for nobody who is dead. Every order that can be given is the same given twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use allhands_common::id::{ClusterId, CoordinatorId};
+use allhands_common::net::access::{Purpose, Role};
+use allhands_common::net::cause::CloseCode;
+use allhands_common::net::endpoint::{BindError, ConnectError, Endpoint, Expected};
+use allhands_common::net::handshake::{OpenError, open_link};
+use allhands_common::net::identity::Identity;
+use allhands_common::net::link::{Link, LinkError};
+use allhands_common::wire::admin::{Answer, Question};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
+
+/// How long one attempt to connect may take; a live coordinator takes a few milliseconds.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a coordinator may take to answer once it has the question.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_millis(50);
+
+/// Between two rounds of questions.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Whoever may ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Operator {
+    endpoint: Endpoint,
+    coordinators: Vec<(String, SocketAddr)>,
+    patience: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error("no coordinator answered as the leader{}{tried}", Waited(*waited))]
+    NoLeader { waited: Duration, tried: Tried },
+    #[error("{what}")]
+    Unknown { what: String },
+    #[error("the leader gave an answer to another question; run the same release on both sides")]
+    Unexpected,
+}
+
+/// What was tried, and what became of it: one line each.
+#[derive(Debug, Default)]
+pub(crate) struct Tried(BTreeMap<String, String>);
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, cause)| write!(f, "\n  {name}: {cause}"))
+    }
+}
+
+struct Waited(Duration);
+
+impl fmt::Display for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " within {:.1} s:", self.0.as_secs_f64())
+    }
+}
+
+/// Why one coordinator gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum OneError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("it ended the link without an answer")]
+    Ended,
+    #[error("it did not answer in time")]
+    Silent,
+    #[error("it does not lead{}", Leads(*leader))]
+    Follows { leader: Option<CoordinatorId> },
+}
+
+struct Leads(Option<CoordinatorId>);
+
+impl fmt::Display for Leads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(id) => write!(f, ": coordinator {id} does, as far as it knows; is its address given?"),
+            None => f.write_str(" and knows no leader: is a majority of the coordinators running?"),
+        }
+    }
+}
+
+impl OneError {
+    const fn retry_can_help(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.retry_can_help(),
+            Self::Open(error) => error.retry_can_help(),
+            Self::Link(error) => error.retry_can_help(),
+            Self::Ended | Self::Silent | Self::Follows { .. } => true,
+        }
+    }
+}
+
+impl Operator {
+    /// Must be called inside a tokio runtime.
+    pub(crate) fn new(
+        identity: Identity,
+        coordinators: Vec<(String, SocketAddr)>,
+        patience: Duration,
+    ) -> Result<Self, BindError> {
+        let any = if coordinators.iter().any(|(_, address)| address.is_ipv6()) {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        };
+        let endpoint = Endpoint::bind(identity, (any, 0).into())?;
+        Ok(Self { endpoint, coordinators, patience })
+    }
+
+    /// Tells the coordinators that all is said, so that they need not find out.
+    pub(crate) async fn close(&self) {
+        // Who is dead cannot be told.
+        let _ = timeout(FAREWELL, self.endpoint.close("all is said")).await;
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.endpoint.identity().own().cluster
+    }
+
+    /// The leader's answer. One that says that there is no such thing is an error.
+    pub(crate) async fn ask(&self, question: &Question) -> Result<Answer, AskError> {
+        let start = Instant::now();
+        let deadline = start + self.patience;
+        let mut tried = Tried::default();
+        loop {
+            let mut hopeless = true;
+            let mut asking = JoinSet::new();
+            for (name, address) in &self.coordinators {
+                let (endpoint, name) = (self.endpoint.clone(), name.clone());
+                let (address, question) = (*address, question.clone());
+                asking.spawn(async move { (name, ask_one(&endpoint, address, question).await) });
+            }
+            while let Ok(Some(Ok((name, answer)))) = timeout_at(deadline, asking.join_next()).await {
+                match answer {
+                    Ok(Answer::Unknown(what)) => return Err(AskError::Unknown { what }),
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => {
+                        hopeless &= !error.retry_can_help();
+                        tried.0.insert(name, chain(&error));
+                    }
+                }
+            }
+            if !asking.is_empty() {
+                for (name, _) in &self.coordinators {
+                    let late = || "nothing answers".into();
+                    tried.0.entry(name.clone()).or_insert_with(late);
+                }
+            }
+            if hopeless && asking.is_empty() || Instant::now() + PAUSE >= deadline {
+                return Err(AskError::NoLeader { waited: start.elapsed(), tried });
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Whether a coordinator of the cluster answers at `address`.
+    pub(crate) async fn reaches(&self, address: SocketAddr, within: Duration) -> bool {
+        let expected = Expected { role: Role::Coordinator, name: None };
+        match self.endpoint.connect(address, expected, within).await {
+            Ok(connection) => {
+                connection.close(CloseCode::Done, "");
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+async fn ask_one(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    question: Question,
+) -> Result<Answer, OneError> {
+    let expected = Expected { role: Role::Coordinator, name: None };
+    let connection = endpoint.connect(address, expected, CONNECT_DEADLINE).await?;
+    let (link, _): (Link<Question, Answer>, _) =
+        open_link(&connection, Purpose::Admin, BUILD).await?;
+    let (mut sender, mut receiver) = link.split();
+    let exchange = async {
+        sender.say(question).await?;
+        sender.flush().await?;
+        receiver.hear().await?.ok_or(OneError::Ended)
+    };
+    let answer = timeout(ANSWER_DEADLINE, exchange).await.map_err(|_| OneError::Silent)??;
+    connection.close(CloseCode::Done, "");
+    match answer {
+        Answer::NotLeader { leader } => Err(OneError::Follows { leader }),
+        answer => Ok(answer),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

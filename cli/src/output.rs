@@ -1,0 +1,73 @@
+//! Standard output: data for people or for programs. Everything else goes to standard error.
+
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Prints `data`: as JSON in one line, or as people read it.
+pub(crate) fn print<T: Serialize + Display>(data: &T, json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, data).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{data}")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints one line.
+pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Says something to the person at the terminal, who may be gone.
+pub(crate) fn say(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Rows under a heading, in columns as wide as their widest cell.
+#[derive(Debug)]
+pub(crate) struct Table<const N: usize> {
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    pub(crate) fn new(heading: [&str; N]) -> Self {
+        Self { rows: vec![heading.map(str::to_owned)] }
+    }
+
+    pub(crate) fn row(&mut self, cells: [String; N]) {
+        self.rows.push(cells);
+    }
+}
+
+impl<const N: usize> Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = |column: usize| {
+            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+        };
+        let widths: [usize; N] = std::array::from_fn(width);
+        for row in &self.rows {
+            let cells: Vec<String> =
+                row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            writeln!(f, "{}", cells.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_end_without_blanks() {
+        let mut table = Table::new(["id", "name"]);
+        table.row(["1234".into(), "ä".into()]);
+        assert_eq!(table.to_string(), "id    name\n1234  ä\n");
+    }
+}

@@ -1,0 +1,106 @@
+//! Where a cluster is and who asks it: addresses and identity, from what was typed and the environment.
+//!
+//! `ALLHANDS_CLUSTER` and `ALLHANDS_IDENTITY` mean what they mean to a program; but a program's identity
+//! is a client's, and questions need an admin's. So the identity is the first of
+//!
+//! 1. `--identity`;
+//! 2. `admin` in the cluster's directory, where `--cluster` or `ALLHANDS_CLUSTER` is one;
+//! 3. `ALLHANDS_IDENTITY`, if it is an admin's;
+//! 4. `admin` beside `ALLHANDS_IDENTITY`.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use allhands_common::net::access::Role;
+use allhands_common::net::identity::Identity;
+use anyhow::{Context, bail, ensure};
+
+use crate::args::Query;
+use crate::operator::Operator;
+
+/// The file with the coordinators' addresses in a cluster's directory.
+pub(crate) const ADDRESSES_FILE: &str = "cluster";
+/// The operator's identity in that directory, and its name.
+pub(crate) const ADMIN: &str = "admin";
+/// A program's identity in that directory, and its name.
+pub(crate) const CLIENT: &str = "client";
+
+const IDENTITY_VARIABLE: &str = "ALLHANDS_IDENTITY";
+
+impl Query {
+    /// Whom to ask, as whom. Must be called inside a tokio runtime.
+    pub(crate) fn operator(&self) -> anyhow::Result<Operator> {
+        let directory = Path::new(&self.cluster);
+        let in_directory = directory.is_dir();
+        let addresses = if in_directory {
+            let file = directory.join(ADDRESSES_FILE);
+            std::fs::read_to_string(&file).with_context(|| {
+                format!(
+                    "{} cannot be read: write the coordinators' addresses there, \
+                     HOST:PORT,HOST:PORT,…, or give them as --cluster",
+                    file.display()
+                )
+            })?
+        } else {
+            ensure!(
+                !self.cluster.contains('/'),
+                "--cluster {} is neither a directory nor HOST:PORT,HOST:PORT,…",
+                self.cluster
+            );
+            self.cluster.clone()
+        };
+        let identity = match &self.identity {
+            Some(folder) => folder.clone(),
+            None if in_directory => directory.join(ADMIN),
+            None => admin_of_environment()?,
+        };
+        let identity = admin(&identity)?;
+        let coordinators = resolve(addresses.trim().split(','))?;
+        Ok(Operator::new(identity, coordinators, self.patience)?)
+    }
+}
+
+/// Each address as it was written, and what it means.
+pub(crate) fn resolve<T: AsRef<str>>(
+    names: impl IntoIterator<Item = T>,
+) -> anyhow::Result<Vec<(String, SocketAddr)>> {
+    names.into_iter().map(|name| Ok((name.as_ref().trim().into(), address(name.as_ref())?))).collect()
+}
+
+/// The first address that a HOST:PORT has.
+pub(crate) fn address(name: &str) -> anyhow::Result<SocketAddr> {
+    name.trim()
+        .to_socket_addrs()
+        .with_context(|| format!("{name:?} is not an address: HOST:PORT is expected"))?
+        .next()
+        .with_context(|| format!("{name:?} has no address"))
+}
+
+fn admin_of_environment() -> anyhow::Result<PathBuf> {
+    let Some(folder) = std::env::var_os(IDENTITY_VARIABLE).filter(|value| !value.is_empty()) else {
+        bail!(
+            "no identity is given: use --identity DIR with the folder of an admin, or name the \
+             cluster's directory as --cluster or ALLHANDS_CLUSTER"
+        );
+    };
+    let folder = PathBuf::from(folder);
+    let beside = folder.canonicalize().ok().and_then(|path| Some(path.parent()?.join(ADMIN)));
+    match (Identity::load(&folder), beside) {
+        (Ok(identity), Some(beside)) if identity.own().role != Role::Admin && beside.is_dir() => {
+            Ok(beside)
+        }
+        (Ok(_) | Err(_), _) => Ok(folder),
+    }
+}
+
+fn admin(folder: &Path) -> anyhow::Result<Identity> {
+    let identity = Identity::load(folder).context("the identity cannot be used")?;
+    let own = identity.own();
+    ensure!(
+        own.role == Role::Admin,
+        "{} is the identity of {own}, and only an admin may ask: give the folder `admin` that \
+         `allhands init` made as --identity",
+        folder.display()
+    );
+    Ok(identity)
+}

@@ -1,0 +1,96 @@
+//! The commands that ask: each is one question to the leader, and a view of its answer.
+
+use std::time::Duration;
+
+use allhands_common::wire::admin::{Answer, Question};
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use crate::args::{Cancel, Query, QueryJob, QueryTask, Target};
+use crate::operator::{AskError, Operator};
+use crate::output;
+
+mod view;
+
+use view::{CancelView, ExplanationView, JobsView, JobView, StatusView};
+
+/// How long a coordinator may take to show that it is there, once the leader has answered.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+
+pub(crate) fn status(query: &Query) -> anyhow::Result<()> {
+    asking(query, async |operator| {
+        let Answer::Status(status) = operator.ask(&Question::Status).await? else {
+            return Err(AskError::Unexpected.into());
+        };
+        let mut looking = JoinSet::new();
+        for (id, address) in status.coordinators.clone() {
+            let operator = operator.clone();
+            looking.spawn(async move {
+                let first = address.split(',').next().unwrap_or_default().trim().parse();
+                let up = match first {
+                    Ok(address) => operator.reaches(address, SIGN_OF_LIFE).await,
+                    Err(_) => false,
+                };
+                (id, up)
+            });
+        }
+        let up = looking.join_all().await.into_iter().filter_map(|(id, up)| up.then_some(id));
+        let view = StatusView::new(operator.cluster(), status, &up.collect::<Vec<_>>());
+        output::print(&view, query.json)
+    })
+}
+
+pub(crate) fn jobs(query: &Query) -> anyhow::Result<()> {
+    asking(query, async |operator| {
+        match operator.ask(&Question::Jobs).await? {
+            Answer::Jobs(jobs) => output::print(&JobsView::new(jobs), query.json),
+            _ => Err(AskError::Unexpected.into()),
+        }
+    })
+}
+
+pub(crate) fn job(QueryJob { job, query }: &QueryJob) -> anyhow::Result<()> {
+    asking(query, async |operator| {
+        match operator.ask(&Question::Job(*job)).await? {
+            Answer::Job(job) => output::print(&JobView::new(job), query.json),
+            _ => Err(AskError::Unexpected.into()),
+        }
+    })
+}
+
+pub(crate) fn explain(QueryTask { task, query }: &QueryTask) -> anyhow::Result<()> {
+    asking(query, async |operator| {
+        match operator.ask(&Question::Explain(*task)).await? {
+            Answer::Explanation(lines) => {
+                output::print(&ExplanationView::new(*task, lines), query.json)
+            }
+            _ => Err(AskError::Unexpected.into()),
+        }
+    })
+}
+
+pub(crate) fn cancel(Cancel { target, query }: &Cancel) -> anyhow::Result<()> {
+    let question = match target {
+        Target::Job(job) => Question::CancelJob(*job),
+        Target::Batch(batch) => Question::CancelBatch(*batch),
+    };
+    asking(query, async |operator| {
+        match operator.ask(&question).await? {
+            Answer::Done(done) => output::print(&CancelView { done }, query.json),
+            _ => Err(AskError::Unexpected.into()),
+        }
+    })
+}
+
+/// Runs `work` with the cluster's operator.
+fn asking(
+    query: &Query,
+    work: impl AsyncFnOnce(&Operator) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let operator = query.operator()?;
+        let done = work(&operator).await;
+        operator.close().await;
+        done
+    })
+}

@@ -1,0 +1,255 @@
+//! Answers as they are printed. The names of the fields are part of the command's interface: fields
+//! are added, never renamed. Ids that do not fit a double are text.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+
+use allhands_common::id::{ClusterId, CoordinatorId, TaskId};
+use allhands_common::wire::admin;
+use serde::Serialize;
+
+use crate::output::Table;
+
+/// `allhands status`.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusView {
+    cluster: String,
+    term: u64,
+    leader: u64,
+    coordinators: Vec<CoordinatorView>,
+    workers: Vec<WorkerView>,
+    jobs: u32,
+    pending: u64,
+    running: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct CoordinatorView {
+    id: u64,
+    address: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkerView {
+    id: String,
+    name: String,
+    state: &'static str,
+    slots: u32,
+    memory_bytes: u64,
+    resources: BTreeMap<String, u32>,
+    tasks: u64,
+}
+
+impl StatusView {
+    pub(crate) fn new(cluster: ClusterId, status: admin::Status, up: &[CoordinatorId]) -> Self {
+        let state = |id| match id {
+            id if id == status.leader => "leader",
+            id if up.contains(&id) => "follower",
+            _ => "silent",
+        };
+        let coordinators = status
+            .coordinators
+            .into_iter()
+            .map(|(id, address)| CoordinatorView { id: id.0, address, state: state(id) })
+            .collect();
+        let mut workers: Vec<_> = status.workers.into_iter().map(WorkerView::new).collect();
+        workers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        Self {
+            cluster: cluster.to_string(),
+            term: status.term.0,
+            leader: status.leader.0,
+            coordinators,
+            workers,
+            jobs: status.jobs,
+            pending: status.pending,
+            running: status.running,
+        }
+    }
+}
+
+impl WorkerView {
+    fn new(worker: admin::WorkerView) -> Self {
+        Self {
+            id: worker.worker.to_string(),
+            name: worker.name,
+            state: match (worker.present, worker.draining) {
+                (false, _) => "absent",
+                (true, true) => "draining",
+                (true, false) => "ready",
+            },
+            slots: worker.resources.cpus,
+            memory_bytes: worker.resources.memory_bytes,
+            resources: worker.resources.custom,
+            tasks: worker.tasks,
+        }
+    }
+
+    fn has(&self) -> String {
+        let memory = (self.memory_bytes > 0).then(|| format!("memory={}", self.memory_bytes));
+        let custom = self.resources.iter().map(|(name, count)| format!("{name}={count}"));
+        memory.into_iter().chain(custom).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Display for StatusView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "cluster {}  leader {}  term {}", self.cluster, self.leader, self.term)?;
+        let (jobs, pending, running) = (self.jobs, self.pending, self.running);
+        writeln!(f, "jobs {jobs}  tasks pending {pending}  tasks running {running}\n")?;
+        let mut table = Table::new(["coordinator", "address", "state"]);
+        for one in &self.coordinators {
+            table.row([one.id.to_string(), one.address.clone(), one.state.into()]);
+        }
+        writeln!(f, "{table}")?;
+        let mut table = Table::new(["worker", "id", "state", "slots", "tasks", "has"]);
+        for one in &self.workers {
+            let (slots, tasks) = (one.slots.to_string(), one.tasks.to_string());
+            table.row([one.name.clone(), one.id.clone(), one.state.into(), slots, tasks, one.has()]);
+        }
+        write!(f, "{table}")
+    }
+}
+
+/// `allhands jobs`.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobsView {
+    jobs: Vec<JobView>,
+}
+
+/// `allhands job`.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobView {
+    job: u64,
+    name: String,
+    owner: String,
+    batches: Vec<BatchView>,
+}
+
+#[derive(Debug, Serialize)]
+struct BatchView {
+    batch: String,
+    name: String,
+    state: &'static str,
+    tasks: u32,
+    sealed: bool,
+    ended: u32,
+    failed: u32,
+    running: u32,
+}
+
+impl JobsView {
+    pub(crate) fn new(jobs: Vec<admin::JobView>) -> Self {
+        Self { jobs: jobs.into_iter().map(JobView::new).collect() }
+    }
+}
+
+impl JobView {
+    pub(crate) fn new(job: admin::JobView) -> Self {
+        Self {
+            job: job.job.0,
+            name: job.name,
+            owner: job.owner,
+            batches: job.batches.into_iter().map(BatchView::new).collect(),
+        }
+    }
+
+    fn sum(&self, count: impl Fn(&BatchView) -> u32) -> String {
+        self.batches.iter().map(|batch| u64::from(count(batch))).sum::<u64>().to_string()
+    }
+}
+
+impl BatchView {
+    fn new(batch: admin::BatchView) -> Self {
+        Self {
+            batch: batch.batch.to_string(),
+            name: batch.name,
+            state: match (batch.stopped, batch.sealed) {
+                (true, _) => "stopped",
+                (false, true) if batch.ended == batch.tasks => "ended",
+                (false, _) => "open",
+            },
+            tasks: batch.tasks,
+            sealed: batch.sealed,
+            ended: batch.ended,
+            failed: batch.failed,
+            running: batch.running,
+        }
+    }
+}
+
+impl Display for JobsView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heading = ["job", "name", "owner", "batches", "tasks", "ended", "failed", "running"];
+        let mut table = Table::new(heading);
+        for job in &self.jobs {
+            table.row([
+                job.job.to_string(),
+                job.name.clone(),
+                job.owner.clone(),
+                job.batches.len().to_string(),
+                job.sum(|batch| batch.tasks),
+                job.sum(|batch| batch.ended),
+                job.sum(|batch| batch.failed),
+                job.sum(|batch| batch.running),
+            ]);
+        }
+        write!(f, "{table}")
+    }
+}
+
+impl Display for JobView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "job {}  {}  of {}\n", self.job, self.name, self.owner)?;
+        let heading = ["batch", "name", "state", "tasks", "ended", "failed", "running"];
+        let mut table = Table::new(heading);
+        for batch in &self.batches {
+            table.row([
+                batch.batch.clone(),
+                batch.name.clone(),
+                batch.state.into(),
+                // More may come while it is not sealed.
+                format!("{}{}", batch.tasks, if batch.sealed { "" } else { "+" }),
+                batch.ended.to_string(),
+                batch.failed.to_string(),
+                batch.running.to_string(),
+            ]);
+        }
+        write!(f, "{table}")?;
+        match self.batches.first() {
+            Some(first) => writeln!(f, "\none task: allhands explain {}:0", first.batch),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `allhands explain`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExplanationView {
+    task: String,
+    explanation: Vec<String>,
+}
+
+impl ExplanationView {
+    pub(crate) fn new(task: TaskId, explanation: Vec<String>) -> Self {
+        Self { task: task.to_string(), explanation }
+    }
+}
+
+impl Display for ExplanationView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.explanation.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// `allhands cancel`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CancelView {
+    pub(crate) done: String,
+}
+
+impl Display for CancelView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.done)
+    }
+}
