@@ -1,6 +1,7 @@
 //! A call that is on its way: `.await` it, take from it as a stream, or wait for it.
 
 use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -32,7 +33,7 @@ use crate::session::inbox::Wanted;
 #[must_use = "dropping a batch cancels it: `.await` it, or `.wait()` for it"]
 pub struct Batch<R, M = FailFast> {
     progress: Stage<R>,
-    mode: M,
+    mode: PhantomData<M>,
     /// Errors that the stream may still give.
     errors_left: Option<u32>,
 }
@@ -54,7 +55,7 @@ impl<R, M: OnError> Batch<R, M> {
     }
 
     fn new(progress: Stage<R>, mode: M) -> Self {
-        Self { progress, mode, errors_left: mode.stop_after() }
+        Self { progress, mode: PhantomData, errors_left: mode.stop_after() }
     }
 
     /// Waits on this thread for all of it: what [`run`](crate::Parallel::run) returns.

@@ -113,6 +113,12 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A cluster whose coordinator a test plays.
+    #[cfg(test)]
+    pub(crate) fn of(running: Running) -> Self {
+        Self(Arc::new(running))
+    }
+
     /// How many tasks of one slot can run at once, as last heard.
     pub fn slots(&self) -> u32 {
         self.0.session.slots()

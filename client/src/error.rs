@@ -48,8 +48,10 @@ pub(crate) enum Kind {
     /// This process is an executor.
     InExecutor,
     /// The library was built without the embedded cluster.
+    #[cfg(not(feature = "embedded"))]
     NoEmbedded,
     /// The embedded cluster does not start.
+    #[cfg(feature = "embedded")]
     Embedded { cause: String },
     /// The own thread, socket or executable cannot be had.
     Own { what: &'static str, cause: String },
@@ -111,17 +113,19 @@ impl Error {
             | Kind::Expired
             | Kind::Forgotten
             | Kind::Unreadable { .. }
-            | Kind::Own { .. }
-            | Kind::Embedded { .. } => true,
+            | Kind::Own { .. } => true,
+            #[cfg(feature = "embedded")]
+            Kind::Embedded { .. } => true,
             Kind::Address { .. }
             | Kind::Identity { .. }
             | Kind::Environment { .. }
             | Kind::NotInitialised
             | Kind::InExecutor
-            | Kind::NoEmbedded
             | Kind::ProgramRefused { .. }
             | Kind::Refused { .. }
             | Kind::Closed => false,
+            #[cfg(not(feature = "embedded"))]
+            Kind::NoEmbedded => false,
             Kind::Run(error) => error.retry_can_help(),
         }
     }

@@ -41,10 +41,12 @@ impl fmt::Display for Kind {
                 "this code runs as a task, in an executor, which has no cluster of its own: make the \
                  call where the tasks are submitted, or say `.n_jobs(1)` to run it inside the task",
             ),
+            #[cfg(not(feature = "embedded"))]
             Self::NoEmbedded => f.write_str(
                 "no cluster is configured, and this program was built without an embedded one: set \
                  ALLHANDS_CLUSTER, or build allhands with its feature `embedded`",
             ),
+            #[cfg(feature = "embedded")]
             Self::Embedded { cause } => write!(f, "the embedded cluster does not start: {cause}"),
             Self::Own { what, cause } => write!(f, "{what} cannot be had: {cause}"),
             Self::ProgramRefused { reason } => {

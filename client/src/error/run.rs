@@ -151,7 +151,7 @@ impl fmt::Display for RunError {
             Reason::Function { index, source } => write!(f, "task {index} cannot be sent: {source}"),
             Reason::TooLarge { what, bytes, limit } => write!(
                 f,
-                "{what} has {bytes} bytes, the limit is {limit}: cut it into more and smaller tasks, \
+                "{what}: {bytes} bytes, the limit is {limit}; cut it into more and smaller tasks, \
                  put what all tasks share into the context of `map_with`, or pass the path of a file \
                  that every worker can read"
             ),

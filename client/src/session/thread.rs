@@ -7,6 +7,8 @@ use std::time::Duration;
 use allhands_common::id::{ClusterId, SessionId};
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
+#[cfg(test)]
+use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
@@ -151,6 +153,19 @@ async fn embedded(
             return;
         }
     };
+    _ = begun.send(Ok(()));
+    beside(session, config, executable, client).await;
+    drop(guard);
+}
+
+/// Speaks with a coordinator on this thread.
+#[cfg(any(feature = "embedded", test))]
+async fn beside(
+    session: Arc<Session>,
+    config: Config,
+    executable: Executable,
+    client: link::ClientLink,
+) {
     let (events, links) = unbounded_channel();
     let served = tokio::task::spawn_local(async move {
         if let Some(cause) = link::serve(Peer(0), None, client, &events).await {
@@ -158,10 +173,33 @@ async fn embedded(
             _ = events.send(link::LinkEvent::Down { peer: Peer(0), cause });
         }
     });
-    _ = begun.send(Ok(()));
     run(session, Beginning { config, executable, peers: 1, links }).await;
     _ = tokio::time::timeout(Duration::from_millis(500), served).await;
-    drop(guard);
+}
+
+/// A session beside a coordinator that a test plays.
+#[cfg(test)]
+pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
+    coordinator: impl FnOnce(allhands_common::net::link::Link<ToClient, FromClient>) -> F + Send + 'static,
+) -> Running {
+    use allhands_common::net::link::Link;
+
+    let session = Arc::new(Session::default());
+    let (alive, ended) = mpsc::sync_channel(1);
+    let own = Arc::clone(&session);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (client, theirs) = Link::pair(64);
+            tokio::task::spawn_local(coordinator(theirs));
+            let patience = Duration::from_secs(30);
+            let executable = Executable::hashed();
+            let (config, executable) = config(ClusterId([9; 16]), patience, executable).unwrap();
+            beside(own, config, executable, client).await;
+        });
+        drop(alive);
+    });
+    Running { session, ended: Mutex::new(ended) }
 }
 
 #[cfg(not(feature = "embedded"))]

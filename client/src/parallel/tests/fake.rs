@@ -1,0 +1,207 @@
+//! A coordinator, its workers and executors in a few lines, on the session's own thread: it runs
+//! every task at once, in chunks, and speaks the protocol.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use allhands_common::codec;
+use allhands_common::failure::{Cause, Failed};
+use allhands_common::id::{BatchId, JobId, Term};
+use allhands_common::net::link::Link;
+use allhands_common::policy::BatchSpec;
+use allhands_common::range::TaskRange;
+use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, SegmentBuilder};
+use allhands_common::wire::client::{FromClient, ToClient};
+use bytes::Bytes;
+
+use crate::cluster::Cluster;
+use crate::entry::{CallStatus, Entry};
+use crate::executor::{context, panics};
+use crate::payload::Codec;
+use crate::session::thread::start_beside;
+
+/// How it behaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Tasks of an outcome segment.
+    pub(super) chunk: u32,
+    /// Outcome segments go out in the reverse order of their tasks.
+    pub(super) backwards: bool,
+    /// Before each batch's outcomes.
+    pub(super) delay: Duration,
+    /// Batches are refused.
+    pub(super) refuses: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { chunk: 7, backwards: false, delay: Duration::ZERO, refuses: false }
+    }
+}
+
+/// A cluster of that manner.
+pub(super) fn cluster(manner: Manner) -> Cluster {
+    panics::install();
+    let running = start_beside(move |link| async move {
+        let mut fake = Fake { manner, link, batches: BTreeMap::new() };
+        // The end of the link is the end of the test.
+        while let Ok(Some(message)) = fake.hear().await {
+            fake.answer(message).await;
+        }
+    });
+    let cluster = Cluster::of(running);
+    cluster.session().wait_attached(Duration::from_secs(5)).unwrap();
+    cluster
+}
+
+struct Fake {
+    manner: Manner,
+    link: Link<ToClient, FromClient>,
+    batches: BTreeMap<BatchId, Batch>,
+}
+
+struct Batch {
+    spec: BatchSpec,
+    context: Bytes,
+    tasks: u32,
+    segments: u32,
+    failures: u32,
+    sealed: bool,
+    ended: bool,
+}
+
+impl Fake {
+    async fn hear(&mut self) -> Result<Option<FromClient>, allhands_common::net::link::LinkError> {
+        Ok(self.link.recv().await?.map(|(message, _)| message))
+    }
+
+    async fn say(&mut self, message: ToClient) {
+        _ = self.link.send(message, Bytes::new()).await;
+    }
+
+    async fn answer(&mut self, message: FromClient) {
+        match message {
+            FromClient::Attach { .. } => {
+                self.say(ToClient::Attached { term: Term(1), batches: Vec::new(), slots: 2 }).await;
+            }
+            FromClient::OpenJob { request, .. } => {
+                self.say(ToClient::JobOpened { request, job: JobId(1) }).await;
+            }
+            FromClient::OpenBatch { batch, .. } if self.manner.refuses => {
+                let reason = "no such thing".to_owned();
+                self.say(ToClient::Refused { batch: Some(batch), request: None, reason }).await;
+            }
+            FromClient::OpenBatch { batch, spec, context, .. } => {
+                let context = context.bytes;
+                let opened = Batch {
+                    spec,
+                    context,
+                    tasks: 0,
+                    segments: 0,
+                    failures: 0,
+                    sealed: false,
+                    ended: false,
+                };
+                self.batches.insert(batch, opened);
+            }
+            FromClient::Append { batch, first, tasks, segment } => {
+                let Some(known) = self.batches.get_mut(&batch).filter(|known| !known.ended) else { return };
+                assert_eq!(known.tasks, first);
+                known.tasks += tasks;
+                let sealed = false;
+                self.say(ToClient::Appended { batch, tasks: first + tasks, sealed }).await;
+                self.run(batch, first, Segment::parse(segment.bytes).unwrap()).await;
+            }
+            FromClient::Seal { batch, tasks } => {
+                let Some(known) = self.batches.get_mut(&batch) else { return };
+                known.sealed = true;
+                self.say(ToClient::Appended { batch, tasks, sealed: true }).await;
+                self.end(batch, None).await;
+            }
+            FromClient::Cancel { batch, reason } => {
+                let rest = Some(failed(Cause::Cancelled { reason }));
+                self.end(batch, rest).await;
+            }
+            FromClient::Acknowledge { .. } | FromClient::Alive | FromClient::Detach => {}
+            FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
+        }
+    }
+
+    async fn end(&mut self, batch: BatchId, rest: Option<Failed>) {
+        let Some(known) = self.batches.get_mut(&batch).filter(|known| !known.ended) else { return };
+        known.ended = true;
+        let segments = known.segments;
+        self.say(ToClient::Ended { batch, segments, rest }).await;
+    }
+
+    async fn run(&mut self, batch: BatchId, first: u32, arguments: Segment) {
+        tokio::time::sleep(self.manner.delay).await;
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        let mut chunks = Vec::new();
+        let mut start = 0;
+        while start < arguments.tasks() {
+            let end = (start + self.manner.chunk).min(arguments.tasks());
+            let (segment, failures) = known.outcomes(batch, &arguments, start..end);
+            chunks.push((TaskRange::new(first + start, first + end), segment, failures));
+            start = end;
+        }
+        if self.manner.backwards {
+            chunks.reverse();
+        }
+        for (range, segment, failures) in chunks {
+            let Some(known) = self.batches.get_mut(&batch).filter(|known| !known.ended) else { return };
+            let sequence = known.segments;
+            known.segments += 1;
+            known.failures += failures;
+            let stopped = known.spec.policy.fail_after.is_some_and(|most| known.failures >= most);
+            self.say(ToClient::Outcomes { batch, sequence, range, segment: segment.into() }).await;
+            if stopped {
+                let cause = Cause::Cancelled { reason: "too many failures".into() };
+                self.end(batch, Some(failed(cause))).await;
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// The outcomes of these tasks, and how many of them are failures.
+    fn outcomes(
+        &self,
+        batch: BatchId,
+        arguments: &Segment,
+        rows: std::ops::Range<u32>,
+    ) -> (Bytes, u32) {
+        let mut failures = 0;
+        let codec = Codec::from_byte(arguments.codec()).unwrap();
+        let mut builder = SegmentBuilder::new(arguments.codec());
+        let before = context::swap(Some((self.context.clone(), batch)));
+        for row in rows {
+            let mut strings = [&[][..]; ARITY_MAX];
+            let (tag, arity) = arguments.row(row, &mut strings).unwrap();
+            let function = &self.spec.functions[usize::from(tag)];
+            let call = Entry::resolve(function.name).unwrap().call();
+            let mut out = Vec::new();
+            let tag = match panics::catch(|| call(codec, &strings[..arity], &mut out)) {
+                Ok(CallStatus::Done) => DONE,
+                Ok(CallStatus::Failed) => {
+                    failures += u32::from(self.spec.policy.errors_count);
+                    FAILED
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(cause) => {
+                    failures += 1;
+                    out.clear();
+                    codec::encode(&failed(cause), &mut out).unwrap();
+                    ERROR
+                }
+            };
+            builder.push(tag, std::iter::once(&out[..]));
+        }
+        context::swap(before);
+        (builder.finish(), failures)
+    }
+}
+
+fn failed(cause: Cause) -> Failed {
+    Failed { cause, worker: None, attempt: None, tries: 1 }
+}
