@@ -93,7 +93,7 @@ pub async fn run(config: Config) -> Result<Coordinator, RunError> {
     let raft = RaftConfig {
         cluster: own.cluster,
         node: config.id.0,
-        dir: config.dir.clone(),
+        dir: config.dir.join("raft"),
         durability: config.durability,
         compaction: Compaction::default(),
     };
