@@ -1,5 +1,37 @@
 //! The worker: the daemon of one machine. It runs tasks in executor processes of users' programs.
+//!
+//! ```text
+//! coordinators ⇄ session ⇄ shell (one loop: agent) ⇄ pool ⇄ executors
+//!                             ⇅
+//!                          programs
+//! ```
+//!
+//! What is to run, what comes first and what is owed to whom is decided by the
+//! [`Agent`](allhands_scheduler::Agent); this crate is its hands. [`run`] is given its world: in the
+//! daemon links over QUIC and a program store, in the embedded cluster a link inside the process and
+//! the program itself.
+//!
+//! Invariants: no user code runs in this process; no executor outlives it; it starts no process but
+//! through the one thread of the pool that does.
 
 pub mod helper;
+pub mod platform;
 pub mod pool;
 mod programs;
+mod session;
+mod shell;
+
+pub use session::{Coordinators, WorkerLink};
+pub use shell::{Config, RunError, run};
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

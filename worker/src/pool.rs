@@ -95,7 +95,7 @@ impl Pool {
             Ok(seat) => Rc::new(seat),
             Err(error) => {
                 let cause = Cause::Program {
-                    message: format!("{error}: {}", source_of(&error)),
+                    message: crate::chain(&error),
                 };
                 let events = self.events.clone();
                 tokio::task::spawn_local(async move {
@@ -163,30 +163,24 @@ impl Pool {
         }
     }
 
+    /// Kills all executors; a `Died` of each follows.
+    pub fn end(&mut self) {
+        self.seats.values().for_each(|seat| seat.kill(seat::Doom::Told));
+    }
+
+    /// Whether there is no executor.
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
     /// To be called for each `Died`: its seat is free.
     pub fn bury(&mut self, executor: ExecutorId) {
         self.seats.remove(&executor);
     }
-
-    /// Process of an executor, while it lives.
-    pub fn process(&self, executor: ExecutorId) -> Option<u32> {
-        let pid = self.seats.get(&executor)?.process.get()?;
-        pid.as_raw_nonzero().get().try_into().ok()
-    }
 }
 
 impl Drop for Pool {
-    /// Kills every executor; keepers that still run reap them.
     fn drop(&mut self) {
-        self.seats
-            .values()
-            .for_each(|seat| seat.kill(seat::Doom::Told));
+        self.end();
     }
-}
-
-/// The cause behind an error, for a sentence.
-pub(crate) fn source_of(error: &dyn std::error::Error) -> String {
-    error
-        .source()
-        .map_or_else(|| "no further cause".into(), ToString::to_string)
 }

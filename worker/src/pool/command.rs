@@ -46,32 +46,11 @@ pub struct ExecutorCommand {
 }
 
 impl ExecutorCommand {
-    /// This very program, as it was started: the embedded cluster's executors. `/proc/self/exe` stays
-    /// right when the file is replaced by a build.
-    pub fn own() -> Self {
-        let exe = "/proc/self/exe".into();
-        Self {
-            exe,
-            args: Vec::new(),
-            environment: Environment::Inherited,
-        }
-    }
-
-    /// This very test program, entering the test called `name`: for a cluster inside of a `#[test]`
-    /// whose first statement enters the executor.
-    pub fn own_test(name: &str) -> Self {
-        let args = [
-            "--exact",
-            name,
-            "--include-ignored",
-            "--nocapture",
-            "--quiet",
-            "--test-threads=1",
-        ];
-        Self {
-            args: args.map(Into::into).into(),
-            ..Self::own()
-        }
+    /// This very program with these arguments: the embedded cluster's executors. `/proc/self/exe`
+    /// stays right when the file is replaced by a build.
+    pub fn own(args: impl IntoIterator<Item: Into<OsString>>) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        Self { exe: "/proc/self/exe".into(), args, environment: Environment::Inherited }
     }
 }
 

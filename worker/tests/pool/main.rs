@@ -7,5 +7,6 @@ mod orphans;
 mod outcomes;
 mod output;
 mod retract;
+mod shell;
 mod support;
 mod threads;

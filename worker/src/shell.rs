@@ -1,0 +1,260 @@
+//! The worker's one loop: an event from a link, an executor, the program store or the clock goes into
+//! the agent, and the actions that come out are carried out, in order, before the next.
+//!
+//! Nothing here survives a crash, and needs to: what runs dies with the worker, what it owed is run
+//! again elsewhere. Only the program store stays.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use allhands_common::failure::Cause;
+use allhands_common::id::{ExecutorId, WorkerId};
+use allhands_common::program::ProgramId;
+use allhands_common::time::Instant;
+use allhands_common::wire::worker::{FromWorker, Order, ToWorker};
+use allhands_scheduler::{Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::pool::output::Written;
+use crate::pool::{Launch, Pool, PoolConfig};
+use crate::programs::{Programs, Step};
+use crate::session::{Coordinators, News, Session};
+
+/// How long executors may take to be gone once they were killed, at the end.
+const END_MAX: Duration = Duration::from_secs(2);
+
+/// What a worker needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Who it is, and what it has.
+    pub agent: AgentConfig,
+    /// How programs are started. [`Launch::Stored`] names the program store.
+    pub launch: Launch,
+    /// Where executors' sockets and scratch directories lie; see [`PoolConfig::directory`].
+    pub scratch: PathBuf,
+    /// Who takes what executors print.
+    pub output: mpsc::Sender<Written>,
+}
+
+/// A worker that cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its executors cannot be.
+    #[error("executors cannot be started with {directory} for their scratch files")]
+    Pool {
+        /// Where.
+        directory: PathBuf,
+        #[source]
+        /// Why.
+        source: io::Error,
+    },
+    /// Its program store cannot be opened.
+    #[error("the program store cannot be opened")]
+    Programs(#[source] io::Error),
+}
+
+/// Runs a worker until it has drained after `shutdown`, or all its links have ended for good, which
+/// only that of an embedded cluster does.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn run(
+    config: Config,
+    coordinators: Coordinators,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    LocalSet::new().run_until(serve(config, coordinators, shutdown)).await
+}
+
+async fn serve(
+    config: Config,
+    coordinators: Coordinators,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let Config { agent, launch, scratch, output } = config;
+    let store = match &launch {
+        Launch::Own(_) => None,
+        Launch::Stored(stored) => Some(stored.programs.clone()),
+    };
+    let programs = Programs::open(store, agent.platform.clone()).map_err(RunError::Programs)?;
+    let worker: WorkerId = agent.worker;
+    let pool = PoolConfig { worker, launch, directory: scratch.clone(), output };
+    let (pool, executors) =
+        Pool::new(pool).map_err(|source| RunError::Pool { directory: scratch, source })?;
+    let shell = Shell {
+        agent: Agent::new(agent, Instant::default()),
+        session: Session::start(coordinators),
+        pool,
+        executors,
+        programs,
+        seals: JoinSet::new(),
+        began: tokio::time::Instant::now(),
+    };
+    shell.run(shutdown).await;
+    Ok(())
+}
+
+struct Shell {
+    agent: Agent,
+    session: Session,
+    pool: Pool,
+    executors: mpsc::Receiver<(ExecutorId, ExecutorEvent)>,
+    programs: Programs,
+    /// Programs that are being checked.
+    seals: JoinSet<(ProgramId, io::Result<bool>)>,
+    began: tokio::time::Instant,
+}
+
+impl Shell {
+    async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut draining = false;
+        loop {
+            let deadline = self.agent.next_deadline();
+            let deadline = deadline.map(|at| self.began + Duration::from_micros(at.0));
+            let event = tokio::select! {
+                Some((executor, event)) = self.executors.recv() => self.hear_executor(executor, event),
+                news = self.session.next() => match news {
+                    Some(news) => self.hear(news),
+                    None => break,
+                },
+                Some(Ok((program, answer))) = self.seals.join_next() => {
+                    let step = self.programs.sealed(program, answer);
+                    self.step(step)
+                }
+                () = &mut shutdown, if !draining => {
+                    draining = true;
+                    Some(AgentEvent::Drain)
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or(self.began)), if deadline.is_some() => {
+                    Some(AgentEvent::Tick)
+                }
+            };
+            if let Some(event) = event
+                && self.handle(event).is_break()
+            {
+                break;
+            }
+        }
+        self.end().await;
+    }
+
+    /// Hands one event to the agent, and carries out what it says, with what follows from that.
+    fn handle(&mut self, event: AgentEvent) -> std::ops::ControlFlow<()> {
+        let mut events = VecDeque::from([event]);
+        let mut actions = Vec::new();
+        while let Some(event) = events.pop_front() {
+            let now = Instant(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
+            self.agent.handle(now, event, &mut actions);
+            for action in actions.drain(..) {
+                if matches!(action, AgentAction::Exit) {
+                    return std::ops::ControlFlow::Break(());
+                }
+                events.extend(self.act(action));
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Carries out one action; what it is answered with at once.
+    fn act(&mut self, action: AgentAction) -> Option<AgentEvent> {
+        match action {
+            AgentAction::Send(message) => self.session.send(message),
+            AgentAction::FetchProgram(program) => {
+                let step = self.programs.fetch(program);
+                return self.step(step);
+            }
+            AgentAction::Spawn(spawn) => self.pool.spawn(spawn),
+            AgentAction::Load { executor, load } => self.pool.load(executor, load),
+            AgentAction::Take { executor, attempt, share } => {
+                return Some(AgentEvent::Executor(executor, self.pool.take(executor, attempt, share)));
+            }
+            AgentAction::Kill { executor } => self.pool.kill(executor),
+            AgentAction::Stop { executor } => self.pool.stop(executor),
+            AgentAction::Exit => {}
+        }
+        None
+    }
+
+    fn hear_executor(&mut self, executor: ExecutorId, event: ExecutorEvent) -> Option<AgentEvent> {
+        if let ExecutorEvent::Died { cause, .. } = &event {
+            self.pool.bury(executor);
+            if let Cause::Program { message } = cause {
+                tracing::warn!(%executor, message, "an executor did not start");
+            }
+        }
+        Some(AgentEvent::Executor(executor, event))
+    }
+
+    fn hear(&mut self, news: News) -> Option<AgentEvent> {
+        match news {
+            News::Turn(turn) => Some(turn.into()),
+            News::Said(ToWorker::ProgramChunk { program, offset, chunk }) => {
+                let step = self.programs.chunk(program, offset, &chunk.bytes);
+                self.step(step)
+            }
+            News::Said(ToWorker::ProgramUnknown { program }) => {
+                let step = self.programs.unknown(program);
+                self.step(step)
+            }
+            News::Said(message) => {
+                match &message {
+                    ToWorker::Registered { .. } => self.ask_again(),
+                    ToWorker::Orders { orders, .. } => {
+                        for order in orders {
+                            if let Order::Forget { batch } = order {
+                                self.pool.forget(*batch);
+                            }
+                        }
+                    }
+                    ToWorker::Leader { .. }
+                    | ToWorker::ProgramChunk { .. }
+                    | ToWorker::ProgramUnknown { .. } => {}
+                }
+                Some(AgentEvent::Leader(message))
+            }
+        }
+    }
+
+    /// Questions that an earlier leader has not answered.
+    fn ask_again(&self) {
+        for (program, offset) in self.programs.wanted() {
+            self.session.send(FromWorker::WantProgram { program, offset });
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Option<AgentEvent> {
+        match step {
+            Step::Nothing => None,
+            Step::Want(program, offset) => {
+                self.session.send(FromWorker::WantProgram { program, offset });
+                None
+            }
+            Step::Ready(program) => Some(AgentEvent::ProgramReady(program)),
+            Step::Failed(program, cause) => Some(AgentEvent::ProgramFailed(program, cause)),
+            Step::Seal(seal) => {
+                self.seals.spawn_blocking(move || (seal.program, seal.run()));
+                None
+            }
+        }
+    }
+
+    /// Ends all executors, and waits until they are gone.
+    async fn end(mut self) {
+        self.pool.end();
+        let gone = async {
+            while !self.pool.is_empty() {
+                if let Some((executor, ExecutorEvent::Died { .. })) = self.executors.recv().await {
+                    self.pool.bury(executor);
+                }
+            }
+        };
+        if tokio::time::timeout(END_MAX, gone).await.is_err() {
+            tracing::warn!("executors are still there after they were killed");
+        }
+        self.session.end().await;
+    }
+}
