@@ -4,6 +4,8 @@
 mod batch;
 mod cluster;
 mod delayed;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod enter;
 mod entry;
 mod error;
