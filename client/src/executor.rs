@@ -93,7 +93,11 @@ fn announced() -> Option<(Pid, PathBuf)> {
     None
 }
 
-#[expect(clippy::exit, reason = "an executor has no main to return to")]
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "an executor has no main to return to"
+)]
 #[expect(
     clippy::print_stderr,
     reason = "the worker reads an executor's last words there"
@@ -107,6 +111,3 @@ fn leave(code: i32, words: &str) -> ! {
 
 /// The signal that ends executors: nothing in user code can hold it off.
 const END: Signal = Signal::KILL;
-
-#[cfg(test)]
-mod tests;

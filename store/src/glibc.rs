@@ -29,11 +29,10 @@ pub fn of_this_machine() -> Option<Version> {
 /// The one that this process runs with, if it is dynamically linked.
 fn mapped() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let path = maps.lines().find_map(|line| {
+    maps.lines().find_map(|line| {
         let path = &line[line.find('/')?..];
         path.ends_with("/libc.so.6").then(|| PathBuf::from(path))
-    });
-    path
+    })
 }
 
 #[cfg(test)]

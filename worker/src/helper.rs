@@ -36,6 +36,7 @@ pub(crate) fn arguments(program: &Path, name: &str) -> [OsString; 4] {
 /// Becomes the program that `args` name (what follows the subcommand's name). Never returns.
 #[expect(
     clippy::exit,
+    clippy::disallowed_methods,
     reason = "it stands for the program that it should have become"
 )]
 #[expect(clippy::print_stderr, reason = "the worker reads its last words there")]

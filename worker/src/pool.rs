@@ -23,7 +23,7 @@ mod seat;
 mod spawner;
 mod timeouts;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -64,7 +64,7 @@ pub struct PoolConfig {
 pub struct Pool {
     config: Rc<PoolConfig>,
     spawner: Spawner,
-    seats: HashMap<ExecutorId, Rc<Seat>>,
+    seats: BTreeMap<ExecutorId, Rc<Seat>>,
     events: mpsc::Sender<(ExecutorId, ExecutorEvent)>,
 }
 
@@ -82,7 +82,7 @@ impl Pool {
         let pool = Self {
             config: Rc::new(config),
             spawner,
-            seats: HashMap::new(),
+            seats: BTreeMap::new(),
             events,
         };
         Ok((pool, receiver))
@@ -165,7 +165,9 @@ impl Pool {
 
     /// Kills all executors; a `Died` of each follows.
     pub fn end(&mut self) {
-        self.seats.values().for_each(|seat| seat.kill(seat::Doom::Told));
+        self.seats
+            .values()
+            .for_each(|seat| seat.kill(seat::Doom::Told));
     }
 
     /// Whether there is no executor.

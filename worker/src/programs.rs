@@ -7,7 +7,7 @@
 
 mod seal;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,7 +31,7 @@ pub(crate) struct Programs {
     directory: Option<PathBuf>,
     /// What this machine can run.
     platform: Platform,
-    coming: HashMap<ProgramId, Coming>,
+    coming: BTreeMap<ProgramId, Coming>,
 }
 
 /// A program that is being fetched.
@@ -66,13 +66,19 @@ impl Programs {
         if let Some(directory) = &directory {
             std::fs::create_dir_all(directory)?;
         }
-        Ok(Self { directory, platform, coming: HashMap::new() })
+        Ok(Self {
+            directory,
+            platform,
+            coming: BTreeMap::new(),
+        })
     }
 
     /// Has `program` in the store.
     pub(crate) fn fetch(&mut self, program: Program) -> Step {
         let id = program.id;
-        let Some(directory) = &self.directory else { return Step::Ready(id) };
+        let Some(directory) = &self.directory else {
+            return Step::Ready(id);
+        };
         if let Some(message) = program.platform.obstacle(&self.platform) {
             let message = format!("{} cannot run on this worker: {message}", program.name);
             return Step::Failed(id, Cause::Program { message });
@@ -84,7 +90,16 @@ impl Programs {
         let part = whole.with_extension("part");
         match open_part(&part, program.bytes) {
             Ok((file, have)) => {
-                self.coming.insert(id, Coming { program, part, file, have, again: false });
+                self.coming.insert(
+                    id,
+                    Coming {
+                        program,
+                        part,
+                        file,
+                        have,
+                        again: false,
+                    },
+                );
                 self.next(id)
             }
             Err(error) => failed(id, &program.name, &error),
@@ -93,7 +108,9 @@ impl Programs {
 
     /// Takes bytes of a program.
     pub(crate) fn chunk(&mut self, id: ProgramId, offset: u64, chunk: &Bytes) -> Step {
-        let Some(coming) = self.coming.get_mut(&id) else { return Step::Nothing };
+        let Some(coming) = self.coming.get_mut(&id) else {
+            return Step::Nothing;
+        };
         if offset != coming.have {
             // The answer to a question that was asked again over another connection.
             return Step::Nothing;
@@ -113,18 +130,26 @@ impl Programs {
 
     /// No coordinator has it.
     pub(crate) fn unknown(&mut self, id: ProgramId) -> Step {
-        self.give_up(id, "no coordinator has it any more: submit the call again from its client")
+        self.give_up(
+            id,
+            "no coordinator has it any more: submit the call again from its client",
+        )
     }
 
     /// The questions to ask a leader that has just taken this worker: earlier ones may be lost.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = (ProgramId, u64)> + '_ {
-        let open = self.coming.values().filter(|coming| coming.have < coming.program.bytes);
+        let open = self
+            .coming
+            .values()
+            .filter(|coming| coming.have < coming.program.bytes);
         open.map(|coming| (coming.program.id, coming.have))
     }
 
     /// The bytes of a program were checked.
     pub(crate) fn sealed(&mut self, id: ProgramId, answer: io::Result<bool>) -> Step {
-        let Some(coming) = self.coming.get_mut(&id) else { return Step::Nothing };
+        let Some(coming) = self.coming.get_mut(&id) else {
+            return Step::Nothing;
+        };
         match answer {
             Ok(true) => {
                 self.coming.remove(&id);
@@ -148,15 +173,22 @@ impl Programs {
     }
 
     fn next(&self, id: ProgramId) -> Step {
-        let Some(coming) = self.coming.get(&id) else { return Step::Nothing };
+        let Some(coming) = self.coming.get(&id) else {
+            return Step::Nothing;
+        };
         if coming.have < coming.program.bytes {
             return Step::Want(id, coming.have);
         }
-        Step::Seal(Seal { program: id, part: coming.part.clone() })
+        Step::Seal(Seal {
+            program: id,
+            part: coming.part.clone(),
+        })
     }
 
     fn give_up(&mut self, id: ProgramId, why: &str) -> Step {
-        let Some(coming) = self.coming.remove(&id) else { return Step::Nothing };
+        let Some(coming) = self.coming.remove(&id) else {
+            return Step::Nothing;
+        };
         _ = std::fs::remove_file(&coming.part);
         let message = format!("{} cannot be fetched: {why}", coming.program.name);
         Step::Failed(id, Cause::Program { message })
@@ -164,7 +196,12 @@ impl Programs {
 }
 
 fn open_part(part: &Path, bytes: u64) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(part)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(part)?;
     let have = file.metadata()?.len();
     if have > bytes {
         file.set_len(0)?;

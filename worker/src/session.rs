@@ -16,7 +16,6 @@ use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::link::Link;
 use allhands_common::wire::worker::{FromWorker, ToWorker};
 use allhands_scheduler::AgentEvent;
-use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -35,6 +34,10 @@ pub type WorkerLink = Link<FromWorker, ToWorker>;
 
 /// Where the coordinators are.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a worker has one, and moves it once"
+)]
 pub enum Coordinators {
     /// Out there.
     Remote {
@@ -83,13 +86,26 @@ impl Session {
                     link::serve(Peer(0), None, own, &news).await;
                 });
             }
-            Coordinators::Remote { endpoint, addresses } => {
+            Coordinators::Remote {
+                endpoint,
+                addresses,
+            } => {
                 for (place, address) in addresses.into_iter().enumerate() {
-                    tasks.spawn(link::keep(Peer(place), endpoint.clone(), address, news.clone()));
+                    tasks.spawn(link::keep(
+                        Peer(place),
+                        endpoint.clone(),
+                        address,
+                        news.clone(),
+                    ));
                 }
             }
         }
-        Self { follow: Follow::default(), outs: BTreeMap::new(), events, tasks }
+        Self {
+            follow: Follow::default(),
+            outs: BTreeMap::new(),
+            events,
+            tasks,
+        }
     }
 
     /// What happens next; `None` once all links have ended for good. May be dropped while it waits.
@@ -106,21 +122,33 @@ impl Session {
     /// the next, in its registration or after it.
     pub(crate) fn send(&self, message: FromWorker) {
         let out = self.follow.current().and_then(|peer| self.outs.get(&peer));
-        if let Some(Err(SendError(_))) = out.map(|out| out.send(message)) {
+        if out.is_some_and(|out| out.send(message).is_err()) {
             tracing::debug!("the link to the leader is ending");
         }
     }
 
     /// Ends the links in order: what was said still arrives, where somebody reads it.
     pub(crate) async fn end(self) {
-        let Self { outs, events, mut tasks, .. } = self;
+        let Self {
+            outs,
+            events,
+            mut tasks,
+            ..
+        } = self;
         drop((outs, events));
-        _ = timeout(END_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        _ = timeout(END_MAX, async {
+            while tasks.join_next().await.is_some() {}
+        })
+        .await;
     }
 
     fn hear(&mut self, event: LinkEvent) -> Option<News> {
         let turn = match event {
-            LinkEvent::Up { peer, coordinator, out } => {
+            LinkEvent::Up {
+                peer,
+                coordinator,
+                out,
+            } => {
                 self.outs.insert(peer, out);
                 self.follow.up(peer, coordinator)
             }
@@ -128,9 +156,10 @@ impl Session {
                 self.outs.remove(&peer);
                 self.follow.down(peer)
             }
-            LinkEvent::Said { message: ToWorker::Leader { term, leader }, .. } => {
-                self.follow.leader(term, leader)
-            }
+            LinkEvent::Said {
+                message: ToWorker::Leader { term, leader },
+                ..
+            } => self.follow.leader(term, leader),
             LinkEvent::Said { peer, message } => {
                 return (self.follow.current() == Some(peer)).then_some(News::Said(message));
             }
@@ -141,7 +170,9 @@ impl Session {
 
 /// The coordinator's id, in which its certificate's name ends: `coordinator-2`, or `2`.
 fn coordinator_of(name: &str) -> Option<CoordinatorId> {
-    let digits = name.rsplit(|letter: char| !letter.is_ascii_digit()).next()?;
+    let digits = name
+        .rsplit(|letter: char| !letter.is_ascii_digit())
+        .next()?;
     digits.parse().ok()
 }
 

@@ -257,6 +257,10 @@ fn joined(neighbours: &[Part]) -> Option<Bytes> {
     Some(builder.finish())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a beat is what is wanted; nothing is waited for"
+)]
 fn flush_for_ever(shared: &Shared) {
     loop {
         while !shared.lock().flushing {

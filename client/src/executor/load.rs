@@ -1,6 +1,6 @@
 //! A load: what an executor has been given to run, and how a lane works it off.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use super::collect::Collector;
 use super::context;
 
 /// The common parts of the batches whose loads may come.
-pub(super) type Batches = HashMap<BatchId, Arc<Batch>>;
+pub(super) type Batches = BTreeMap<BatchId, Arc<Batch>>;
 
 /// The common part of a batch.
 pub(super) struct Batch {

@@ -52,7 +52,7 @@ pub(crate) fn catch<T>(task: impl FnOnce() -> T) -> Result<T, Cause> {
     // A task may itself run tasks inline.
     let outer = IN_TASK.replace(true);
     // What a panic leaves behind is the task's own: its buffer is cleared by the caller.
-    let answer = catch_unwind(AssertUnwindSafe(task)).map_err(|payload| cause(payload));
+    let answer = catch_unwind(AssertUnwindSafe(task)).map_err(cause);
     IN_TASK.set(outer);
     answer
 }
@@ -112,7 +112,11 @@ fn shorten(full: &str) -> String {
     };
     // A release build names inlined frames without their path, but with their file.
     let ours = |frame: &&String| {
-        let names = ["allhands::executor::", "allhands::entry::", "client/src/function.rs"];
+        let names = [
+            "allhands::executor::",
+            "allhands::entry::",
+            "client/src/function.rs",
+        ];
         names.iter().any(|name| frame.contains(name))
     };
     let first = frames.iter().position(begins).unwrap_or(0);

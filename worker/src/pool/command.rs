@@ -50,7 +50,11 @@ impl ExecutorCommand {
     /// stays right when the file is replaced by a build.
     pub fn own(args: impl IntoIterator<Item: Into<OsString>>) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        Self { exe: "/proc/self/exe".into(), args, environment: Environment::Inherited }
+        Self {
+            exe: "/proc/self/exe".into(),
+            args,
+            environment: Environment::Inherited,
+        }
     }
 }
 

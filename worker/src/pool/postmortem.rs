@@ -8,9 +8,12 @@ use allhands_common::id::AttemptId;
 
 use super::seat::{Doom, Seat};
 
+/// A task of an attempt, by its place in the batch.
+type Task = (AttemptId, u32);
+
 /// What `seat`'s executor was running when it died, and the one of them that ran too long. A task
 /// whose outcome came in time was not running.
-pub(super) fn running(seat: &Seat) -> (Vec<(AttemptId, u32)>, Option<(AttemptId, u32)>) {
+pub(super) fn running(seat: &Seat) -> (Vec<Task>, Option<Task>) {
     let loads = seat.loads.borrow();
     let doom = seat.doom.borrow();
     let mut running = Vec::new();

@@ -1,7 +1,7 @@
 //! What both sides of the pool know of an executor: its cell, its loads, what is to be sent to it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use allhands_common::bulk::Bulk;
 use allhands_common::id::{AttemptId, BatchId, ExecutorId};
@@ -32,7 +32,7 @@ pub(super) struct Seat {
     pub(super) loads: RefCell<Vec<Outstanding>>,
     sequence: Cell<u32>,
     /// Batches whose common part it has.
-    batches: RefCell<HashSet<BatchId>>,
+    batches: RefCell<BTreeSet<BatchId>>,
 }
 
 /// A load that has not finished.

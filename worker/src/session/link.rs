@@ -31,7 +31,11 @@ const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     /// A link stands; what is put into `out` is sent.
-    Up { peer: Peer, coordinator: Option<CoordinatorId>, out: UnboundedSender<FromWorker> },
+    Up {
+        peer: Peer,
+        coordinator: Option<CoordinatorId>,
+        out: UnboundedSender<FromWorker>,
+    },
     /// A message has come.
     Said { peer: Peer, message: ToWorker },
     /// A link has ended.
@@ -66,7 +70,10 @@ async fn dial(
     endpoint: &Endpoint,
     address: SocketAddr,
 ) -> Result<(WorkerLink, Option<CoordinatorId>), String> {
-    let expected = Expected { role: Role::Coordinator, name: None };
+    let expected = Expected {
+        role: Role::Coordinator,
+        name: None,
+    };
     let connection = endpoint
         .connect(address, expected, CONNECT_DEADLINE)
         .await
@@ -87,18 +94,31 @@ pub(super) async fn serve(
 ) {
     let (sender, mut receiver) = link.split();
     let (out, outgoing) = unbounded_channel();
-    if events.send(LinkEvent::Up { peer, coordinator, out }).await.is_err() {
+    if events
+        .send(LinkEvent::Up {
+            peer,
+            coordinator,
+            out,
+        })
+        .await
+        .is_err()
+    {
         return;
     }
     let reading = async {
         while let Some(message) = receiver.hear().await? {
-            if events.send(LinkEvent::Said { peer, message }).await.is_err() {
+            if events
+                .send(LinkEvent::Said { peer, message })
+                .await
+                .is_err()
+            {
                 break;
             }
         }
         Ok(())
     };
-    let ended = tokio::select! { ended = reading => ended, ended = write(sender, outgoing) => ended };
+    let ended =
+        tokio::select! { ended = reading => ended, ended = write(sender, outgoing) => ended };
     let cause = ended.err().map(|error| chain(&error));
     tracing::debug!(peer = peer.0, cause, "a link to a coordinator has ended");
     // The worker's loop has ended when this fails.

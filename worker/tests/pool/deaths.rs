@@ -10,7 +10,12 @@ use rustix::process::{Signal, getpid, kill_process};
 use crate::support::{Calls, Death, attempt, calls_with, with_launch, with_pool};
 
 /// Ends the process in the way called so.
-#[expect(clippy::exit, clippy::print_stderr, reason = "that is what is tested")]
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "that is what is tested"
+)]
 fn end(how: String) -> u32 {
     match how.as_str() {
         "exit" => {

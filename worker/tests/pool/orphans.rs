@@ -11,6 +11,10 @@ use crate::support::{calls, until, with_pool};
 const VICTIM: &str = "ALLHANDS_TEST_VICTIM";
 
 /// Starts a child, notes both processes, and never ends.
+#[expect(
+    clippy::zombie_processes,
+    reason = "the child is to be killed with the task"
+)]
 fn settle(directory: String) -> u32 {
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     let note = Path::new(&directory).join(std::process::id().to_string());

@@ -34,6 +34,10 @@ fn variable(name: String) -> Option<String> {
     std::env::var(name).ok()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a task that looks again and again"
+)]
 fn waits_for(path: Option<PathBuf>) -> bool {
     let Some(path) = path else { return true };
     while !path.exists() {

@@ -54,7 +54,12 @@ pub(crate) type Outcomes = BTreeMap<u32, (u16, Bytes)>;
 /// Runs `test` with a pool whose executors enter the test called `name`.
 pub(crate) fn with_pool(name: &str, test: impl AsyncFnOnce(&mut Rig)) {
     allhands::executor::enter_if_executor();
-    let flags = ["--include-ignored", "--nocapture", "--quiet", "--test-threads=1"];
+    let flags = [
+        "--include-ignored",
+        "--nocapture",
+        "--quiet",
+        "--test-threads=1",
+    ];
     let args = ["--exact", name].into_iter().chain(flags);
     with_launch(Launch::Own(ExecutorCommand::own(args)), test);
 }

@@ -32,7 +32,11 @@ fn same(n: u32) -> u32 {
     n
 }
 
-#[expect(clippy::exit, reason = "that is what is tested")]
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "that is what is tested"
+)]
 fn stuck(n: u32) -> u32 {
     match n {
         0 => std::process::exit(9),
