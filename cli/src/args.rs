@@ -125,6 +125,9 @@ pub(crate) struct Worker {
     /// What it has besides slots, as in `gpu=1` or `memory=8GiB`; repeatable
     #[arg(long = "resource", value_name = "NAME=COUNT")]
     pub(crate) resources: Vec<Resource>,
+    /// Whom tasks run as, where this runs as root; they must be able to reach --dir
+    #[arg(long, value_name = "UID:GID")]
+    pub(crate) user: Option<User>,
     #[command(flatten)]
     pub(crate) tether: Tether,
 }
@@ -197,6 +200,24 @@ pub(crate) struct Cancel {
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) query: Query,
+}
+
+/// A user and a group, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) id: u32,
+    pub(crate) group: u32,
+}
+
+impl std::str::FromStr for User {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "expected UID:GID, two numbers, as in 65534:65534";
+        let (id, group) = text.split_once(':').ok_or(wrong)?;
+        let number = |text: &str| text.parse().map_err(|_| wrong);
+        Ok(Self { id: number(id)?, group: number(group)? })
+    }
 }
 
 /// What can be cancelled: a job (a number) or a batch (32 hexadecimal digits).

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write, stderr};
 use tracing_subscriber::EnvFilter;
 
 /// What a daemon logs if nothing is asked for, and what everything else does.
-const DAEMON: &str = "info";
+const DAEMON: &str = "info,openraft=warn,raft_log=warn,chunked_wal=warn";
 const COMMAND: &str = "warn";
 
 /// Starts to log what `filter` lets through. A filter that is none is said to be so.

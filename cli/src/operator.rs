@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use allhands_common::id::{ClusterId, CoordinatorId};
@@ -18,6 +18,8 @@ use allhands_common::net::link::{Link, LinkError};
 use allhands_common::wire::admin::{Answer, Question};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::place;
 
 const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
 
@@ -99,6 +101,14 @@ impl fmt::Display for Leads {
 }
 
 impl OneError {
+    /// The error with its causes, in one line that need not name the address.
+    fn text(&self) -> String {
+        match self {
+            Self::Connect(ConnectError::Failed { source, .. }) => source.to_string(),
+            error => chain(error),
+        }
+    }
+
     const fn retry_can_help(&self) -> bool {
         match self {
             Self::Connect(error) => error.retry_can_help(),
@@ -116,12 +126,7 @@ impl Operator {
         coordinators: Vec<(String, SocketAddr)>,
         patience: Duration,
     ) -> Result<Self, BindError> {
-        let any = if coordinators.iter().any(|(_, address)| address.is_ipv6()) {
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        } else {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        };
-        let endpoint = Endpoint::bind(identity, (any, 0).into())?;
+        let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
         Ok(Self { endpoint, coordinators, patience })
     }
 
@@ -154,7 +159,7 @@ impl Operator {
                     Ok(answer) => return Ok(answer),
                     Err(error) => {
                         hopeless &= !error.retry_can_help();
-                        tried.0.insert(name, chain(&error));
+                        tried.0.insert(name, error.text());
                     }
                 }
             }

@@ -8,7 +8,7 @@
 //! 3. `ALLHANDS_IDENTITY`, if it is an admin's;
 //! 4. `admin` beside `ALLHANDS_IDENTITY`.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use allhands_common::net::access::Role;
@@ -74,6 +74,13 @@ pub(crate) fn address(name: &str) -> anyhow::Result<SocketAddr> {
         .with_context(|| format!("{name:?} is not an address: HOST:PORT is expected"))?
         .next()
         .with_context(|| format!("{name:?} has no address"))
+}
+
+/// The address to bind, on any port, of somebody who dials `addresses`.
+pub(crate) fn any_address(addresses: &[(String, SocketAddr)]) -> SocketAddr {
+    let v6 = addresses.iter().any(|(_, address)| address.is_ipv6());
+    let any = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    (any, 0).into()
 }
 
 fn admin_of_environment() -> anyhow::Result<PathBuf> {

@@ -1,8 +1,128 @@
 //! `allhands worker`: arguments into a configuration, and a worker until it has drained.
+//!
+//! ```text
+//! DIR/worker-id    63 random bits: who this worker is, for as long as the directory lives
+//! DIR/lock         locked while a worker runs there
+//! DIR/programs/    executables by their hash
+//! ```
+//!
+//! Sockets and scratch directories of executors lie among the system's temporary files, because a
+//! socket's path must be short.
 
-use crate::args::Worker;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use allhands_common::id::{BootId, WorkerId};
+use allhands_common::net::access::Role;
+use allhands_common::net::endpoint::Endpoint;
+use allhands_common::net::identity::Identity;
+use allhands_common::resources::Resources;
+use allhands_scheduler::AgentConfig;
+use allhands_worker::pool::scratch::Directory;
+use allhands_worker::pool::{Launch, Stored, output};
+use allhands_worker::{Config, Coordinators, platform};
+use anyhow::{Context, bail, ensure};
+use rustix::system::{sysinfo, uname};
+use tokio::runtime::Builder;
+
+use crate::args::{Resource, User, Worker};
+use crate::{place, random, shutdown};
 
 pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     command.tether.tie()?;
-    anyhow::bail!("not yet")
+    let identity = Identity::load(&command.identity).context("the identity cannot be used")?;
+    let own = identity.own();
+    ensure!(
+        own.role == Role::Worker,
+        "{} is the identity of {own}, not of a worker: `allhands init DIR --add worker:NAME` issues one",
+        command.identity.display()
+    );
+    let _lock = lock(&command.dir)?;
+    let scratch = Directory::temporary().context("no scratch directory can be made")?;
+    let config = config(command, scratch.path())?;
+    let coordinators = place::resolve(&command.coordinators)?;
+    tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
+    // One loop, one thread: executors use the others.
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let shutdown = shutdown::on_signals()?;
+        let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
+        let addresses = coordinators.into_iter().map(|(_, address)| address).collect();
+        let coordinators = Coordinators::Remote { endpoint, addresses };
+        Ok(allhands_worker::run(config, coordinators, shutdown).await?)
+    })
+}
+
+fn config(command: &Worker, scratch: &Path) -> anyhow::Result<Config> {
+    let boot = BootId(random::bytes().context("the system gives no random bytes")?);
+    let agent = AgentConfig {
+        worker: worker_id(&command.dir.join("worker-id"))?,
+        boot,
+        name: command.name.clone().unwrap_or_else(host_name),
+        resources: resources(command),
+        platform: platform::of_this_machine(),
+    };
+    let stored = Stored {
+        programs: command.dir.join("programs"),
+        helper: helper(command.user)?,
+        user: command.user.map(|user| (user.id, user.group)),
+        variables: Vec::new(),
+    };
+    if command.user.is_none() && rustix::process::geteuid().is_root() {
+        tracing::warn!("tasks run as root: --user UID:GID makes them run as somebody else");
+    }
+    let output = output::to_log().context("the thread that logs executors' output cannot start")?;
+    Ok(Config { agent, launch: Launch::Stored(stored), scratch: scratch.join("x"), output })
+}
+
+/// What an executor's process begins as. The link stays right when a build replaces the file, but who
+/// has just become another user may not follow it.
+fn helper(user: Option<User>) -> anyhow::Result<PathBuf> {
+    match user {
+        None => Ok("/proc/self/exe".into()),
+        Some(_) => std::env::current_exe().context("this program has no path"),
+    }
+}
+
+fn resources(command: &Worker) -> Resources {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let slots = command.slots.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX));
+    let whole = Resources::cpus(slots).memory(sysinfo().totalram);
+    command.resources.iter().fold(whole, |all, one| match one {
+        Resource::Memory(bytes) => all.memory(*bytes),
+        Resource::Counted(name, count) => all.with(name.clone(), *count),
+    })
+}
+
+fn host_name() -> String {
+    uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Who the worker of this directory is.
+fn worker_id(file: &Path) -> anyhow::Result<WorkerId> {
+    match fs::read_to_string(file) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is damaged", file.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let random = random::bytes().context("the system gives no random bytes")?;
+            let id = WorkerId(u64::from_le_bytes(random) >> 1);
+            let failed = || format!("{} cannot be written", file.display());
+            let new = file.with_extension("new");
+            fs::write(&new, format!("{id}\n")).with_context(failed)?;
+            fs::rename(&new, file).with_context(failed)?;
+            Ok(id)
+        }
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", file.display())),
+    }
+}
+
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("a worker is running in {} already", dir.display()),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
 }

@@ -86,9 +86,17 @@ impl WorkerView {
     }
 
     fn has(&self) -> String {
-        let memory = (self.memory_bytes > 0).then(|| format!("memory={}", self.memory_bytes));
+        let memory = (self.memory_bytes > 0).then(|| memory(self.memory_bytes));
         let custom = self.resources.iter().map(|(name, count)| format!("{name}={count}"));
         memory.into_iter().chain(custom).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// As `--resource` takes it, rounded down.
+fn memory(bytes: u64) -> String {
+    match bytes {
+        0..0x4000_0000 => format!("memory={}MiB", bytes >> 20),
+        _ => format!("memory={}GiB", bytes >> 30),
     }
 }
 
