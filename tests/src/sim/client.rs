@@ -1,0 +1,438 @@
+//! A client as the protocol wants it: named requests, repeated over each new connection until they
+//! are answered; a cursor for each batch; and the oracle looks at everything that comes.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use allhands_common::id::{BatchId, ClusterId, JobId, RequestId, SessionId, Term};
+use allhands_common::limit::CLIENT_LEASE_MS;
+use allhands_common::program::Program;
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::resources::Resources;
+use allhands_common::segment::Segment;
+use allhands_common::wire::client::{FromClient, ToClient};
+
+use super::Violation;
+use super::climate::{Climate, MS, SECOND};
+use super::connection::{ConnectionId, End, Message, Peer};
+use super::rng::Rng;
+use super::workload::{Plan, arguments, program};
+use super::world::{Happening, World};
+
+/// A client process.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) session: SessionId,
+    pub(super) owner: String,
+    connection: Option<ConnectionId>,
+    told: Term,
+    attached: bool,
+    jobs: Vec<Job>,
+    batches: Vec<Batch>,
+    /// When a leader last heard it, and the longest that none did.
+    pub(super) last_heard: Option<u64>,
+    pub(super) longest_silence: u64,
+    /// Until when it says and hears nothing, and what waits for it.
+    silent_until: u64,
+    waiting: VecDeque<ToClient>,
+    /// Whether it has what it wanted, or is gone.
+    pub(super) left: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    program: Program,
+    id: Option<JobId>,
+    sent: bool,
+}
+
+/// A batch as its client sees it.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: BatchId,
+    pub(super) sequence: u32,
+    job: usize,
+    plan: Rc<Plan>,
+    /// Whether it was ever sent: it is named on attaching from then on.
+    begun: bool,
+    /// On this connection.
+    opened: bool,
+    appends_sent: usize,
+    seal_sent: bool,
+    cancel_sent: bool,
+    /// Whether it ever asked for the cancel.
+    cancelled: bool,
+    /// Outcome segments received and acknowledged.
+    pub(super) received: u32,
+    acknowledged: u32,
+    done: RangeSet,
+    counted: u32,
+    over: bool,
+}
+
+impl Client {
+    pub(super) fn new(number: usize, rng: &mut Rng, climate: &Climate, biggest: &Resources) -> Self {
+        let mut session = [0; 16];
+        session[..8].copy_from_slice(&rng.next().to_le_bytes());
+        let session = SessionId(session);
+        let jobs: Vec<Job> = (0..rng.within(1..4))
+            .map(|_| Job { program: program(rng.within(1..3) as u8), id: None, sent: false })
+            .collect();
+        let batches = (0..rng.within(1..6) as u32)
+            .map(|sequence| Batch {
+                id: BatchId::of_session(ClusterId([0; 16]), session, sequence.into()),
+                sequence,
+                job: rng.within(0..jobs.len() as u64) as usize,
+                plan: Rc::new(Plan::of(rng, climate, biggest)),
+                begun: false,
+                opened: false,
+                appends_sent: 0,
+                seal_sent: false,
+                cancel_sent: false,
+                cancelled: false,
+                received: 0,
+                acknowledged: 0,
+                done: RangeSet::new(),
+                counted: 0,
+                over: false,
+            })
+            .collect();
+        Self {
+            session,
+            owner: format!("owner{}", number % 2),
+            connection: None,
+            told: Term(0),
+            attached: false,
+            jobs,
+            batches,
+            last_heard: None,
+            longest_silence: 0,
+            silent_until: 0,
+            waiting: VecDeque::new(),
+            left: false,
+        }
+    }
+
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().filter(|batch| !batch.over)
+    }
+}
+
+impl World {
+    fn say(&mut self, number: usize, message: FromClient) {
+        if let Some(id) = self.clients[number].connection {
+            self.trace.say(self.now, format_args!("client {number} says {message:?}"));
+            self.send(id, End::Leader, Message::FromClient(message));
+        }
+    }
+
+    /// The client does what there is to do, and plans when to look again.
+    pub(super) fn client_acts(&mut self, number: usize) -> Result<(), Violation> {
+        if self.clients[number].left {
+            return Ok(());
+        }
+        let silent_until = self.clients[number].silent_until;
+        if silent_until > self.now {
+            self.plan(silent_until, Happening::ClientActs(number));
+            return Ok(());
+        }
+        for message in std::mem::take(&mut self.clients[number].waiting) {
+            self.client_takes(number, message)?;
+        }
+        if self.clients[number].left {
+            return Ok(());
+        }
+        match self.clients[number].connection {
+            None => self.seek(number),
+            Some(_) if self.clients[number].attached => self.work_on(number),
+            Some(_) => {}
+        }
+        let at = self.now + self.rng.skewed(MS..250 * MS);
+        self.plan(at, Happening::ClientActs(number));
+        Ok(())
+    }
+
+    fn seek(&mut self, number: usize) {
+        let newest = self.leaders.last().map_or(Term(0), |leader| leader.term);
+        let there = |term: Term| term.0 > 0 && self.leaders[term.0 as usize - 1].alive;
+        let client = &mut self.clients[number];
+        if !there(client.told) {
+            client.told = client.told.max(newest);
+        }
+        let term = client.told;
+        if !there(term) {
+            return;
+        }
+        let session = client.session;
+        let named = client.batches.iter().filter(|batch| batch.begun && !batch.over);
+        let batches = named.map(|batch| (batch.id, batch.received)).collect();
+        let answered = client.jobs.iter().take_while(|job| job.id.is_some()).count();
+        let low = RequestId(answered as u64);
+        let id = self.connect(Peer::Client(number), term);
+        let client = &mut self.clients[number];
+        client.connection = Some(id);
+        client.attached = false;
+        self.say(number, FromClient::Attach { session, low, batches });
+    }
+
+    /// An attached client says what it has to say.
+    fn work_on(&mut self, number: usize) {
+        self.say(number, FromClient::Alive);
+        for request in 0..self.clients[number].jobs.len() {
+            let job = &mut self.clients[number].jobs[request];
+            if job.id.is_none() && !std::mem::replace(&mut job.sent, true) {
+                let program = job.program.clone();
+                let request = RequestId(request as u64);
+                self.say(number, FromClient::OpenJob { request, program, name: "job".into() });
+            }
+        }
+        for at in 0..self.clients[number].batches.len() {
+            self.work_on_batch(number, at);
+        }
+        if self.clients[number].unfinished().next().is_none() {
+            self.say(number, FromClient::Detach);
+            self.clients[number].left = true;
+        }
+    }
+
+    fn work_on_batch(&mut self, number: usize, at: usize) {
+        let eager = self.rng.chance(500);
+        let steps = self.rng.within(1..4);
+        let client = &mut self.clients[number];
+        let batch = &mut client.batches[at];
+        let Some(job) = client.jobs[batch.job].id.filter(|_| !batch.over) else { return };
+        if batch.plan.at > self.now {
+            return;
+        }
+        let (id, plan) = (batch.id, batch.plan.clone());
+        let mut say = Vec::new();
+        if !batch.opened {
+            (batch.opened, batch.begun) = (true, true);
+            self.oracle.submit(self.now, id, &plan);
+            let (sequence, spec) = (batch.sequence, plan.spec.clone());
+            let context = plan.context.clone().into();
+            say.push(FromClient::OpenBatch { batch: id, sequence, job, spec, context });
+        }
+        for _ in 0..steps {
+            if let Some(tasks) = plan.appends.get(batch.appends_sent).copied() {
+                let first = plan.appends[..batch.appends_sent].iter().sum();
+                let segment = arguments(id, first, tasks).into();
+                batch.appends_sent += 1;
+                say.push(FromClient::Append { batch: id, first, tasks, segment });
+            } else if !std::mem::replace(&mut batch.seal_sent, true) {
+                say.push(FromClient::Seal { batch: id, tasks: plan.tasks() });
+            }
+        }
+        let enough = plan.cancel_after.is_some_and(|after| batch.done.len() >= after);
+        if enough && !std::mem::replace(&mut batch.cancel_sent, true) {
+            batch.cancelled = true;
+            say.push(FromClient::Cancel { batch: id, reason: "enough".into() });
+        }
+        if eager && batch.received > batch.acknowledged {
+            batch.acknowledged = batch.received;
+            say.push(FromClient::Acknowledge { batch: id, segments: batch.received });
+        }
+        say.into_iter().for_each(|message| self.say(number, message));
+    }
+
+    pub(super) fn client_hears(&mut self, number: usize, message: ToClient) -> Result<(), Violation> {
+        let client = &mut self.clients[number];
+        if client.silent_until > self.now || !client.waiting.is_empty() {
+            client.waiting.push_back(message);
+            return Ok(());
+        }
+        self.client_takes(number, message)
+    }
+
+    fn client_takes(&mut self, number: usize, message: ToClient) -> Result<(), Violation> {
+        if self.clients[number].left {
+            return Ok(());
+        }
+        match message {
+            ToClient::Attached { batches, .. } => self.attached(number, &batches),
+            ToClient::JobOpened { request, job } => {
+                let known = &mut self.clients[number].jobs[request.0 as usize].id;
+                if known.is_some_and(|known| known != job) {
+                    let what = format!("request {request}: {known:?}, then {job}");
+                    return Err(Violation { rule: "a request is answered alike", what });
+                }
+                *known = Some(job);
+                Ok(())
+            }
+            ToClient::Outcomes { batch, sequence, range, segment } => {
+                self.receive(number, batch, sequence, range, segment.bytes)
+            }
+            ToClient::Ended { batch, segments, rest } => {
+                self.batch_ended(number, batch, segments, rest)
+            }
+            ToClient::SessionExpired => self.expired(number),
+            ToClient::Refused { reason, .. } => {
+                Err(Violation { rule: "nothing proper is refused", what: reason })
+            }
+            ToClient::SegmentUnreadable { reason, .. } => {
+                Err(Violation { rule: "everything can be read", what: reason })
+            }
+            ToClient::Appended { .. }
+            | ToClient::Leader { .. }
+            | ToClient::WantProgram { .. }
+            | ToClient::Slots { .. } => Ok(()),
+        }
+    }
+
+    /// The leader has the session: what it does not have is sent again.
+    fn attached(&mut self, number: usize, known: &[(BatchId, u32)]) -> Result<(), Violation> {
+        let client = &mut self.clients[number];
+        client.attached = true;
+        client.jobs.iter_mut().for_each(|job| job.sent = false);
+        for batch in &mut client.batches {
+            let tasks = known.iter().find(|(id, _)| *id == batch.id).map(|(_, tasks)| *tasks);
+            batch.opened = tasks.is_some();
+            (batch.seal_sent, batch.cancel_sent) = (false, false);
+            let (mut count, mut sum) = (0, 0);
+            while sum < tasks.unwrap_or(0) && count < batch.plan.appends.len() {
+                sum += batch.plan.appends[count];
+                count += 1;
+            }
+            if sum != tasks.unwrap_or(0) {
+                let what = format!("batch {} has {tasks:?} tasks", batch.sequence);
+                return Err(Violation { rule: "appends are taken whole", what });
+            }
+            batch.appends_sent = count;
+        }
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        number: usize,
+        id: BatchId,
+        sequence: u32,
+        range: TaskRange,
+        bytes: bytes::Bytes,
+    ) -> Result<(), Violation> {
+        let calm = self.climate.is_calm();
+        let wrong = |rule, what: String| Err(Violation { rule, what: format!("batch {id}: {what}") });
+        let client = &mut self.clients[number];
+        let Some(batch) = client.batches.iter_mut().find(|batch| batch.id == id) else {
+            return wrong("a client hears of its own batches", String::new());
+        };
+        if batch.over {
+            return wrong("nothing comes after the end", format!("outcomes {sequence}"));
+        }
+        if sequence != batch.received {
+            let what = format!("{sequence} after {} received", batch.received);
+            return wrong("outcomes come once, in order of commit", what);
+        }
+        batch.received += 1;
+        let parsed = Segment::parse(bytes).ok().filter(|segment| segment.tasks() == range.len());
+        let Some(segment) = parsed else {
+            return wrong("outcomes are a segment of their tasks", format!("{range}"));
+        };
+        if batch.done.intersection(range).next().is_some() {
+            return wrong("a task has one outcome", format!("{range} of {:?}", batch.done));
+        }
+        batch.done.insert(range);
+        batch.counted += self.oracle.judge(self.now, id, range, &segment, calm)?;
+        self.stats.add("tasks delivered", range.len().into());
+        Ok(())
+    }
+
+    fn batch_ended(
+        &mut self,
+        number: usize,
+        id: BatchId,
+        segments: u32,
+        rest: Option<allhands_common::failure::Failed>,
+    ) -> Result<(), Violation> {
+        let client = &mut self.clients[number];
+        let Some(batch) = client.batches.iter_mut().find(|batch| batch.id == id) else {
+            return Ok(());
+        };
+        let wrong = |rule, what: String| Err(Violation { rule, what: format!("batch {id}: {what}") });
+        if batch.over {
+            return wrong("nothing comes after the end", "another end".into());
+        }
+        if batch.received != segments {
+            let what = format!("{} of {segments} segments came", batch.received);
+            return wrong("the end comes after all outcomes", what);
+        }
+        batch.over = true;
+        match rest {
+            None if batch.done.covers(TaskRange::new(0, batch.plan.tasks())) => {}
+            None => return wrong("every task has an outcome", format!("{:?}", batch.done)),
+            Some(rest) => {
+                let (cancelled, counted) = (batch.cancelled, batch.counted);
+                self.oracle.judge_rest(self.now, id, &rest, cancelled, counted)?;
+                self.stats.count("batches stopped");
+            }
+        }
+        self.stats.count("batches ended");
+        self.say(number, FromClient::Acknowledge { batch: id, segments });
+        Ok(())
+    }
+
+    fn expired(&mut self, number: usize) -> Result<(), Violation> {
+        self.client_is_heard(number, false);
+        let client = &mut self.clients[number];
+        client.left = true;
+        if client.longest_silence < CLIENT_LEASE_MS * MS {
+            let what = format!("after {} ms", client.longest_silence / MS);
+            return Err(Violation { rule: "a session expires after its lease, not before", what });
+        }
+        self.stats.count("sessions expired");
+        Ok(())
+    }
+
+    /// Measures how long no leader has heard a client; whether one does now.
+    pub(super) fn client_is_heard(&mut self, number: usize, heard: bool) {
+        let now = self.now;
+        let client = &mut self.clients[number];
+        let last = client.last_heard.unwrap_or(now);
+        client.longest_silence = client.longest_silence.max(now - last);
+        if heard {
+            client.last_heard = Some(now);
+        }
+    }
+
+    pub(super) fn tell_client(&mut self, number: usize, term: Term) {
+        let client = &mut self.clients[number];
+        if client.told < term {
+            client.told = term;
+            if let Some(id) = client.connection.take() {
+                self.close(id, End::Peer);
+            }
+        }
+    }
+
+    pub(super) fn client_loses(&mut self, number: usize, id: ConnectionId) {
+        self.clients[number].connection.take_if(|connection| *connection == id);
+    }
+
+    fn any_client(&mut self) -> Option<usize> {
+        let there: Vec<usize> =
+            (0..self.clients.len()).filter(|number| !self.clients[*number].left).collect();
+        if there.is_empty() { None } else { Some(self.rng.pick(&there)) }
+    }
+
+    pub(super) fn cut_client(&mut self) {
+        let Some(number) = self.any_client() else { return };
+        if let Some(id) = self.clients[number].connection {
+            self.stats.count("fault: client connections cut");
+            self.cut(id);
+        }
+    }
+
+    /// A client is silent for a while; or for ever.
+    pub(super) fn leave_client(&mut self) {
+        let Some(number) = self.any_client() else { return };
+        self.stats.count("fault: clients silent");
+        let client = &mut self.clients[number];
+        client.silent_until = self.now + self.rng.within(5 * SECOND..25 * SECOND);
+        client.left = self.rng.chance(300);
+        if let Some(id) = client.connection
+            && (client.left || self.rng.chance(500))
+        {
+            self.cut(id);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What really ran, and what may come of it.
+//!
+//! Every execution has a number, which is all that a simulated task returns: an outcome names the
+//! very execution that made it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use allhands_common::codec;
+use allhands_common::failure::{Cause, Failed};
+use allhands_common::id::{AttemptId, BatchId};
+use allhands_common::limit::{EXECUTOR_DEATHS_MAX, SYSTEM_RETRIES};
+use allhands_common::policy::Prefer;
+use allhands_common::range::TaskRange;
+use allhands_common::resources::Resources;
+use allhands_common::segment::{DONE, ERROR, FAILED, Segment};
+use allhands_common::wire::worker::{Run, Shared};
+use allhands_scheduler::{Effect, State};
+
+use super::Violation;
+use super::climate::MS;
+use super::executor::Running;
+use super::worker::Worker;
+use super::workload::{Fate, Plan};
+
+/// One run of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ExecutionId(pub(super) u64);
+
+#[derive(Debug)]
+struct Execution {
+    batch: BatchId,
+    index: u32,
+    fate: Fate,
+}
+
+/// What the oracle knows of a task.
+#[derive(Debug, Clone, Copy, Default)]
+struct Task {
+    starts: u32,
+    /// Executions that ended in a failure of the function, or would have.
+    failures: u32,
+    timeouts: u32,
+    deaths: u32,
+}
+
+/// What the oracle knows of a batch.
+#[derive(Debug)]
+struct Known {
+    plan: Rc<Plan>,
+    tasks: Vec<Task>,
+    /// Tasks whose arguments are committed.
+    committed: u32,
+    /// Tasks that are running, anywhere.
+    running: u32,
+    /// Whether an executor has died with a task of it.
+    bereaved: bool,
+    opened_at: u64,
+}
+
+/// What really happened.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    /// Entries of the log that somebody has applied.
+    pub(super) applied: usize,
+    /// Crashes, pauses and cuts of workers so far.
+    pub(super) worker_faults: u32,
+    executions: Vec<Execution>,
+    batches: BTreeMap<BatchId, Known>,
+    /// Committed starts of what must not run twice.
+    starts: BTreeSet<AttemptId>,
+    forgotten: BTreeSet<BatchId>,
+}
+
+fn broken(rule: &'static str, what: String) -> Violation {
+    Violation { rule, what }
+}
+
+impl Oracle {
+    /// A client is about to submit a batch.
+    pub(super) fn submit(&mut self, now: u64, batch: BatchId, plan: &Rc<Plan>) {
+        let tasks = vec![Task::default(); plan.tasks() as usize];
+        self.batches.entry(batch).or_insert_with(|| Known {
+            plan: plan.clone(),
+            tasks,
+            committed: 0,
+            running: 0,
+            bereaved: false,
+            opened_at: now,
+        });
+    }
+
+    /// What the first replica to apply an entry learned from it.
+    pub(super) fn learn(&mut self, effects: &[Effect], state: &State) -> Result<(), Violation> {
+        for effect in effects {
+            match effect {
+                Effect::Appended { batch, range } => {
+                    let Some(known) = self.batches.get_mut(batch) else { continue };
+                    if range.start != known.committed {
+                        let what = format!("{range} of {batch} after {}", known.committed);
+                        return Err(broken("a batch grows at its end", what));
+                    }
+                    known.committed = range.end;
+                }
+                Effect::Started { attempt, .. } => {
+                    self.starts.insert(*attempt);
+                }
+                Effect::BatchForgotten { batch, .. } => {
+                    self.forgotten.insert(*batch);
+                    if state.batches.contains_key(batch) {
+                        let what = format!("{batch}");
+                        return Err(broken("what is forgotten is gone", what));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A range reaches a worker.
+    pub(super) fn given(&self, run: &Run, calm: bool) -> Result<(), Violation> {
+        let Some(known) = self.batches.get(&run.batch) else { return Ok(()) };
+        if run.range.end > known.committed {
+            let what = format!("{} of {}, committed {}", run.range, run.batch, known.committed);
+            return Err(broken("nothing runs before it is committed", what));
+        }
+        let policy = &known.plan.spec.policy;
+        if !policy.idempotent && !self.starts.contains(&run.attempt) {
+            let what = format!("{} of {} as {}", run.range, run.batch, run.attempt);
+            return Err(broken("what must not run twice is written down first", what));
+        }
+        let Some(size) = policy.batch_size else { return Ok(()) };
+        let block = run.range.start / size;
+        let whole = TaskRange::new(block * size, ((block + 1) * size).min(known.plan.tasks()));
+        let exact = calm && known.plan.behaves() && policy.queue_timeout_ms.is_none();
+        if !whole.covers(run.range) || exact && run.range != whole {
+            let what = format!("{} of {}, size {size}", run.range, run.batch);
+            return Err(broken("a fixed batch_size is honoured", what));
+        }
+        Ok(())
+    }
+
+    /// A task starts: its number, what it will do and for how long.
+    pub(super) fn start(
+        &mut self,
+        shared: &Shared,
+        index: u32,
+        attempt: AttemptId,
+    ) -> Result<(ExecutionId, Fate, u64), Violation> {
+        let batch = shared.batch;
+        let unknown = || broken("only what was submitted runs", format!("{batch}:{index}"));
+        let known = self.batches.get_mut(&batch).ok_or_else(unknown)?;
+        if shared.spec != known.plan.spec || shared.context.bytes != known.plan.context {
+            let what = format!("{batch}: {:?} {:?}", shared.spec, shared.context);
+            return Err(broken("a task runs as its client said, with its context", what));
+        }
+        let task = known.tasks.get_mut(index as usize).ok_or_else(unknown)?;
+        if task.starts > 0 && !known.plan.spec.policy.idempotent {
+            let what = format!("{batch}:{index}, now as {attempt}");
+            return Err(broken("what is not idempotent is started once", what));
+        }
+        let (fate, run_us) = known.plan.fate(index, task.starts);
+        task.starts += 1;
+        task.failures += u32::from(matches!(fate, Fate::Panic | Fate::Err));
+        known.running += 1;
+        let id = ExecutionId(self.executions.len() as u64);
+        self.executions.push(Execution { batch, index, fate });
+        Ok((id, fate, run_us))
+    }
+
+    /// Tasks run no more, in whatever way.
+    pub(super) fn gone(&mut self, running: impl Iterator<Item = Running>) {
+        for one in running {
+            if let Some(known) = self.batches.get_mut(&one.batch) {
+                known.running -= 1;
+            }
+        }
+    }
+
+    /// A task's executor died while it ran; because it ran too long where `timed_out`.
+    pub(super) fn killed(&mut self, execution: ExecutionId, timed_out: bool) {
+        let Execution { batch, index, .. } = self.executions[execution.0 as usize];
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        known.bereaved = true;
+        let task = &mut known.tasks[index as usize];
+        task.deaths += 1;
+        task.timeouts += u32::from(timed_out);
+    }
+
+    /// A worker runs no more than it has room for.
+    pub(super) fn check_worker(&self, worker: &Worker) -> Result<(), Violation> {
+        let mut used = Resources::cpus(0);
+        for executor in worker.executors.values() {
+            let Some(running) = executor.running().next() else { continue };
+            let Some(known) = self.batches.get(&running.batch) else { continue };
+            let need = known.plan.spec.policy.resources.clone();
+            used.add(&Resources { cpus: executor.cpus(), ..need });
+        }
+        match used.missing(&worker.resources) {
+            None => Ok(()),
+            Some((name, uses, has)) => {
+                let what = format!("worker {} uses {uses} {name} of {has}", worker.id);
+                Err(broken("a worker runs what it has room for", what))
+            }
+        }
+    }
+
+    /// A call runs no more tasks at once than it asked for. Only while nobody is cut off: a worker that
+    /// is given up runs on for a while.
+    pub(super) fn check_cap(&self, batch: BatchId) -> Result<(), Violation> {
+        let Some(known) = self.batches.get(&batch) else { return Ok(()) };
+        let policy = &known.plan.spec.policy;
+        match u32::try_from(policy.n_jobs) {
+            Ok(cap) if policy.prefer == Prefer::Processes && known.running > cap => {
+                let what = format!("{} of {batch}, n_jobs {cap}", known.running);
+                Err(broken("n_jobs caps what runs at once", what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An outcome segment reaches its client: what each task ended of, and whether that can be. How
+    /// many of them count for `fail_after`.
+    pub(super) fn judge(
+        &self,
+        now: u64,
+        batch: BatchId,
+        range: TaskRange,
+        segment: &Segment,
+        calm: bool,
+    ) -> Result<u32, Violation> {
+        let Some(known) = self.batches.get(&batch) else {
+            return Err(broken("outcomes are of batches that were submitted", format!("{batch}")));
+        };
+        let mut counted = 0;
+        for index in range.start..range.end {
+            let wrong = |what: &str| {
+                broken("an outcome is one that its task had", format!("task {batch}:{index}: {what}"))
+            };
+            let (tag, bytes) =
+                segment.value(index - range.start).ok_or_else(|| wrong("no row"))?;
+            let task = known.tasks[index as usize];
+            let policy = &known.plan.spec.policy;
+            let tried = task.failures + task.timeouts > policy.retries;
+            let is = |number: u64, fates: &[Fate]| {
+                let execution = self.executions.get(number as usize);
+                execution.is_some_and(|execution| {
+                    execution.batch == batch
+                        && execution.index == index
+                        && fates.contains(&execution.fate)
+                })
+            };
+            let number = || bytes.try_into().map_or(u64::MAX, u64::from_le_bytes);
+            counted += u32::from(tag == ERROR || tag == FAILED && policy.errors_count);
+            let cause = match tag {
+                DONE if is(number(), &[Fate::Value, Fate::Hang]) => continue,
+                FAILED if is(number(), &[Fate::Err]) && tried => continue,
+                ERROR => codec::decode::<Failed>(bytes).map_err(|_| wrong("no error"))?.cause,
+                _ => return Err(wrong(&format!("tag {tag}, execution {}", number()))),
+            };
+            let text = format!("{cause} ({task:?}, {policy:?})");
+            let passed = |limit_ms: u64| now >= known.opened_at + limit_ms * MS;
+            let possible = match cause {
+                Cause::Panicked { message, .. } => {
+                    is(message.parse().unwrap_or(u64::MAX), &[Fate::Panic]) && tried
+                }
+                Cause::ExecutorDied { deaths, .. } => {
+                    let least = if policy.idempotent { EXECUTOR_DEATHS_MAX } else { 1 };
+                    deaths >= least && task.deaths >= u32::from(deaths)
+                }
+                Cause::TimedOut { .. } => task.timeouts > 0 && tried,
+                Cause::QueueTimedOut { limit_ms } => {
+                    policy.queue_timeout_ms == Some(limit_ms) && passed(limit_ms)
+                }
+                Cause::Lost { workers } => {
+                    !calm && workers > SYSTEM_RETRIES && self.worker_faults >= workers.into()
+                }
+                Cause::Abandoned => !policy.idempotent && (!calm || known.bereaved),
+                Cause::DeadlinePassed { .. }
+                | Cause::Cancelled { .. }
+                | Cause::BadArgument { .. }
+                | Cause::BadResult { .. }
+                | Cause::Program { .. }
+                | Cause::Unplaceable { .. } => false,
+            };
+            if !possible {
+                return Err(wrong(&text));
+            }
+        }
+        Ok(counted)
+    }
+
+    /// Why the rest of a batch has no outcomes, and whether that can be.
+    pub(super) fn judge_rest(
+        &self,
+        now: u64,
+        batch: BatchId,
+        rest: &Failed,
+        cancelled: bool,
+        counted: u32,
+    ) -> Result<(), Violation> {
+        let Some(known) = self.batches.get(&batch) else { return Ok(()) };
+        let policy = &known.plan.spec.policy;
+        let possible = match &rest.cause {
+            Cause::Cancelled { reason } if reason == "enough" => cancelled,
+            Cause::Cancelled { .. } => policy.fail_after.is_some_and(|limit| counted >= limit),
+            Cause::DeadlinePassed { limit_ms } => {
+                policy.deadline_ms == Some(*limit_ms) && now >= known.opened_at + limit_ms * MS
+            }
+            _ => false,
+        };
+        if !possible {
+            let what = format!("{batch}: {} ({counted} counted)", rest.cause);
+            return Err(broken("a batch is stopped for a reason", what));
+        }
+        Ok(())
+    }
+}
