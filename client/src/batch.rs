@@ -55,7 +55,11 @@ impl<R, M: OnError> Batch<R, M> {
     }
 
     fn new(progress: Stage<R>, mode: M) -> Self {
-        Self { progress, mode: PhantomData, errors_left: mode.stop_after() }
+        Self {
+            progress,
+            mode: PhantomData,
+            errors_left: mode.stop_after(),
+        }
     }
 
     /// Waits on this thread for all of it: what [`run`](crate::Parallel::run) returns.
@@ -147,7 +151,9 @@ impl<R, M: OnError> Future for Collected<R, M> {
     type Output = Result<M::Out<R>, RunError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(batch) = &mut self.0 else { return Poll::Pending };
+        let Some(batch) = &mut self.0 else {
+            return Poll::Pending;
+        };
         if let Stage::Sent(outcomes) = &mut batch.progress {
             while !outcomes.collect() {
                 if outcomes.inbox().wake_at_outcome(context.waker()) {

@@ -9,8 +9,8 @@
 
 mod embedded;
 
-pub(crate) use embedded::EmbeddedConfig;
 pub use embedded::EmbeddedBuilder;
+pub(crate) use embedded::EmbeddedConfig;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -82,14 +82,30 @@ impl Cluster {
         let list = resolve(addresses.as_ref())?;
         let directory = identity.as_ref();
         let identity = Identity::load(directory).map_err(|error| {
-            Error::caused(ErrorKind::Identity { directory: directory.display().to_string() }, error)
+            Error::caused(
+                ErrorKind::Identity {
+                    directory: directory.display().to_string(),
+                },
+                error,
+            )
         })?;
         let addresses = list.iter().map(|(_, address)| *address).collect();
-        let running = start(Source::Remote { identity, addresses }, patience)?;
-        running.session.wait_attached(CONNECT_PATIENCE).map_err(|causes| {
-            let names = list.into_iter().map(|(name, _)| name);
-            Error::new(ErrorKind::NoCluster { causes: names.zip(causes).collect() })
-        })?;
+        let running = start(
+            Source::Remote {
+                identity,
+                addresses,
+            },
+            patience,
+        )?;
+        running
+            .session
+            .wait_attached(CONNECT_PATIENCE)
+            .map_err(|causes| {
+                let names = list.into_iter().map(|(name, _)| name);
+                Error::new(ErrorKind::NoCluster {
+                    causes: names.zip(causes).collect(),
+                })
+            })?;
         Ok(Self(Arc::new(running)))
     }
 
@@ -130,17 +146,23 @@ impl Cluster {
 }
 
 fn identity_variable() -> Option<PathBuf> {
-    std::env::var_os(IDENTITY_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+    std::env::var_os(IDENTITY_VARIABLE)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 /// Addresses and identity; `None` for an embedded cluster.
 fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(String, PathBuf)>> {
     let wrong = |cause: String| Error::new(ErrorKind::Environment { cause });
-    let Some(value) = cluster.filter(|value| !value.trim().is_empty()) else { return Ok(None) };
+    let Some(value) = cluster.filter(|value| !value.trim().is_empty()) else {
+        return Ok(None);
+    };
     let directory = Path::new(&value);
     if !directory.is_dir() {
         if value.contains('/') {
-            return Err(wrong(format!("{value} is no directory and no list of addresses")));
+            return Err(wrong(format!(
+                "{value} is no directory and no list of addresses"
+            )));
         }
         let identity = identity.ok_or_else(|| {
             wrong("ALLHANDS_IDENTITY is not: set it to the directory of a client identity".into())
@@ -149,7 +171,10 @@ fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(S
     }
     let file = directory.join(ADDRESSES_FILE);
     let addresses = std::fs::read_to_string(&file).map_err(|error| {
-        wrong(format!("{} cannot be read: {error}; `allhands init` writes it", file.display()))
+        wrong(format!(
+            "{} cannot be read: {error}; `allhands init` writes it",
+            file.display()
+        ))
     })?;
     let identity = identity.unwrap_or_else(|| directory.join(IDENTITY_FOLDER));
     Ok(Some((addresses.trim().to_owned(), identity)))
@@ -157,11 +182,24 @@ fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(S
 
 /// Each address as it was written, and what it means.
 fn resolve(list: &str) -> Result<Vec<(String, SocketAddr)>> {
-    let wrong = |cause: String| Error::new(ErrorKind::Address { text: list.to_owned(), cause });
+    let wrong = |cause: String| {
+        Error::new(ErrorKind::Address {
+            text: list.to_owned(),
+            cause,
+        })
+    };
     let mut found = Vec::new();
-    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        let mut addresses = name.to_socket_addrs().map_err(|error| wrong(format!("{name}: {error}")))?;
-        let address = addresses.next().ok_or_else(|| wrong(format!("{name}: no address of that name")))?;
+    for name in list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        let mut addresses = name
+            .to_socket_addrs()
+            .map_err(|error| wrong(format!("{name}: {error}")))?;
+        let address = addresses
+            .next()
+            .ok_or_else(|| wrong(format!("{name}: no address of that name")))?;
         found.push((name.to_owned(), address));
     }
     if found.is_empty() {
@@ -184,7 +222,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let name = directory.path().to_str().unwrap().to_owned();
         let error = place(Some(name.clone()), None).unwrap_err().to_string();
-        assert!(error.contains("cluster cannot be read") && error.contains("allhands init"), "{error}");
+        assert!(
+            error.contains("cluster cannot be read") && error.contains("allhands init"),
+            "{error}"
+        );
         std::fs::write(directory.path().join(ADDRESSES_FILE), "c:3\n").unwrap();
         let found = place(Some(name), None).unwrap();
         assert_eq!(found, Some(("c:3".into(), directory.path().join("client"))));
@@ -194,18 +235,26 @@ mod tests {
     fn what_is_missing_is_named() {
         let error = place(Some("a:1".into()), None).unwrap_err().to_string();
         assert!(error.contains("ALLHANDS_IDENTITY"), "{error}");
-        let error = place(Some("/no/such".into()), None).unwrap_err().to_string();
+        let error = place(Some("/no/such".into()), None)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("/no/such"), "{error}");
     }
 
     #[test]
     fn addresses_are_resolved_or_named() {
         let found = resolve("127.0.0.1:7001, localhost:7002").unwrap();
-        assert_eq!(found[0], ("127.0.0.1:7001".into(), ([127, 0, 0, 1], 7001).into()));
+        assert_eq!(
+            found[0],
+            ("127.0.0.1:7001".into(), ([127, 0, 0, 1], 7001).into())
+        );
         assert_eq!(found[1].1.port(), 7002);
         for wrong in ["", "nowhere", "127.0.0.1:x"] {
             let error = resolve(wrong).unwrap_err().to_string();
-            assert!(error.contains(wrong) && error.contains("host:port"), "{error}");
+            assert!(
+                error.contains(wrong) && error.contains("host:port"),
+                "{error}"
+            );
         }
     }
 }

@@ -9,9 +9,9 @@ mod message;
 mod run;
 mod task;
 
-pub use run::{RunError, TryError};
-pub(crate) use run::{Finished, Reason};
 pub(crate) use self::Kind as ErrorKind;
+pub(crate) use run::{Finished, Reason};
+pub use run::{RunError, TryError};
 pub use task::{FunctionError, TaskError, TaskErrorKind};
 
 use std::error::Error as StdError;
@@ -36,7 +36,9 @@ pub struct Error {
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// No coordinator answers, or none leads: causes by address.
-    NoCluster { causes: Vec<(String, Option<String>)> },
+    NoCluster {
+        causes: Vec<(String, Option<String>)>,
+    },
     /// The address list cannot be read.
     Address { text: String, cause: String },
     /// The identity's directory cannot be used.
@@ -75,23 +77,38 @@ pub(crate) enum Kind {
 
 impl Error {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind: Box::new(kind), source: None }
+        Self {
+            kind: Box::new(kind),
+            source: None,
+        }
     }
 
     pub(crate) fn caused(kind: Kind, source: impl StdError + Send + Sync + 'static) -> Self {
-        Self { kind: Box::new(kind), source: Some(Box::new(source)) }
+        Self {
+            kind: Box::new(kind),
+            source: Some(Box::new(source)),
+        }
     }
 
     pub(crate) fn thread(error: std::io::Error) -> Self {
-        Self::new(Kind::Own { what: "the thread of the session", cause: error.to_string() })
+        Self::new(Kind::Own {
+            what: "the thread of the session",
+            cause: error.to_string(),
+        })
     }
 
     pub(crate) fn socket(cause: String) -> Self {
-        Self::new(Kind::Own { what: "the UDP socket of the session", cause })
+        Self::new(Kind::Own {
+            what: "the UDP socket of the session",
+            cause,
+        })
     }
 
     pub(crate) fn executable(error: std::io::Error) -> Self {
-        Self::new(Kind::Own { what: "the program's own file (/proc/self/exe)", cause: error.to_string() })
+        Self::new(Kind::Own {
+            what: "the program's own file (/proc/self/exe)",
+            cause: error.to_string(),
+        })
     }
 
     #[cfg(not(feature = "embedded"))]
@@ -102,7 +119,9 @@ impl Error {
     /// The embedded cluster does not start.
     #[cfg(feature = "embedded")]
     pub(crate) fn embedded(error: &(dyn StdError + 'static)) -> Self {
-        Self::new(Kind::Embedded { cause: chain(error) })
+        Self::new(Kind::Embedded {
+            cause: chain(error),
+        })
     }
 
     /// Whether doing the same again, with nothing changed by hand, might succeed.

@@ -34,9 +34,16 @@ pub(crate) enum Reason {
     /// The context of `map_with` cannot be encoded.
     Context { source: EncodeError },
     /// The function cannot be found by other processes.
-    Function { index: usize, source: NotInExecutable },
+    Function {
+        index: usize,
+        source: NotInExecutable,
+    },
     /// The arguments of one task, or the context, do not fit a segment.
-    TooLarge { what: String, bytes: usize, limit: usize },
+    TooLarge {
+        what: String,
+        bytes: usize,
+        limit: usize,
+    },
     /// An option has a value that makes no sense.
     Option(&'static str),
     /// More tasks than a batch can count.
@@ -71,7 +78,9 @@ impl RunError {
         let mut results: Vec<Option<R>> = Vec::new();
         results.resize_with(*tasks, || None);
         for (runs, segment) in segments {
-            let Some(codec) = Codec::from_byte(segment.codec()) else { continue };
+            let Some(codec) = Codec::from_byte(segment.codec()) else {
+                continue;
+            };
             for (row, index) in runs.iter().flat_map(|run| run.rows()) {
                 if let Some((DONE | FAILED, bytes)) = segment.value(row)
                     && let Some(place) = results.get_mut(index)
@@ -143,12 +152,19 @@ impl fmt::Display for RunError {
         match &self.0.reason {
             Reason::Task(error) => error.fmt(f),
             Reason::TooMany { failures, first } => {
-                write!(f, "{failures} tasks have no value, which is as many as may fail; the first: {first}")
+                write!(
+                    f,
+                    "{failures} tasks have no value, which is as many as may fail; the first: {first}"
+                )
             }
             Reason::Cluster(error) => error.fmt(f),
-            Reason::Argument { index, source } => write!(f, "task {index} cannot be sent: {source}"),
+            Reason::Argument { index, source } => {
+                write!(f, "task {index} cannot be sent: {source}")
+            }
             Reason::Context { source } => write!(f, "the context cannot be sent: {source}"),
-            Reason::Function { index, source } => write!(f, "task {index} cannot be sent: {source}"),
+            Reason::Function { index, source } => {
+                write!(f, "task {index} cannot be sent: {source}")
+            }
             Reason::TooLarge { what, bytes, limit } => write!(
                 f,
                 "{what}: {bytes} bytes, the limit is {limit}; cut it into more and smaller tasks, \

@@ -59,13 +59,31 @@ pub struct FunctionError {
 }
 
 impl TaskError {
-    pub(crate) fn new(index: usize, function: String, arguments: String, kind: TaskErrorKind) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        function: String,
+        arguments: String,
+        kind: TaskErrorKind,
+    ) -> Self {
         let arguments = shortened(arguments);
         let (worker, attempt, tries) = (None, None, 0);
-        Self(Box::new(Inner { index, function, arguments, kind, worker, attempt, tries }))
+        Self(Box::new(Inner {
+            index,
+            function,
+            arguments,
+            kind,
+            worker,
+            attempt,
+            tries,
+        }))
     }
 
-    pub(crate) fn at(mut self, worker: Option<WorkerId>, attempt: Option<AttemptId>, tries: u32) -> Self {
+    pub(crate) fn at(
+        mut self,
+        worker: Option<WorkerId>,
+        attempt: Option<AttemptId>,
+        tries: u32,
+    ) -> Self {
         (self.0.worker, self.0.attempt, self.0.tries) = (worker, attempt, tries);
         self
     }
@@ -102,7 +120,9 @@ impl TaskError {
     pub fn cause(&self) -> Option<&Cause> {
         match &self.0.kind {
             TaskErrorKind::Ended(cause) => Some(cause),
-            TaskErrorKind::Failed(_) | TaskErrorKind::Call(_) | TaskErrorKind::Undecodable { .. } => None,
+            TaskErrorKind::Failed(_)
+            | TaskErrorKind::Call(_)
+            | TaskErrorKind::Undecodable { .. } => None,
         }
     }
 
@@ -125,7 +145,9 @@ impl TaskError {
     pub fn downcast<E: DeserializeOwned>(&self) -> Option<E> {
         match &self.0.kind {
             TaskErrorKind::Failed(error) => error.decode(),
-            TaskErrorKind::Ended(_) | TaskErrorKind::Call(_) | TaskErrorKind::Undecodable { .. } => None,
+            TaskErrorKind::Ended(_)
+            | TaskErrorKind::Call(_)
+            | TaskErrorKind::Undecodable { .. } => None,
         }
     }
 
@@ -142,7 +164,11 @@ impl TaskError {
 
 impl TaskErrorKind {
     pub(crate) const fn failed(bytes: Bytes, codec: Codec) -> Self {
-        Self::Failed(FunctionError { bytes, codec, text: None })
+        Self::Failed(FunctionError {
+            bytes,
+            codec,
+            text: None,
+        })
     }
 }
 
@@ -150,14 +176,18 @@ impl FunctionError {
     /// The error, if `E` is its type.
     pub fn decode<E: DeserializeOwned>(&self) -> Option<E> {
         // The bytes are those of an `Err`, so what the `Ok` would be does not matter.
-        decode_received::<Result<(), E>>(self.codec, &self.bytes).ok()?.err()
+        decode_received::<Result<(), E>>(self.codec, &self.bytes)
+            .ok()?
+            .err()
     }
 }
 
 impl fmt::Display for TaskErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(FunctionError { text: Some(text), .. }) => write!(f, "returned Err({text})"),
+            Self::Failed(FunctionError {
+                text: Some(text), ..
+            }) => write!(f, "returned Err({text})"),
             Self::Failed(_) => f.write_str("returned an error"),
             Self::Ended(cause) => cause.fmt(f),
             Self::Call(error) => write!(f, "the call ended before it: {error}"),
@@ -168,7 +198,11 @@ impl fmt::Display for TaskErrorKind {
 
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {}, {}{}: {}", self.index, self.function, self.arguments, self.kind)?;
+        write!(
+            f,
+            "task {}, {}{}: {}",
+            self.index, self.function, self.arguments, self.kind
+        )?;
         let mut open = " (";
         let mut part = |f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>| {
             f.write_str(open)?;
@@ -184,7 +218,11 @@ impl fmt::Display for Inner {
         if self.tries > 0 {
             part(f, format_args!("try {}", self.tries))?;
         }
-        if open == ", " { f.write_str(")") } else { Ok(()) }
+        if open == ", " {
+            f.write_str(")")
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -76,18 +76,29 @@ impl Window {
                 let room = (tasks as u64 / 4).max(1);
                 (Wanted::Finished(given + room - tasks as u64), None)
             }
-            None if self.until_committed => {
-                (Wanted::UncommittedBelow(WINDOW_BYTES - ROOM_BYTES), Some(Wanted::UncommittedBelow(WINDOW_BYTES)))
-            }
-            None => (Wanted::KeptBelow(WINDOW_BYTES - ROOM_BYTES), Some(Wanted::KeptBelow(WINDOW_BYTES))),
+            None if self.until_committed => (
+                Wanted::UncommittedBelow(WINDOW_BYTES - ROOM_BYTES),
+                Some(Wanted::UncommittedBelow(WINDOW_BYTES)),
+            ),
+            None => (
+                Wanted::KeptBelow(WINDOW_BYTES - ROOM_BYTES),
+                Some(Wanted::KeptBelow(WINDOW_BYTES)),
+            ),
         };
         let mut flushed = false;
         loop {
             let mail = call.inbox.mail();
             call.seen = mail.finished;
             let (finished, failures) = (mail.finished, mail.failures);
-            let target = if flushed { wanted } else { enough.unwrap_or(wanted) };
-            let (room, over) = (mail.is_met(target), mail.is_over() || mail.is_stopped(call.inbox.rules()));
+            let target = if flushed {
+                wanted
+            } else {
+                enough.unwrap_or(wanted)
+            };
+            let (room, over) = (
+                mail.is_met(target),
+                mail.is_over() || mail.is_stopped(call.inbox.rules()),
+            );
             drop(mail);
             if let Some(display) = display {
                 display.show(finished, failures, total);
@@ -99,14 +110,21 @@ impl Window {
                 call.flush();
                 flushed = true;
             }
-            drop(call.inbox.wait(wanted, display.as_ref().map(Display::patience)));
+            drop(
+                call.inbox
+                    .wait(wanted, display.as_ref().map(Display::patience)),
+            );
         }
     }
 }
 
 impl<M: OnError> Parallel<M> {
     /// Waits until a call that holds its outcomes is over.
-    pub(super) fn wait_end<R>(call: &Call<R>, total: Option<u64>, display: &mut Option<Display<'_>>) {
+    pub(super) fn wait_end<R>(
+        call: &Call<R>,
+        total: Option<u64>,
+        display: &mut Option<Display<'_>>,
+    ) {
         loop {
             let patience = display.as_ref().map(Display::patience);
             let mail = call.inbox.wait(Wanted::End, patience);
@@ -132,7 +150,10 @@ pub(crate) fn conclude<M: OnError, R>(
     mut arrived: Vec<Arrived>,
 ) -> Result<M::Out<R>, Failure<R>> {
     if let Some(error) = call.disorder() {
-        return Err((RunError::new(Reason::Cluster(error), call.finished(arrived)), None));
+        return Err((
+            RunError::new(Reason::Cluster(error), call.finished(arrived)),
+            None,
+        ));
     }
     let (stopped, failures) = {
         let mail: &Mail = &call.inbox.mail();
@@ -142,7 +163,10 @@ pub(crate) fn conclude<M: OnError, R>(
         let value = call.outcome(at, row, error.index()).ok();
         let reason = match call.inbox.rules().stop_after {
             Some(1) => Reason::Task(error),
-            _ => Reason::TooMany { failures, first: error },
+            _ => Reason::TooMany {
+                failures,
+                first: error,
+            },
         };
         return Err((RunError::new(reason, call.finished(arrived)), value));
     }
@@ -152,7 +176,12 @@ pub(crate) fn conclude<M: OnError, R>(
     } else {
         M::collect(from_parts(call, &arrived), call.given)
     };
-    collected.map_err(|error| (RunError::new(Reason::Task(error), call.finished(arrived)), None))
+    collected.map_err(|error| {
+        (
+            RunError::new(Reason::Task(error), call.finished(arrived)),
+            None,
+        )
+    })
 }
 
 /// The outcomes of a call of one part, from segments in order.
@@ -164,12 +193,14 @@ fn in_order<'a, R>(
     let starts = arrived.iter().map(|arrived| arrived.range.start).skip(1);
     let gap = move |from: u32, to: u32| (from..to).map(move |task| Err(call.missing(0, task)));
     let first = arrived.first().map_or(tasks, |arrived| arrived.range.start);
-    gap(0, first).chain(arrived.iter().zip(starts.chain([tasks])).flat_map(move |(segment, next)| {
-        let range = segment.range;
-        let rows = (0..range.len())
-            .map(move |row| call.outcome(segment, row, (range.start + row) as usize));
-        rows.chain(gap(range.end, next))
-    }))
+    gap(0, first).chain(arrived.iter().zip(starts.chain([tasks])).flat_map(
+        move |(segment, next)| {
+            let range = segment.range;
+            let rows = (0..range.len())
+                .map(move |row| call.outcome(segment, row, (range.start + row) as usize));
+            rows.chain(gap(range.end, next))
+        },
+    ))
 }
 
 /// The outcomes of a call of several parts, put in the order of the call.
@@ -181,8 +212,10 @@ fn from_parts<'a, R>(
     all.resize_with(call.given, || None);
     for segment in arrived {
         let indices = &call.parts[segment.part as usize].indices;
-        for (row, index) in
-            indices.rows(segment.range.start..segment.range.end).into_iter().flat_map(|run| run.rows())
+        for (row, index) in indices
+            .rows(segment.range.start..segment.range.end)
+            .into_iter()
+            .flat_map(|run| run.rows())
         {
             all[index] = Some(call.outcome(segment, row, index));
         }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use allhands_common::failure::Cause;
 use allhands_common::id::BatchId;
-use allhands_common::policy::Policy;
 use allhands_common::limit::SEGMENT_BYTES_TARGET;
+use allhands_common::policy::Policy;
 use allhands_common::segment::{DONE, ERROR, Segment, SegmentBuilder};
 use bytes::Bytes;
 
@@ -38,11 +38,23 @@ pub(super) struct Inline {
 pub(super) type Ran<R> = Result<R, (TaskError, Option<R>)>;
 
 impl Inline {
-    pub(super) fn new<M: OnError>(parallel: &Parallel<M>, errors_count: bool, shared: Shared) -> Self {
+    pub(super) fn new<M: OnError>(
+        parallel: &Parallel<M>,
+        errors_count: bool,
+        shared: Shared,
+    ) -> Self {
         panics::install();
         let policy = parallel.options.policy.clone();
         let batch = context::name_batch();
-        Self { policy, begun: Instant::now(), shared, errors_count, batch, given: 0, out: Vec::new() }
+        Self {
+            policy,
+            begun: Instant::now(),
+            shared,
+            errors_count,
+            batch,
+            given: 0,
+            out: Vec::new(),
+        }
     }
 
     /// Runs a task, with the retries that its policy allows.
@@ -66,7 +78,7 @@ impl Inline {
             let again = tries <= policy.retries;
             match status {
                 Ok(CallStatus::Failed) | Err(Cause::Panicked { .. }) if again => {
-                    std::thread::sleep(Duration::from_millis(policy.backoff.after(tries)));
+                    back_off(Duration::from_millis(policy.backoff.after(tries)));
                 }
                 Ok(status @ (CallStatus::Done | CallStatus::Failed)) => {
                     let failed = self.errors_count && status == CallStatus::Failed;
@@ -75,7 +87,12 @@ impl Inline {
                     }));
                 }
                 Ok(CallStatus::BadArgument { position, message }) => {
-                    return Ok(self.ended(&call, index, Cause::BadArgument { position, message }, tries));
+                    return Ok(self.ended(
+                        &call,
+                        index,
+                        Cause::BadArgument { position, message },
+                        tries,
+                    ));
                 }
                 Ok(CallStatus::BadResult { message }) => {
                     return Ok(self.ended(&call, index, Cause::BadResult { message }, tries));
@@ -103,28 +120,46 @@ impl Inline {
     }
 
     /// Reads the result of the last task.
-    fn read<R>(
-        &self,
-        call: &Delayed<R>,
-        failed: bool,
-    ) -> Result<R, (TaskErrorKind, Option<R>)> {
+    fn read<R>(&self, call: &Delayed<R>, failed: bool) -> Result<R, (TaskErrorKind, Option<R>)> {
         match call.decode_result(call.codec(), &self.out) {
             Ok(value) if failed => {
                 let bytes = Bytes::copy_from_slice(&self.out);
                 Err((TaskErrorKind::failed(bytes, call.codec()), Some(value)))
             }
             Ok(value) => Ok(value),
-            Err(error) => Err((TaskErrorKind::Undecodable { message: error.to_string() }, None)),
+            Err(error) => Err((
+                TaskErrorKind::Undecodable {
+                    message: error.to_string(),
+                },
+                None,
+            )),
         }
     }
 
     fn ended<R>(&self, call: &Delayed<R>, index: usize, cause: Cause, tries: u32) -> Ran<R> {
-        Err((self.error(call, index, TaskErrorKind::Ended(cause)).at(None, None, tries), None))
+        Err((
+            self.error(call, index, TaskErrorKind::Ended(cause))
+                .at(None, None, tries),
+            None,
+        ))
     }
 
     fn error<R>(&self, call: &Delayed<R>, index: usize, kind: TaskErrorKind) -> TaskError {
-        TaskError::new(index, self.shared.label(call.entry()), call.debug_text(), kind)
+        TaskError::new(
+            index,
+            self.shared.label(call.entry()),
+            call.debug_text(),
+            kind,
+        )
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a back-off waits for time itself"
+)]
+fn back_off(pause: Duration) {
+    std::thread::sleep(pause);
 }
 
 /// Encoded outcomes of what has run, for the error of a call that fails later.
@@ -139,7 +174,12 @@ pub(super) struct Done {
 impl Done {
     pub(super) fn new() -> Self {
         let open = SegmentBuilder::new(Codec::Bincode.byte());
-        Self { open, first: 0, tasks: 0, segments: Vec::new() }
+        Self {
+            open,
+            first: 0,
+            tasks: 0,
+            segments: Vec::new(),
+        }
     }
 
     /// The next task has this value.
@@ -161,7 +201,14 @@ impl Done {
     fn cut(&mut self) {
         let tasks = self.open.tasks();
         if let Ok(segment) = Segment::parse(self.open.finish()) {
-            self.segments.push((vec![IndexRun { first: 0, tasks, index: self.first }], segment));
+            self.segments.push((
+                vec![IndexRun {
+                    first: 0,
+                    tasks,
+                    index: self.first,
+                }],
+                segment,
+            ));
         }
         self.first = self.tasks;
     }
@@ -169,6 +216,9 @@ impl Done {
     /// For an error; one more task was begun.
     pub(super) fn finish(mut self) -> Finished {
         self.cut();
-        Finished { tasks: self.tasks, segments: self.segments }
+        Finished {
+            tasks: self.tasks,
+            segments: self.segments,
+        }
     }
 }

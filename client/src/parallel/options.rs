@@ -102,7 +102,6 @@ impl<M: OnError> Parallel<M> {
     /// default), `-2` all but one, and so on, never fewer than one. `1` runs them in the caller's
     /// thread, for debugging; arguments and results are encoded and decoded there as well. `0` is an
     /// error when the call is made.
-    #[must_use]
     pub fn n_jobs(mut self, n: i32) -> Self {
         self.options.policy.n_jobs = n;
         self
@@ -110,14 +109,12 @@ impl<M: OnError> Parallel<M> {
 
     /// Executor processes (the default), or one executor with threads, for tasks that wait more than
     /// they compute.
-    #[must_use]
     pub fn prefer(mut self, prefer: Prefer) -> Self {
         self.options.policy.prefer = prefer;
         self
     }
 
     /// How many tasks an executor gets at a time. The default measures; a number is kept to exactly.
-    #[must_use]
     pub fn batch_size(mut self, size: impl Into<BatchSize>) -> Self {
         self.options.policy.batch_size = match size.into() {
             BatchSize::Auto => None,
@@ -129,28 +126,24 @@ impl<M: OnError> Parallel<M> {
     /// How far the iterator of calls is consumed ahead: at most so many tasks are on their way, or
     /// done and not yet taken from `run_iter` or `run_unordered`. The default follows the rate at
     /// which tasks end, up to 16 MiB of arguments. [`start`](Self::start) takes all calls at once.
-    #[must_use]
     pub fn pre_dispatch(mut self, tasks: usize) -> Self {
         self.options.pre_dispatch = Some(tasks);
         self
     }
 
     /// How long each task may run, from its start on the executor. Not kept to with `n_jobs(1)`.
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.timeout_ms = Some(millis(timeout));
         self
     }
 
     /// How long the whole call may take.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.policy.deadline_ms = Some(millis(deadline));
         self
     }
 
     /// How long each task may wait for a slot.
-    #[must_use]
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.queue_timeout_ms = Some(millis(timeout));
         self
@@ -158,28 +151,27 @@ impl<M: OnError> Parallel<M> {
 
     /// How often a task that panicked, ran too long or returned `Err` is run again. The default is 0.
     /// (Tasks of a lost worker are run again by themselves.)
-    #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.policy.retries = retries;
         self
     }
 
     /// How long to wait before the first retry; twice as long before each further one, up to `max`.
-    #[must_use]
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
-        self.options.policy.backoff = Backoff { first_ms: millis(first), max_ms: millis(max) };
+        self.options.policy.backoff = Backoff {
+            first_ms: millis(first),
+            max_ms: millis(max),
+        };
         self
     }
 
     /// Calls of higher priority go first. The default is 0.
-    #[must_use]
     pub fn priority(mut self, priority: i16) -> Self {
         self.options.policy.priority = priority;
         self
     }
 
     /// What each task needs while it runs. The default is one slot.
-    #[must_use]
     pub fn resources(mut self, resources: Resources) -> Self {
         self.options.policy.resources = resources;
         self
@@ -187,21 +179,18 @@ impl<M: OnError> Parallel<M> {
 
     /// Whether a task that was started may be started again after its worker was lost. The default is
     /// yes; a task for which it is not ends as abandoned.
-    #[must_use]
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.options.policy.idempotent = idempotent;
         self
     }
 
     /// An environment variable that the executors get in addition.
-    #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.env.push((name.into(), value.into()));
         self
     }
 
     /// What people see the call named. The default is its first function.
-    #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = Some(name.into());
         self
@@ -210,34 +199,32 @@ impl<M: OnError> Parallel<M> {
     /// Shows progress on the standard error: a bar with rate and remaining time on a terminal, lines
     /// otherwise, the more often the greater `n` (every `10 / n` seconds). `0` shows nothing, which is
     /// the default.
-    #[must_use]
     pub fn verbose(mut self, n: u32) -> Self {
         self.options.verbose = n;
         self
     }
 
     /// Calls `show` while the call runs, a few times a second, and at its end; in the caller's thread.
-    #[must_use]
     pub fn progress(mut self, show: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.options.progress = Some(Arc::new(show));
         self
     }
 
     /// Runs on this cluster instead of the one that [`Cluster::from_env`] gives.
-    #[must_use]
     pub fn on(mut self, cluster: &Cluster) -> Self {
         self.options.cluster = Some(cluster.clone());
         self
     }
 
     /// What is done about failures: [`FailFast`](super::FailFast), [`Collect`] or [`FailAfter`].
-    #[must_use]
     pub fn on_error<N: OnError>(self, mode: N) -> Parallel<N> {
-        Parallel { options: self.options, mode }
+        Parallel {
+            options: self.options,
+            mode,
+        }
     }
 
     /// Collects every task's own outcome, and ends the call after so many failures.
-    #[must_use]
     pub fn fail_after(self, failures: u32) -> Parallel<FailAfter> {
         self.on_error(FailAfter(failures))
     }
@@ -250,5 +237,7 @@ impl<M: OnError> Parallel<M> {
 
 /// Whole milliseconds, at least one; what is longer than the cluster can count means "for ever".
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
 }

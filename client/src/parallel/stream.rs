@@ -86,7 +86,10 @@ impl<R> Outcomes<R> {
         if let Some(piece) = &mut self.current
             && piece.taken < piece.run.tasks
         {
-            let (row, index) = (piece.run.first + piece.taken, piece.run.index + piece.taken as usize);
+            let (row, index) = (
+                piece.run.first + piece.taken,
+                piece.run.index + piece.taken as usize,
+            );
             piece.taken += 1;
             self.taken += 1;
             return Some((index, self.call.outcome(&piece.arrived, row, index)));
@@ -98,7 +101,11 @@ impl<R> Outcomes<R> {
     fn next_piece(&mut self) -> Option<(usize, Result<R, TaskError>)> {
         self.finish_piece();
         self.absorb();
-        let due = !self.ordered || self.pieces.first_key_value().is_some_and(|(at, _)| *at == self.taken);
+        let due = !self.ordered
+            || self
+                .pieces
+                .first_key_value()
+                .is_some_and(|(at, _)| *at == self.taken);
         if due && let Some((_, piece)) = self.pieces.pop_first() {
             self.current = Some(piece);
             return self.next();
@@ -139,9 +146,17 @@ impl<R> Outcomes<R> {
             let arrived = Arc::new(arrived);
             let range = arrived.range.start..arrived.range.end;
             for run in self.call.parts[part].indices.rows(range) {
-                let key = if self.ordered { run.index } else { self.arrivals };
+                let key = if self.ordered {
+                    run.index
+                } else {
+                    self.arrivals
+                };
                 self.arrivals += 1;
-                let piece = Piece { arrived: Arc::clone(&arrived), run, taken: 0 };
+                let piece = Piece {
+                    arrived: Arc::clone(&arrived),
+                    run,
+                    taken: 0,
+                };
                 self.pieces.insert(key, piece);
             }
         }
@@ -208,7 +223,9 @@ impl<R> Outcomes<R> {
         let pieces = std::mem::take(&mut self.pieces);
         // Pieces of one segment lie next to one another only in a call of one part; the last one
         // frees it in any case.
-        let arrived = pieces.into_values().filter_map(|piece| Arc::into_inner(piece.arrived));
+        let arrived = pieces
+            .into_values()
+            .filter_map(|piece| Arc::into_inner(piece.arrived));
         (self.call, arrived.collect())
     }
 }

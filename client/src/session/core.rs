@@ -114,8 +114,13 @@ impl Core {
     pub(crate) fn name_batch(&mut self) -> (BatchId, u32) {
         let sequence = self.sequence;
         self.sequence += 1;
-        let Config { cluster, session, .. } = self.config;
-        (BatchId::of_session(cluster, session, sequence.into()), sequence)
+        let Config {
+            cluster, session, ..
+        } = self.config;
+        (
+            BatchId::of_session(cluster, session, sequence.into()),
+            sequence,
+        )
     }
 
     /// When a [`Event::Tick`] is due.
@@ -123,7 +128,10 @@ impl Core {
         match self.leader {
             Some(_) => Some(self.said_at + HEARTBEAT),
             None => {
-                let oldest = self.batches.values().filter(|batch| batch.cancelled.is_none());
+                let oldest = self
+                    .batches
+                    .values()
+                    .filter(|batch| batch.cancelled.is_none());
                 oldest.map(|batch| self.patient_until(batch)).min()
             }
         }
@@ -148,10 +156,19 @@ impl Core {
                 }
             }
             Event::Said { peer, message } => self.hear(peer, message, out),
-            Event::Open { batch, sequence, spec, context } => {
+            Event::Open {
+                batch,
+                sequence,
+                spec,
+                context,
+            } => {
                 self.open(batch, sequence, spec, context);
             }
-            Event::Append { batch, tasks, segment } => {
+            Event::Append {
+                batch,
+                tasks,
+                segment,
+            } => {
                 self.change(batch, |outbox| outbox.give(tasks, segment));
             }
             Event::Seal { batch } => self.change(batch, |outbox| outbox.sealing = Step::Due),
@@ -161,7 +178,10 @@ impl Core {
             Event::Detach => {
                 let all = || self.peers.keys().copied().collect();
                 let peers: Vec<Peer> = self.leader.map_or_else(all, |leader| vec![leader]);
-                let detach = |peer| Action::Send { peer, message: FromClient::Detach };
+                let detach = |peer| Action::Send {
+                    peer,
+                    message: FromClient::Detach,
+                };
                 out.extend(peers.into_iter().map(detach));
                 return;
             }
@@ -170,7 +190,11 @@ impl Core {
     }
 
     fn open(&mut self, batch: BatchId, sequence: u32, spec: BatchSpec, context: Bytes) {
-        let outbox = Outbox { opening: Step::Due, queued: true, ..Outbox::default() };
+        let outbox = Outbox {
+            opening: Step::Due,
+            queued: true,
+            ..Outbox::default()
+        };
         let opened = Batch {
             sequence,
             spec,
@@ -187,7 +211,9 @@ impl Core {
 
     /// Changes what a batch has to say, unless nobody listens any more.
     fn change(&mut self, id: BatchId, change: impl FnOnce(&mut Outbox)) {
-        let Some(batch) = self.batches.get_mut(&id).filter(|batch| !batch.inbox.over) else { return };
+        let Some(batch) = self.batches.get_mut(&id).filter(|batch| !batch.inbox.over) else {
+            return;
+        };
         change(&mut batch.outbox);
         if !batch.outbox.queued {
             batch.outbox.queued = true;
@@ -196,7 +222,9 @@ impl Core {
     }
 
     fn cancel(&mut self, id: BatchId, reason: String) {
-        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
         if !batch.outbox.was_said {
             self.batches.remove(&id);
             return;
@@ -214,7 +242,9 @@ impl Core {
     }
 
     fn consume(&mut self, id: BatchId, segments: u32) {
-        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
         let taken = batch.inbox.consume(segments);
         if taken.is_none() && !batch.inbox.is_finished() {
             return;
@@ -228,7 +258,11 @@ impl Core {
 
     fn tick(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
-        while self.finished.front().is_some_and(|(at, ..)| now - *at >= REMEMBER) {
+        while self
+            .finished
+            .front()
+            .is_some_and(|(at, ..)| now - *at >= REMEMBER)
+        {
             self.finished.pop_front();
         }
         if let Some(peer) = self.leader {
@@ -249,14 +283,21 @@ impl Core {
             .filter(|(_, waited)| *waited >= self.config.patience)
             .collect();
         for (batch, waited) in lost {
-            out.push(Action::End { batch, end: End::Leaderless(waited) });
+            out.push(Action::End {
+                batch,
+                end: End::Leaderless(waited),
+            });
             self.cancel(batch, "its client had lost all coordinators".into());
         }
     }
 
     fn hear(&mut self, peer: Peer, message: ToClient, out: &mut Vec<Action>) {
         match message {
-            ToClient::Attached { term, batches, slots } => {
+            ToClient::Attached {
+                term,
+                batches,
+                slots,
+            } => {
                 if term < self.term {
                     return;
                 }
@@ -272,8 +313,14 @@ impl Core {
                     self.request.0 += 1;
                 }
             }
-            ToClient::Appended { batch: id, tasks, sealed } => {
-                let Some(batch) = self.batches.get_mut(&id) else { return };
+            ToClient::Appended {
+                batch: id,
+                tasks,
+                sealed,
+            } => {
+                let Some(batch) = self.batches.get_mut(&id) else {
+                    return;
+                };
                 self.said_bytes -= batch.outbox.commit(tasks);
                 batch.outbox.opening = Step::Done;
                 if sealed {
@@ -281,42 +328,86 @@ impl Core {
                 }
                 out.push(Action::Committed { batch: id, tasks });
             }
-            ToClient::Outcomes { batch: id, sequence, range, segment } => {
-                let Some(batch) = self.batches.get_mut(&id) else { return };
+            ToClient::Outcomes {
+                batch: id,
+                sequence,
+                range,
+                segment,
+            } => {
+                let Some(batch) = self.batches.get_mut(&id) else {
+                    return;
+                };
                 let wanted = batch.cancelled.is_none();
-                batch.inbox.take_in(sequence, range, segment.bytes, |range, segment| {
-                    if wanted {
-                        out.push(Action::Deliver { batch: id, range, segment });
-                    }
-                });
+                batch
+                    .inbox
+                    .take_in(sequence, range, segment.bytes, |range, segment| {
+                        if wanted {
+                            out.push(Action::Deliver {
+                                batch: id,
+                                range,
+                                segment,
+                            });
+                        }
+                    });
                 self.settle(id, out);
             }
-            ToClient::Ended { batch: id, segments, rest } => {
-                let Some(batch) = self.batches.get_mut(&id) else { return };
+            ToClient::Ended {
+                batch: id,
+                segments,
+                rest,
+            } => {
+                let Some(batch) = self.batches.get_mut(&id) else {
+                    return;
+                };
                 batch.inbox.end = Some((segments, rest));
                 if batch.cancelled.is_some() {
                     batch.inbox.received = segments;
                 }
                 self.settle(id, out);
             }
-            ToClient::WantProgram { program, offset, bytes } => {
-                out.push(Action::SendProgram { peer, program, offset, bytes });
+            ToClient::WantProgram {
+                program,
+                offset,
+                bytes,
+            } => {
+                out.push(Action::SendProgram {
+                    peer,
+                    program,
+                    offset,
+                    bytes,
+                });
             }
-            ToClient::Refused { batch: Some(id), reason, .. } => {
+            ToClient::Refused {
+                batch: Some(id),
+                reason,
+                ..
+            } => {
                 self.end(id, End::Refused(reason), out);
             }
-            ToClient::Refused { batch: None, request: Some(request), reason } => {
+            ToClient::Refused {
+                batch: None,
+                request: Some(request),
+                reason,
+            } => {
                 if request == self.request && self.job == Job::Asked {
                     self.job = Job::Idle;
                     self.request.0 += 1;
                     self.end_all(&End::ProgramRefused(reason), out);
                 }
             }
-            ToClient::Refused { batch: None, request: None, reason } => {
+            ToClient::Refused {
+                batch: None,
+                request: None,
+                reason,
+            } => {
                 self.end_all(&End::Refused(reason), out);
             }
             ToClient::SessionExpired => self.expire(peer, out),
-            ToClient::SegmentUnreadable { batch, segment, reason } => {
+            ToClient::SegmentUnreadable {
+                batch,
+                segment,
+                reason,
+            } => {
                 if self.batches.contains_key(&batch) {
                     let end = End::Unreadable(format!("segment {segment}: {reason}"));
                     out.push(Action::End { batch, end });
@@ -329,14 +420,19 @@ impl Core {
 
     /// Hands on the end of a batch, if this is it.
     fn settle(&mut self, id: BatchId, out: &mut Vec<Action>) {
-        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
         let received = batch.inbox.received;
         if let Some(rest) = batch.inbox.ends_now() {
             self.said_bytes -= batch.outbox.said_bytes();
             batch.outbox.held.clear();
             batch.outbox.said = 0;
             if batch.cancelled.is_none() {
-                out.push(Action::End { batch: id, end: End::Complete { rest } });
+                out.push(Action::End {
+                    batch: id,
+                    end: End::Complete { rest },
+                });
             }
         }
         if batch.cancelled.is_some() {
@@ -349,7 +445,9 @@ impl Core {
 
     /// A batch that the cluster does not have (any more).
     fn end(&mut self, id: BatchId, end: End, out: &mut Vec<Action>) {
-        let Some(batch) = self.batches.remove(&id) else { return };
+        let Some(batch) = self.batches.remove(&id) else {
+            return;
+        };
         self.said_bytes -= batch.outbox.said_bytes();
         if batch.cancelled.is_none() && !batch.inbox.over {
             out.push(Action::End { batch: id, end });
@@ -358,7 +456,8 @@ impl Core {
 
     fn end_all(&mut self, end: &End, out: &mut Vec<Action>) {
         let ids: Vec<BatchId> = self.batches.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.end(id, end.clone(), out));
+        ids.into_iter()
+            .for_each(|id| self.end(id, end.clone(), out));
     }
 
     /// The lease had run out while nobody could be reached: a new stay begins, of another name.
@@ -391,17 +490,26 @@ impl Core {
             return;
         }
         let is_it = |id: &Option<CoordinatorId>| id.is_none_or(|id| id == leader);
-        let peers: Vec<Peer> =
-            self.peers.iter().filter(|(_, id)| is_it(id)).map(|(peer, _)| *peer).collect();
+        let peers: Vec<Peer> = self
+            .peers
+            .iter()
+            .filter(|(_, id)| is_it(id))
+            .map(|(peer, _)| *peer)
+            .collect();
         peers.into_iter().for_each(|peer| self.attach(peer, out));
     }
 
     fn attach(&self, peer: Peer, out: &mut Vec<Action>) {
-        let open = self.batches.iter().filter(|(_, batch)| batch.outbox.was_said && !batch.inbox.over);
+        let open = self
+            .batches
+            .iter()
+            .filter(|(_, batch)| batch.outbox.was_said && !batch.inbox.over);
         let message = FromClient::Attach {
             session: self.config.session,
             low: self.request,
-            batches: open.map(|(id, batch)| (*id, batch.inbox.received)).collect(),
+            batches: open
+                .map(|(id, batch)| (*id, batch.inbox.received))
+                .collect(),
         };
         out.push(Action::Send { peer, message });
     }
@@ -419,7 +527,10 @@ impl Core {
                 batch.outbox.commit(*tasks);
                 batch.outbox.opening = Step::Done;
                 batch.doubted = None;
-                out.push(Action::Committed { batch: *id, tasks: *tasks });
+                out.push(Action::Committed {
+                    batch: *id,
+                    tasks: *tasks,
+                });
             } else if batch.outbox.opening == Step::Done && !batch.inbox.over {
                 // It may be the answer to an attach of before the batch.
                 let since = *batch.doubted.get_or_insert(self.now);
@@ -431,9 +542,14 @@ impl Core {
             self.queue.push_back(*id);
         }
         self.said_bytes = 0;
-        forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
+        forgotten
+            .into_iter()
+            .for_each(|id| self.end(id, End::Forgotten, out));
         for (_, batch, segments) in &self.finished {
-            let message = FromClient::Acknowledge { batch: *batch, segments: *segments };
+            let message = FromClient::Acknowledge {
+                batch: *batch,
+                segments: *segments,
+            };
             out.push(Action::Send { peer, message });
         }
     }
@@ -476,14 +592,31 @@ impl Core {
             self.job = Job::Asked;
             let Config { program, name, .. } = &self.config;
             let (program, name) = (program.clone(), name.clone());
-            self.say(peer, FromClient::OpenJob { request: self.request, program, name }, out);
+            self.say(
+                peer,
+                FromClient::OpenJob {
+                    request: self.request,
+                    program,
+                    name,
+                },
+                out,
+            );
         }
     }
 
     /// Says what a batch has to say; `false` when the credit ended before.
     fn speak_of(&mut self, id: BatchId, job: JobId, peer: Peer, out: &mut Vec<Action>) -> bool {
-        let Some(batch) = self.batches.get_mut(&id) else { return true };
-        let Batch { sequence, spec, context, outbox, cancelled, .. } = batch;
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return true;
+        };
+        let Batch {
+            sequence,
+            spec,
+            context,
+            outbox,
+            cancelled,
+            ..
+        } = batch;
         let mut say = |message| out.push(Action::Send { peer, message });
         // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
         if outbox.opening == Step::Due {
@@ -499,7 +632,10 @@ impl Core {
         if let Some(reason) = cancelled {
             if outbox.cancelling == Step::Due {
                 outbox.cancelling = Step::Said;
-                say(FromClient::Cancel { batch: id, reason: reason.clone() });
+                say(FromClient::Cancel {
+                    batch: id,
+                    reason: reason.clone(),
+                });
             }
             outbox.queued = false;
             return true;
@@ -519,7 +655,10 @@ impl Core {
         }
         if outbox.sealing == Step::Due {
             outbox.sealing = Step::Said;
-            say(FromClient::Seal { batch: id, tasks: outbox.given });
+            say(FromClient::Seal {
+                batch: id,
+                tasks: outbox.given,
+            });
         }
         outbox.queued = false;
         true
@@ -530,11 +669,19 @@ impl Core {
         let due = std::mem::take(&mut self.to_acknowledge);
         self.acknowledge_bytes = 0;
         for id in &due {
-            let Some(batch) = self.batches.get_mut(id) else { continue };
+            let Some(batch) = self.batches.get_mut(id) else {
+                continue;
+            };
             batch.inbox.acknowledging = false;
             let segments = batch.inbox.consumed;
             self.said_at = self.now;
-            out.push(Action::Send { peer, message: FromClient::Acknowledge { batch: *id, segments } });
+            out.push(Action::Send {
+                peer,
+                message: FromClient::Acknowledge {
+                    batch: *id,
+                    segments,
+                },
+            });
             if batch.inbox.is_finished() {
                 self.batches.remove(id);
                 self.finished.push_back((self.now, *id, segments));

@@ -100,7 +100,13 @@ impl Exchange {
             stopped: false,
         };
         let (batch, beating) = (OnceLock::new(), AtomicBool::new(false));
-        Self { feed: Mutex::new(feed), inbox, part, batch, beating }
+        Self {
+            feed: Mutex::new(feed),
+            inbox,
+            part,
+            batch,
+            beating,
+        }
     }
 
     fn feed(&self) -> MutexGuard<'_, Feed> {
@@ -149,7 +155,8 @@ impl Exchange {
         if feed.stopped {
             return Note::Stopped;
         }
-        if feed.open.codec() != codec || feed.open.bytes() + bytes > SEGMENT_BYTES_MAX - ROOM_BYTES {
+        if feed.open.codec() != codec || feed.open.bytes() + bytes > SEGMENT_BYTES_MAX - ROOM_BYTES
+        {
             self.cut(&mut feed);
             feed.open = SegmentBuilder::new(codec);
         }
@@ -167,7 +174,11 @@ impl Exchange {
     pub(crate) fn flush(&self) -> Note {
         let mut feed = self.feed();
         self.cut(&mut feed);
-        if feed.ready.is_empty() { Note::Quiet } else { feed.note() }
+        if feed.ready.is_empty() {
+            Note::Quiet
+        } else {
+            feed.note()
+        }
     }
 
     /// There are no more tasks.
@@ -184,7 +195,11 @@ impl Exchange {
         let mut feed = self.feed();
         feed.consumed += 1;
         feed.consumed_bytes += bytes;
-        if feed.consumed_bytes >= CONSUMED_BYTES { feed.note() } else { Note::Quiet }
+        if feed.consumed_bytes >= CONSUMED_BYTES {
+            feed.note()
+        } else {
+            Note::Quiet
+        }
     }
 
     /// Nothing more of it will run: tasks need not be given.

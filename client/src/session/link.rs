@@ -25,7 +25,11 @@ pub(crate) type ClientLink = Link<FromClient, ToClient>;
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     /// A link is there; what is put into `out` is sent.
-    Up { peer: Peer, coordinator: Option<CoordinatorId>, out: UnboundedSender<FromClient> },
+    Up {
+        peer: Peer,
+        coordinator: Option<CoordinatorId>,
+        out: UnboundedSender<FromClient>,
+    },
     /// A message has come.
     Said { peer: Peer, message: ToClient },
     /// There is no link, or no longer.
@@ -76,7 +80,10 @@ async fn dial(
     endpoint: &Endpoint,
     address: SocketAddr,
 ) -> Result<(ClientLink, Option<CoordinatorId>), String> {
-    let expected = Expected { role: Role::Coordinator, name: None };
+    let expected = Expected {
+        role: Role::Coordinator,
+        name: None,
+    };
     let connection = endpoint
         .connect(address, expected, CONNECT_DEADLINE)
         .await
@@ -90,7 +97,9 @@ async fn dial(
 
 /// The coordinator's id, which its certificate's name ends in: `coordinator-2`, or `2`.
 fn coordinator_of(name: &str) -> Option<CoordinatorId> {
-    let digits = name.rsplit(|letter: char| !letter.is_ascii_digit()).next()?;
+    let digits = name
+        .rsplit(|letter: char| !letter.is_ascii_digit())
+        .next()?;
     digits.parse().ok()
 }
 
@@ -103,7 +112,13 @@ pub(super) async fn serve(
 ) -> Option<String> {
     let (sender, mut receiver) = link.split();
     let (out, outgoing) = unbounded_channel();
-    events.send(LinkEvent::Up { peer, coordinator, out }).ok()?;
+    events
+        .send(LinkEvent::Up {
+            peer,
+            coordinator,
+            out,
+        })
+        .ok()?;
     let mut writing = std::pin::pin!(write(sender, outgoing));
     loop {
         tokio::select! {

@@ -1,6 +1,6 @@
 //! The session's loop: one event, one step of the core, its actions; again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,8 +37,8 @@ struct Shell {
     core: Core,
     executable: Executable,
     started: tokio::time::Instant,
-    out: HashMap<Peer, UnboundedSender<FromClient>>,
-    batches: HashMap<BatchId, Opened>,
+    out: BTreeMap<Peer, UnboundedSender<FromClient>>,
+    batches: BTreeMap<BatchId, Opened>,
     /// Batches whose open segment is looked at after a beat.
     watched: Vec<Arc<Exchange>>,
     beat: Option<Instant>,
@@ -54,14 +54,19 @@ struct Opened {
 
 /// Speaks for `session` until it is closed. Whatever ends it, no caller is left waiting.
 pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
-    let Beginning { config, executable, peers, mut links } = beginning;
+    let Beginning {
+        config,
+        executable,
+        peers,
+        mut links,
+    } = beginning;
     session.state().causes = vec![None; peers];
     let mut shell = Shell {
         core: Core::new(config, Instant(0)),
         executable,
         started: tokio::time::Instant::now(),
-        out: HashMap::new(),
-        batches: HashMap::new(),
+        out: BTreeMap::new(),
+        batches: BTreeMap::new(),
         watched: Vec::new(),
         beat: None,
         actions: Vec::new(),
@@ -105,7 +110,9 @@ impl Drop for Shell {
         let notes = std::mem::take(&mut state.notes);
         drop(state);
         self.session.attached.notify_all();
-        let opened = self.batches.drain().map(|(_, opened)| opened.exchange);
+        let opened = std::mem::take(&mut self.batches)
+            .into_values()
+            .map(|opened| opened.exchange);
         for exchange in opened.chain(notes) {
             exchange.inbox.end(exchange.part, End::Closed);
         }
@@ -158,18 +165,38 @@ impl Shell {
         if let Some((spec, context)) = taken.open {
             let (batch, sequence) = self.core.name_batch();
             exchange.set_batch(batch);
-            self.batches.insert(batch, Opened { exchange: Arc::clone(&exchange), held: 0 });
-            self.step(Event::Open { batch, sequence, spec, context });
+            self.batches.insert(
+                batch,
+                Opened {
+                    exchange: Arc::clone(&exchange),
+                    held: 0,
+                },
+            );
+            self.step(Event::Open {
+                batch,
+                sequence,
+                spec,
+                context,
+            });
         }
-        let Some(batch) = exchange.batch() else { return };
+        let Some(batch) = exchange.batch() else {
+            return;
+        };
         for (tasks, segment) in taken.segments {
-            self.step(Event::Append { batch, tasks, segment });
+            self.step(Event::Append {
+                batch,
+                tasks,
+                segment,
+            });
         }
         if taken.sealed {
             self.step(Event::Seal { batch });
         }
         if taken.consumed > 0 {
-            self.step(Event::Consumed { batch, segments: taken.consumed });
+            self.step(Event::Consumed {
+                batch,
+                segments: taken.consumed,
+            });
         }
         if let Some(reason) = taken.cancel {
             self.batches.remove(&batch);
@@ -192,7 +219,11 @@ impl Shell {
 
     fn link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up { peer, coordinator, out } => {
+            LinkEvent::Up {
+                peer,
+                coordinator,
+                out,
+            } => {
                 self.out.insert(peer, out);
                 self.step(Event::LinkUp { peer, coordinator });
             }
@@ -213,8 +244,14 @@ impl Shell {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send { peer, message } => self.send(peer, message),
-                Action::Deliver { batch, range, segment } => {
-                    let Some(opened) = self.batches.get_mut(&batch) else { continue };
+                Action::Deliver {
+                    batch,
+                    range,
+                    segment,
+                } => {
+                    let Some(opened) = self.batches.get_mut(&batch) else {
+                        continue;
+                    };
                     let Opened { exchange, .. } = opened;
                     match Segment::parse(segment) {
                         Ok(segment) if segment.tasks() == range.len() => {
@@ -244,23 +281,39 @@ impl Shell {
                         self.session.attached.notify_all();
                     }
                 }
-                Action::SendProgram { peer, program, offset, bytes } => {
-                    match self.executable.read(offset, bytes) {
-                        Ok(chunk) => {
-                            let chunk = chunk.into();
-                            self.send(peer, FromClient::ProgramChunk { program, offset, chunk });
-                        }
-                        Err(error) => tracing::error!(%error, "the program's file cannot be read"),
+                Action::SendProgram {
+                    peer,
+                    program,
+                    offset,
+                    bytes,
+                } => match self.executable.read(offset, bytes) {
+                    Ok(chunk) => {
+                        let chunk = chunk.into();
+                        self.send(
+                            peer,
+                            FromClient::ProgramChunk {
+                                program,
+                                offset,
+                                chunk,
+                            },
+                        );
                     }
-                }
+                    Err(error) => tracing::error!(%error, "the program's file cannot be read"),
+                },
             }
         }
         for (batch, segments) in held {
             self.step(Event::Consumed { batch, segments });
         }
         for (batch, why) in unreadable {
-            self.end(batch, End::Unreadable(format!("an outcome segment is damaged: {why}")));
-            self.step(Event::Cancel { batch, reason: "its outcomes cannot be read".into() });
+            self.end(
+                batch,
+                End::Unreadable(format!("an outcome segment is damaged: {why}")),
+            );
+            self.step(Event::Cancel {
+                batch,
+                reason: "its outcomes cannot be read".into(),
+            });
         }
     }
 

@@ -172,7 +172,12 @@ impl Model {
             Step::Open => {
                 let (batch, sequence) = self.core.name_batch();
                 self.mine.push((batch, Mine::default()));
-                self.client(Event::Open { batch, sequence, spec: spec(), context: Bytes::new() });
+                self.client(Event::Open {
+                    batch,
+                    sequence,
+                    spec: spec(),
+                    context: Bytes::new(),
+                });
             }
             Step::Append(which) => {
                 if let Some((batch, mine)) = self.pick(which)
@@ -180,7 +185,11 @@ impl Model {
                 {
                     mine.given += 2;
                     let segment = Bytes::from_static(b"ab");
-                    self.client(Event::Append { batch, tasks: 2, segment });
+                    self.client(Event::Append {
+                        batch,
+                        tasks: 2,
+                        segment,
+                    });
                 }
             }
             Step::Seal(which) => {
@@ -194,7 +203,10 @@ impl Model {
             Step::Cancel(which) => {
                 if let Some((batch, mine)) = self.pick(which) {
                     mine.cancelled = true;
-                    self.client(Event::Cancel { batch, reason: "unwanted".into() });
+                    self.client(Event::Cancel {
+                        batch,
+                        reason: "unwanted".into(),
+                    });
                 }
             }
             Step::Consume(which) => {
@@ -206,9 +218,16 @@ impl Model {
             Step::Read(who, twice) => self.read(who, twice),
             Step::Hear(who, twice) => {
                 let queue = &mut self.links[who].from;
-                let said = if twice { queue.front().cloned() } else { queue.pop_front() };
+                let said = if twice {
+                    queue.front().cloned()
+                } else {
+                    queue.pop_front()
+                };
                 if let Some(message) = said {
-                    self.client(Event::Said { peer: Peer(who), message });
+                    self.client(Event::Said {
+                        peer: Peer(who),
+                        message,
+                    });
                 }
             }
             Step::Run(which) => {
@@ -221,7 +240,10 @@ impl Model {
                 self.leader = who;
                 self.term.0 += 1;
                 self.attached = false;
-                let news = ToClient::Leader { term: self.term, leader: CoordinatorId(who as u64) };
+                let news = ToClient::Leader {
+                    term: self.term,
+                    leader: CoordinatorId(who as u64),
+                };
                 for link in self.links.iter_mut().filter(|link| link.up) {
                     link.from.push_back(news.clone());
                 }
@@ -236,7 +258,10 @@ impl Model {
 
     fn flip(&mut self, who: usize) {
         let up = !self.links[who].up;
-        self.links[who] = Link { up, ..Link::default() };
+        self.links[who] = Link {
+            up,
+            ..Link::default()
+        };
         let peer = Peer(who);
         if up {
             let coordinator = Some(CoordinatorId(who as u64));
@@ -250,13 +275,20 @@ impl Model {
     /// A coordinator reads.
     fn read(&mut self, who: usize, twice: bool) {
         let queue = &mut self.links[who].to;
-        let Some(message) = (if twice { queue.front().cloned() } else { queue.pop_front() }) else {
+        let Some(message) = (if twice {
+            queue.front().cloned()
+        } else {
+            queue.pop_front()
+        }) else {
             return;
         };
         if who != self.leader {
             // A follower drops what is not for it, and says who leads.
             let leader = CoordinatorId(self.leader as u64);
-            self.links[who].from.push_back(ToClient::Leader { term: self.term, leader });
+            self.links[who].from.push_back(ToClient::Leader {
+                term: self.term,
+                leader,
+            });
             return;
         }
         if !self.attached && !matches!(message, FromClient::Attach { .. }) {
@@ -273,11 +305,14 @@ impl Model {
         match message {
             FromClient::Attach { batches, .. } => {
                 self.attached = true;
-                let known = |(id, _): &(BatchId, u32)| {
-                    self.batches.get(id).map(|batch| (*id, batch.tasks))
-                };
+                let known =
+                    |(id, _): &(BatchId, u32)| self.batches.get(id).map(|batch| (*id, batch.tasks));
                 let view = batches.iter().filter_map(known).collect();
-                self.say(ToClient::Attached { term: self.term, batches: view, slots: 2 });
+                self.say(ToClient::Attached {
+                    term: self.term,
+                    batches: view,
+                    slots: 2,
+                });
                 for (id, received) in batches {
                     self.deliver(id, received);
                     self.tell_end(id);
@@ -285,16 +320,26 @@ impl Model {
             }
             FromClient::OpenJob { request, .. } => {
                 self.job = true;
-                self.say(ToClient::JobOpened { request, job: JobId(1) });
+                self.say(ToClient::JobOpened {
+                    request,
+                    job: JobId(1),
+                });
             }
-            FromClient::OpenBatch { batch, sequence, .. } => {
+            FromClient::OpenBatch {
+                batch, sequence, ..
+            } => {
                 assert!(self.job, "a batch without a job");
                 if self.opened.insert(sequence) {
                     self.batches.insert(batch, Committed::default());
                 }
                 self.tell_appended(batch);
             }
-            FromClient::Append { batch, first, tasks, .. } => {
+            FromClient::Append {
+                batch,
+                first,
+                tasks,
+                ..
+            } => {
                 if let Some(known) = self.batches.get_mut(&batch)
                     && known.tasks == first
                     && !known.stopped
@@ -314,7 +359,10 @@ impl Model {
             }
             FromClient::Acknowledge { batch, segments } => {
                 if let Some(known) = self.batches.get_mut(&batch) {
-                    assert!(segments as usize <= known.outcomes.len(), "more than there is");
+                    assert!(
+                        segments as usize <= known.outcomes.len(),
+                        "more than there is"
+                    );
                     if known.is_over() && segments as usize == known.outcomes.len() {
                         known.acknowledged = true;
                     }
@@ -334,13 +382,22 @@ impl Model {
     fn tell_appended(&mut self, batch: BatchId) {
         if let Some(known) = self.batches.get(&batch) {
             let (tasks, sealed) = (known.tasks, known.sealed.is_some());
-            self.say(ToClient::Appended { batch, tasks, sealed });
+            self.say(ToClient::Appended {
+                batch,
+                tasks,
+                sealed,
+            });
         }
     }
 
     fn deliver(&mut self, batch: BatchId, from: u32) {
-        let Some(known) = self.batches.get(&batch) else { return };
-        let ranges: Vec<_> = (0u32..).zip(known.outcomes.clone()).skip(from as usize).collect();
+        let Some(known) = self.batches.get(&batch) else {
+            return;
+        };
+        let ranges: Vec<_> = (0u32..)
+            .zip(known.outcomes.clone())
+            .skip(from as usize)
+            .collect();
         for (sequence, range) in ranges {
             self.say(outcomes(batch, sequence, range));
         }
@@ -351,12 +408,18 @@ impl Model {
             && known.is_over()
         {
             let segments = known.outcomes.len() as u32;
-            self.say(ToClient::Ended { batch, segments, rest: None });
+            self.say(ToClient::Ended {
+                batch,
+                segments,
+                rest: None,
+            });
         }
     }
 
     fn run(&mut self, batch: BatchId) {
-        let Some(known) = self.batches.get_mut(&batch) else { return };
+        let Some(known) = self.batches.get_mut(&batch) else {
+            return;
+        };
         if known.stopped || known.run == known.tasks {
             return;
         }
@@ -381,7 +444,12 @@ impl Model {
             self.step(Step::Seal(which));
         }
         for _ in 0..2_000 {
-            let before = (self.links.iter().all(|l| l.to.is_empty() && l.from.is_empty()), self.is_done());
+            let before = (
+                self.links
+                    .iter()
+                    .all(|l| l.to.is_empty() && l.from.is_empty()),
+                self.is_done(),
+            );
             if before == (true, true) {
                 return;
             }
@@ -409,8 +477,17 @@ impl Model {
                 continue;
             }
             let all: BTreeSet<u32> = (0..mine.given).collect();
-            assert_eq!(mine.got, all, "outcomes of {batch}: {:?}", self.batches.get(batch));
-            assert!(mine.ended, "{batch} has no end: {:?}", self.batches.get(batch));
+            assert_eq!(
+                mine.got,
+                all,
+                "outcomes of {batch}: {:?}",
+                self.batches.get(batch)
+            );
+            assert!(
+                mine.ended,
+                "{batch} has no end: {:?}",
+                self.batches.get(batch)
+            );
         }
         assert!(self.is_done(), "left: {:?}", self.core.batches);
         for (id, known) in &self.batches {
