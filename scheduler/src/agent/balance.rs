@@ -11,8 +11,9 @@ use super::{Agent, AgentAction, Share};
 /// Run time below which the rest of a piece is not worth sharing.
 const LEAST_NS: u64 = 1_000_000;
 
-/// How long after it last heard of a piece the agent shares one of which it knows no cost.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// How long the agent waits for news of an executor's piece before it shares the piece out, and after
+/// it found nothing to share.
+pub(super) const PATIENCE: Duration = Duration::from_millis(5);
 
 impl Agent {
     /// What a task of an attempt's batch takes was measured.
@@ -33,6 +34,10 @@ impl Agent {
         let mut best: Option<(u64, ExecutorId, AttemptId, Share)> = None;
         for (id, executor) in self.executors.iter().filter(|(_, executor)| executor.ready) {
             if executor.kind.threads > 1 || !executor.need.fits(&self.free) {
+                continue;
+            }
+            if executor.spare_until > now {
+                look_again = true;
                 continue;
             }
             for (place, (piece, open)) in executor.pieces.iter().zip(&executor.open).enumerate() {

@@ -13,6 +13,7 @@ use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::How;
 
+use super::balance::PATIENCE;
 use super::holdings::Piece;
 use super::{Agent, AgentAction, ExecutorEvent};
 
@@ -35,6 +36,8 @@ pub(super) struct Executor {
     pub(super) need: Resources,
     /// Since when it has what it has, or nothing.
     pub(super) since: Instant,
+    /// Nothing is taken from it before this: the last time there was nothing to take.
+    pub(super) spare_until: Instant,
     /// Whether it was told to end.
     pub(super) ending: bool,
 }
@@ -88,7 +91,7 @@ impl Agent {
                 self.owe(attempt, range, segment, run_us);
             }
             ExecutorEvent::Finished { attempt } => self.finished(now, id, attempt),
-            ExecutorEvent::Taken { attempt, range } => self.taken(id, attempt, range),
+            ExecutorEvent::Taken { attempt, range } => self.taken(now, id, attempt, range),
             ExecutorEvent::Died { running, culprit, cause } => {
                 self.died(id, &running, culprit, &cause);
             }
@@ -111,8 +114,12 @@ impl Agent {
     }
 
     /// Tasks came back from an executor unstarted.
-    fn taken(&mut self, id: ExecutorId, attempt: AttemptId, range: TaskRange) {
+    fn taken(&mut self, now: Instant, id: ExecutorId, attempt: AttemptId, range: TaskRange) {
         if range.is_empty() {
+            // It has begun with all of it, and the news is on its way.
+            if let Some(executor) = self.executors.get_mut(&id) {
+                executor.spare_until = now + PATIENCE;
+            }
             return;
         }
         if let Some(executor) = self.executors.get_mut(&id) {

@@ -134,6 +134,7 @@ impl Agent {
                 open: VecDeque::new(),
                 need: Resources::cpus(0),
                 since: now,
+                spare_until: now,
                 ending: false,
             },
         );
