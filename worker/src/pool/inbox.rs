@@ -7,7 +7,8 @@ use allhands_common::wire::executor::{
     FrameError, FromExecutor, HEADER_BYTES, read_frame, read_header,
 };
 use bytes::BytesMut;
-use tokio::net::UnixStream;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::OwnedReadHalf;
 
 /// What is read at once, in bytes: several no-op loads' outcomes; a flush of large ones in a few.
 const READ_BYTES: usize = 64 << 10;
@@ -33,26 +34,22 @@ impl Inbox {
     /// The next frame of `stream`; `None` at its end. May be dropped while it waits.
     pub(super) async fn next(
         &mut self,
-        stream: &UnixStream,
+        stream: &mut OwnedReadHalf,
     ) -> Result<Option<FromExecutor>, FrameError> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
             }
-            match self.read(stream) {
-                Read::Some => {}
-                Read::End => return Ok(None),
-                Read::NothingNow => {
-                    if stream.readable().await.is_err() {
-                        return Ok(None);
-                    }
-                }
+            self.buffer.reserve(READ_BYTES);
+            // Unlike `try_read_buf` this knows that a short read has emptied the socket.
+            if !matches!(stream.read_buf(&mut self.buffer).await, Ok(1..)) {
+                return Ok(None);
             }
         }
     }
 
     /// Reads once, without waiting.
-    pub(super) fn read(&mut self, stream: &UnixStream) -> Read {
+    pub(super) fn read(&mut self, stream: &OwnedReadHalf) -> Read {
         self.buffer.reserve(READ_BYTES);
         match stream.try_read_buf(&mut self.buffer) {
             Ok(0) => Read::End,

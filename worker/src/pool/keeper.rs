@@ -19,7 +19,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe;
+use tokio::net::unix::{OwnedReadHalf, pipe};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -113,10 +113,10 @@ impl Keeper {
             self.seat.kill_group();
         }
         let mut was_ready = false;
-        if let Some(stream) = self.greet(&listener, &process).await {
+        if let Some(mut stream) = self.greet(&listener, &process).await {
             drop(listener);
             _ = std::fs::remove_file(&socket);
-            was_ready = self.serve(&stream, &process.exit).await;
+            was_ready = self.serve(&mut stream, &process.exit).await;
         }
         self.seat.kill_group();
         _ = process.exit.readable().await;
@@ -203,7 +203,7 @@ impl Keeper {
     }
 
     /// Waits for the program to enter, and hands it the cell. `None` when it will not.
-    async fn greet(&self, listener: &UnixListener, process: &Process) -> Option<Rc<UnixStream>> {
+    async fn greet(&self, listener: &UnixListener, process: &Process) -> Option<OwnedReadHalf> {
         let arrival = async {
             loop {
                 match listener.accept().await {
@@ -221,9 +221,9 @@ impl Keeper {
         let refused = match arrived {
             Ok(Ok(stream)) => match self.welcome(&stream) {
                 Ok(()) => {
-                    let stream = Rc::new(stream);
-                    self.seat.outbox.connect(Rc::clone(&stream));
-                    return Some(stream);
+                    let (reading, writing) = stream.into_split();
+                    self.seat.outbox.connect(writing);
+                    return Some(reading);
                 }
                 Err(error) => format!("it cannot be welcomed: {error}"),
             },
@@ -275,7 +275,7 @@ impl Keeper {
     }
 
     /// Serves a connected executor until it is to be buried; whether it was ever ready.
-    async fn serve(&self, stream: &UnixStream, exit: &AsyncFd<OwnedFd>) -> bool {
+    async fn serve(&self, stream: &mut OwnedReadHalf, exit: &AsyncFd<OwnedFd>) -> bool {
         let mut inbox = Inbox::default();
         let (mut ready, mut closed) = (false, false);
         loop {
@@ -338,7 +338,7 @@ impl Keeper {
     }
 
     /// Takes the outcomes that a dead executor had sent in full.
-    async fn salvage(&self, inbox: &mut Inbox, stream: &UnixStream, ready: &mut bool) {
+    async fn salvage(&self, inbox: &mut Inbox, stream: &OwnedReadHalf, ready: &mut bool) {
         loop {
             while let Ok(Some(message)) = inbox.take() {
                 if self.hear(message, ready).await.is_err() {

@@ -3,12 +3,11 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 
 use allhands_common::codec::EncodeError;
 use allhands_common::wire::executor::{ToExecutor, write_frame};
 use bytes::{Buf, Bytes};
-use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 /// Pieces handed to the system at once.
@@ -18,7 +17,7 @@ const PIECES_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: RefCell<VecDeque<Bytes>>,
-    stream: OnceCell<Rc<UnixStream>>,
+    stream: OnceCell<OwnedWriteHalf>,
     more: Notify,
 }
 
@@ -45,7 +44,7 @@ impl Outbox {
     }
 
     /// From now on frames go to `stream`.
-    pub(super) fn connect(&self, stream: Rc<UnixStream>) {
+    pub(super) fn connect(&self, stream: OwnedWriteHalf) {
         _ = self.stream.set(stream);
     }
 
@@ -67,7 +66,7 @@ impl Outbox {
     }
 
     /// Whether nothing is left that could be written: it is written, or its reader is gone.
-    fn write(&self, stream: &UnixStream) -> bool {
+    fn write(&self, stream: &OwnedWriteHalf) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         while !waiting.is_empty() {
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
