@@ -14,7 +14,7 @@ mod holdings;
 mod orders;
 mod schedule;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -208,6 +208,8 @@ pub struct Agent {
     next_heartbeat: Instant,
     draining: bool,
     batches: BTreeMap<BatchId, Arc<Shared>>,
+    /// Batches that go with their last attempt.
+    forgotten: BTreeSet<BatchId>,
     programs: BTreeMap<ProgramId, ProgramState>,
     attempts: BTreeMap<AttemptId, Attempt>,
     /// Pieces that no executor has.
@@ -249,6 +251,7 @@ impl Agent {
             next_heartbeat: now,
             draining: false,
             batches: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             programs: BTreeMap::new(),
             attempts: BTreeMap::new(),
             waiting: VecDeque::new(),

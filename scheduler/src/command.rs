@@ -132,6 +132,8 @@ pub enum Command {
         batch: BatchId,
         /// Which task.
         index: u32,
+        /// At which attempt: one is counted once, however often it is reported.
+        attempt: AttemptId,
         /// What for.
         charge: Charge,
         /// Not to be tried before.

@@ -13,6 +13,7 @@ mod clients;
 mod deliver;
 mod effects;
 mod explain;
+mod outcomes;
 mod pump;
 mod queue;
 mod reconcile;
@@ -106,10 +107,8 @@ impl Dispatcher {
     pub fn resume(config: Config, now: Instant, state: &State) -> Self {
         let mut timers = Timers::default();
         let awaited: BTreeSet<WorkerId> = state.workers.keys().copied().collect();
-        let awaited = (!awaited.is_empty()).then_some(awaited);
-        if awaited.is_some() {
-            timers.set(now + config.resume_wait, Timer::Resume);
-        }
+        let wait = if awaited.is_empty() { Duration::ZERO } else { config.resume_wait };
+        timers.set(now + wait, Timer::Resume);
         let mut dispatcher = Self {
             epoch: (now, state.at),
             workers: BTreeMap::new(),
@@ -123,7 +122,7 @@ impl Dispatcher {
             deliveries: BTreeMap::new(),
             timers,
             balancing: false,
-            awaited,
+            awaited: Some(awaited),
             config,
         };
         for session in state.sessions.keys() {
@@ -157,7 +156,7 @@ impl Dispatcher {
                 }
             }
             Event::Worker { worker, message } => self.hear_worker(now, state, worker, message, out),
-            Event::WorkerGone { worker } => self.change_worker(worker, |known| known.present = false),
+            Event::WorkerGone { worker } => self.worker_gone(worker),
             Event::Operator { name, question } => operator(state, &name, &question, out),
         }
         self.fire_timers(now, state, out);

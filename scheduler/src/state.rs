@@ -53,7 +53,7 @@ pub struct State {
 pub struct Session {
     /// The name in its certificate.
     pub owner: String,
-    /// Requests that were answered, above those known to be.
+    /// Requests that were answered, but for those whose answer is known to have come.
     pub replies: BTreeMap<RequestId, JobId>,
     /// Sequence numbers of the batches that were opened, forgotten ones too: a range a gap.
     pub opened: RangeSet,
@@ -64,6 +64,8 @@ pub struct Session {
 pub struct Job {
     /// Whose.
     pub session: SessionId,
+    /// The request that opened it.
+    pub request: RequestId,
     /// The name in its certificate.
     pub owner: String,
     /// For people.
@@ -148,8 +150,8 @@ impl State {
                 self.settle(batch, attempt, worker, range, out);
             }
             Command::Fail { batch, range, failed } => self.fail(batch, range, &failed, out),
-            Command::Charge { batch, index, charge, not_before } => {
-                self.charge(batch, index, charge, not_before, out);
+            Command::Charge { batch, index, attempt, charge, not_before } => {
+                self.charge(batch, (index, attempt), charge, not_before, out);
             }
             Command::Start { batch, attempt, worker, range } => {
                 self.start(batch, Started { attempt, worker, range }, out);

@@ -48,6 +48,9 @@ impl Agent {
                     .get(&attempt.batch)
                     .is_some_and(|shared| shared.spec.policy.batch_size.is_some());
                 let left = u64::from(open.len());
+                if self.is_capped(*piece) && !next {
+                    continue;
+                }
                 if attempt.cancelled || attempt.wanted_back > 0 || !next && (fixed || left < 2) {
                     continue;
                 }

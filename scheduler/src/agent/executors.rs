@@ -120,6 +120,9 @@ impl Agent {
             if let Some(executor) = self.executors.get_mut(&id) {
                 executor.spare_until = now + PATIENCE;
             }
+            if let Some(attempt) = self.attempts.get_mut(&attempt) {
+                attempt.wanted_back = 0;
+            }
             return;
         }
         if let Some(executor) = self.executors.get_mut(&id) {
@@ -169,7 +172,10 @@ impl Agent {
                 return self.program_failed(executor.kind.program, &Cause::Program { message });
             }
         }
-        let culprit = culprit.or(match running {
+        // Where a task was to be stopped with its executor, no other is the reason.
+        let cancelled = |id: &AttemptId| self.attempts.get(id).is_some_and(|a| a.cancelled);
+        let stopped = running.iter().find(|(id, _)| cancelled(id)).copied();
+        let culprit = culprit.or(stopped).or(match running {
             [only] => Some(*only),
             _ => None,
         });
@@ -216,6 +222,19 @@ impl Agent {
                 self.end(id, range, How::Bystander);
             } else {
                 self.waiting.push_front(Piece { attempt: id, range });
+            }
+        }
+    }
+
+    /// What of an attempt waits for an executor to start waits without one.
+    pub(super) fn unload(&mut self, id: AttemptId) {
+        for executor in self.executors.values_mut().filter(|executor| !executor.ready) {
+            while let Some(at) = executor.pieces.iter().position(|piece| piece.attempt == id) {
+                executor.open.remove(at);
+                self.waiting.extend(executor.pieces.remove(at));
+                if executor.pieces.is_empty() {
+                    self.free.add(&executor.need);
+                }
             }
         }
     }

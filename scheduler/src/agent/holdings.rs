@@ -148,8 +148,13 @@ impl Agent {
 
     /// An attempt of which nothing is open is forgotten.
     pub(super) fn forget_if_over(&mut self, id: AttemptId) {
-        if self.attempts.get(&id).is_some_and(|attempt| attempt.open.is_empty()) {
-            self.attempts.remove(&id);
+        if !self.attempts.get(&id).is_some_and(|attempt| attempt.open.is_empty()) {
+            return;
+        }
+        if let Some(attempt) = self.attempts.remove(&id)
+            && self.forgotten.contains(&attempt.batch)
+        {
+            self.forget_batch(attempt.batch);
         }
     }
 

@@ -28,12 +28,18 @@ impl Agent {
                 // What was reported and not sent is in what is owed, or told by the inventory.
                 self.reports.clear();
                 self.repeat_owed();
+                // The leader counts on nothing that it has not sent in this registration.
+                let known: Vec<BatchId> = self.batches.keys().copied().collect();
+                known.into_iter().for_each(|batch| self.forget_batch(batch));
             }
-            ToWorker::Orders { term, number, orders } if term == self.term && self.registered => {
+            // What was overtaken counts as lost, what comes twice has come: the inventory says so.
+            ToWorker::Orders { term, number, orders }
+                if term == self.term && self.registered && number > self.processed =>
+            {
+                self.processed = number;
                 for order in orders {
                     self.carry_out(now, order, out);
                 }
-                self.processed = self.processed.max(number);
             }
             ToWorker::Registered { .. }
             | ToWorker::Orders { .. }
@@ -46,18 +52,25 @@ impl Agent {
     fn carry_out(&mut self, now: Instant, order: Order, out: &mut Vec<AgentAction>) {
         match order {
             Order::Batch(shared) => {
+                self.forgotten.remove(&shared.batch);
                 self.batches.insert(shared.batch, Arc::from(shared));
             }
             Order::Run(run) => self.take_run(run),
             Order::Retract { attempt, tasks } => self.give_back(attempt, tasks, out),
             Order::Cancel { attempt } => self.cancel(now, attempt, out),
             Order::Committed { attempt, range } => self.settle(attempt, range),
-            Order::Forget { batch } => {
-                if !self.attempts.values().any(|attempt| attempt.batch == batch) {
-                    self.batches.remove(&batch);
-                    self.costs.remove(&batch);
-                }
-            }
+            Order::Forget { batch } => self.forget_batch(batch),
+        }
+    }
+
+    /// No range of a batch will follow: what its tasks share goes with the last attempt.
+    pub(super) fn forget_batch(&mut self, batch: BatchId) {
+        if self.attempts.values().any(|attempt| attempt.batch == batch) {
+            self.forgotten.insert(batch);
+        } else {
+            self.batches.remove(&batch);
+            self.costs.remove(&batch);
+            self.forgotten.remove(&batch);
         }
     }
 
@@ -106,21 +119,25 @@ impl Agent {
     fn give_back(&mut self, id: AttemptId, tasks: u32, out: &mut Vec<AgentAction>) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         attempt.wanted_back = tasks;
+        self.unload(id);
         self.give_back_waiting(id);
         let wanted = self.attempts.get(&id).map_or(0, |attempt| attempt.wanted_back);
-        let fixed = self.is_fixed(id);
-        if wanted > 0 {
-            let whole = |piece: &Piece| wanted >= piece.range.len();
-            for (executor, known) in &self.executors {
-                for (place, piece) in known.pieces.iter().enumerate() {
-                    let next = place > 0;
-                    if piece.attempt != id || fixed && !next {
-                        continue;
-                    }
-                    let share = if next && whole(piece) { Share::All } else { Share::Half };
-                    out.push(AgentAction::Take { executor: *executor, attempt: id, share });
+        let fixed = self.is_fixed(id) && !self.draining;
+        let mut asked = false;
+        for (executor, known) in self.executors.iter().filter(|_| wanted > 0) {
+            for (place, piece) in known.pieces.iter().enumerate() {
+                let next = place > 0;
+                if piece.attempt != id || fixed && !next {
+                    continue;
                 }
+                let whole = self.draining || next && wanted >= piece.range.len();
+                let share = if whole { Share::All } else { Share::Half };
+                out.push(AgentAction::Take { executor: *executor, attempt: id, share });
+                asked = true;
             }
+        }
+        if let Some(attempt) = self.attempts.get_mut(&id).filter(|_| !asked) {
+            attempt.wanted_back = 0;
         }
     }
 
@@ -153,9 +170,12 @@ impl Agent {
 
     /// The leader wants an attempt stopped.
     fn cancel(&mut self, now: Instant, id: AttemptId, out: &mut Vec<AgentAction>) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| !attempt.cancelled) else {
+            return;
+        };
         attempt.cancelled = true;
         attempt.kill_at = Some(now + CANCEL_GRACE);
+        self.unload(id);
         let waiting: Vec<Piece> =
             self.waiting.iter().filter(|piece| piece.attempt == id).copied().collect();
         self.waiting.retain(|piece| piece.attempt != id);

@@ -35,6 +35,10 @@ impl Agent {
         if !self.has_program(piece, out) {
             return false;
         }
+        // A call with a cap runs as many tasks as it has ranges out: none of them twice at once.
+        if self.is_capped(piece) && self.executors.values().any(|e| e.works_on(piece.attempt)) {
+            return false;
+        }
         if need.fits(&self.free) {
             let idle = self.executors.iter().find(|(_, e)| e.is_idle() && e.kind == kind);
             let id = match idle.map(|(id, _)| *id) {
@@ -61,6 +65,13 @@ impl Agent {
         let Some(id) = busy.map(|(id, _)| *id) else { return false };
         self.load(now, id, piece, need, out);
         true
+    }
+
+    /// Whether a piece is of a batch whose `n_jobs` is not that of all slots.
+    pub(super) fn is_capped(&self, piece: Piece) -> bool {
+        let batch = self.attempts.get(&piece.attempt).map(|attempt| attempt.batch);
+        let shared = batch.and_then(|batch| self.batches.get(&batch));
+        shared.is_some_and(|shared| shared.spec.policy.n_jobs != -1)
     }
 
     /// What kind of executor a piece needs, and what it occupies.

@@ -1,19 +1,19 @@
 //! What the leader knows of a batch beyond the state: which of its tasks wait and which are out.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::BatchId;
+use allhands_common::id::{AttemptId, BatchId, WorkerId};
 use allhands_common::limit::UNREAD_BYTES_MAX;
-use allhands_common::policy::Prefer;
+use allhands_common::policy::{Policy, Prefer};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::{ClusterTime, Instant};
 
 use super::queue::{ClassId, Place};
 use super::size::Cost;
 use super::{Dispatcher, Timer};
-use crate::state::Batch;
+use crate::state::{Batch, Job};
 use crate::{Action, Command, State};
 
 /// A batch of which something is out, or that has tasks to be tried again.
@@ -29,6 +29,10 @@ pub(super) struct Active {
     pub(super) charging: RangeSet,
     /// Ranges given out and not reported.
     pub(super) ranges: u32,
+    /// Its attempts.
+    pub(super) attempts: BTreeSet<AttemptId>,
+    /// Workers that have what its tasks share.
+    pub(super) known_by: BTreeSet<WorkerId>,
     /// What a task takes.
     pub(super) cost: Cost,
     /// Where it waits, while it does.
@@ -43,6 +47,8 @@ impl Active {
             delayed: BTreeMap::new(),
             charging: RangeSet::new(),
             ranges: 0,
+            attempts: BTreeSet::new(),
+            known_by: BTreeSet::new(),
             cost: Cost::default(),
             place: None,
         };
@@ -56,6 +62,14 @@ impl Active {
             }
         }
         active
+    }
+
+    /// Tasks are with an attempt, wherever they were before.
+    pub(super) fn hold(&mut self, range: TaskRange) {
+        self.pending.remove(range);
+        self.charging.remove(range);
+        self.delayed.retain(|index, _| !range.contains(*index));
+        self.held.insert(range);
     }
 
     pub(super) fn delay(&mut self, index: u32, until: ClusterTime) {
@@ -73,10 +87,7 @@ impl Dispatcher {
         let Some(batch) = state.batches.get(&id) else { return self.unqueue(id) };
         let Some(job) = state.job_of(batch) else { return };
         let policy = &batch.spec.policy;
-        let (class, new) = self.queues.class(&job.program, &policy.resources);
-        if new {
-            self.fill_class(class);
-        }
+        let class = self.class_of(job, policy);
         let unread = batch.progress().map_or(0, |progress| progress.unread_bytes);
         let open = batch.stopped().is_none() && unread <= UNREAD_BYTES_MAX;
         let slots = self.slots;
@@ -128,7 +139,7 @@ impl Dispatcher {
             let mut active = Active::of(batch);
             if let Some(job) = state.job_of(batch) {
                 let policy = &batch.spec.policy;
-                let (class, _) = self.queues.class(&job.program, &policy.resources);
+                let class = self.class_of(job, policy);
                 let place = Place {
                     priority: policy.priority,
                     class,
@@ -234,10 +245,19 @@ impl Dispatcher {
         let Some(batch) = state.batches.get(&id) else { return };
         let Some(active) = self.active.get_mut(&id) else { return };
         active.held.remove(range);
-        for part in batch.unfinished(range).iter() {
-            active.pending.insert(part);
+        if batch.stopped().is_none() {
+            batch.unfinished(range).iter().for_each(|part| active.pending.insert(part));
         }
         self.requeue(state, id);
+    }
+
+    /// The class of a batch's tasks.
+    pub(super) fn class_of(&mut self, job: &Job, policy: &Policy) -> ClassId {
+        let (class, new) = self.queues.class(&job.program, &policy.resources);
+        if new {
+            self.fill_class(class);
+        }
+        class
     }
 
     /// Puts every worker that can into a new class.

@@ -119,7 +119,7 @@ impl Dispatcher {
         for (id, attempt) in &self.attempts {
             let known = self.workers.get(&attempt.worker);
             let listed = known.is_some_and(|worker| worker.attempts.contains(id));
-            if !listed && (known.is_some() || !attempt.open.is_empty() || !attempt.owed.is_empty()) {
+            if !listed && (!attempt.open.is_empty() || !attempt.owed.is_empty()) {
                 return broken("a worker knows its attempts", format!("attempt {id}"));
             }
             if attempt.is_over() {

@@ -44,9 +44,14 @@ impl Dispatcher {
             let client = Client { attached: true, last_heard: now, batches, low };
             return self.attach(state, session, owner, client, out);
         }
-        let Some(client) = self.clients.get_mut(&session).filter(|client| client.attached) else {
+        let Some(client) = self.clients.get_mut(&session) else {
+            // Its session was closed while it was away.
+            out.push(Action::Tell { session, message: ToClient::SessionExpired });
             return;
         };
+        if !client.attached {
+            return;
+        }
         client.last_heard = now;
         let mine = |batch: &BatchId| {
             let known = state.batches.get(batch).and_then(|batch| state.job_of(batch));

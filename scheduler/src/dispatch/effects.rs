@@ -2,14 +2,16 @@
 
 use alloc::vec::Vec;
 
-use allhands_common::id::{AttemptId, BatchId, WorkerId};
-use allhands_common::range::TaskRange;
+use allhands_common::id::{BatchId, JobId, WorkerId};
+use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
 use allhands_common::wire::client::ToClient;
 use allhands_common::wire::worker::{Order, Run};
 
-use super::{Dispatcher, Timer};
-use crate::{Action, Effect, State};
+use super::attempt::UNSENT;
+use super::report::Origin;
+use super::{Attempt, Dispatcher, Timer};
+use crate::{Action, Command, Effect, State};
 
 impl Dispatcher {
     pub(super) fn learn(
@@ -23,6 +25,7 @@ impl Dispatcher {
             Effect::Keep { .. } | Effect::Drop { .. } => {}
             Effect::SessionOpened { session } => self.session_opened(session, out),
             Effect::SessionClosed { session } => {
+                self.tell(session, ToClient::SessionExpired, out);
                 self.clients.remove(&session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
@@ -43,22 +46,20 @@ impl Dispatcher {
             Effect::Repeated { batch } => self.tell_appended(state, batch, out),
             Effect::Ended { batch, range } => self.ended(state, batch, range, out),
             Effect::Settled { worker, attempt, batch, range } => {
-                self.settled(state, worker, attempt, batch, range);
+                self.settled(state, Origin { batch, attempt, worker }, range);
             }
             Effect::Charged { batch, index } => self.recharge(now, state, batch, index),
             Effect::Started { batch, attempt, worker, range } => {
-                self.started(state, batch, attempt, worker, range);
+                self.started(now, state, Origin { batch, attempt, worker }, range, out);
             }
             Effect::BatchOver { batch } => self.batch_over(state, batch, out),
             Effect::Acknowledged { batch } => {
                 self.requeue(state, batch);
                 self.deliver(state, batch, out);
             }
-            Effect::BatchForgotten { batch, .. } => self.batch_forgotten(batch),
+            Effect::BatchForgotten { batch, job } => self.batch_forgotten(state, batch, job),
             Effect::Roster { worker, present } => {
-                if present && !self.workers.contains_key(&worker) {
-                    self.timers.set(now + self.config.worker_lost, Timer::Worker(worker));
-                }
+                self.roster_changed(now, worker, present, out);
             }
         }
     }
@@ -94,53 +95,47 @@ impl Dispatcher {
     }
 
     /// What an attempt reported is decided: its worker need not keep it.
-    fn settled(
-        &mut self,
-        state: &State,
-        worker: WorkerId,
-        id: AttemptId,
-        batch: BatchId,
-        range: TaskRange,
-    ) {
-        if let Some(attempt) = self.attempts.get_mut(&id) {
-            attempt.settling.remove(range);
-            attempt.owed.remove(range);
-            self.forget_if_over(id);
+    fn settled(&mut self, state: &State, origin: Origin, range: TaskRange) {
+        let Origin { batch, attempt, worker } = origin;
+        if let Some(known) = self.attempts.get_mut(&attempt) {
+            let decided: Vec<TaskRange> = known.settling.intersection(range).collect();
+            known.settling.remove(range);
+            self.forget_if_over(attempt);
             // Whatever of it was not accepted has ended in another way, or waits again.
-            self.put_back(state, batch, range);
+            decided.into_iter().for_each(|part| self.put_back(state, batch, part));
         }
-        self.order(worker, Order::Committed { attempt: id, range });
+        self.order(worker, Order::Committed { attempt, range });
     }
 
+    /// A range that must not run twice is written down: now it may be sent.
     fn started(
         &mut self,
+        now: Instant,
         state: &State,
-        batch: BatchId,
-        attempt: AttemptId,
-        worker: WorkerId,
+        origin: Origin,
         range: TaskRange,
+        out: &mut Vec<Action>,
     ) {
-        if !self.attempts.contains_key(&attempt) {
+        let Origin { batch, attempt, worker } = origin;
+        let unsent = |known: &Attempt| known.sent == UNSENT;
+        if !self.attempts.get(&attempt).is_some_and(unsent) {
             return;
         }
-        let segments = Vec::new();
-        self.start_range(state, worker, Run { attempt, batch, range, segments, threads: 1, alone: false });
+        if self.workers.get(&worker).is_some_and(|known| known.present) {
+            let (segments, threads) = (Vec::new(), 1);
+            self.start_range(state, worker, Run { attempt, batch, range, segments, threads, alone: false });
+        } else {
+            self.withdraw(state, attempt, range, false);
+            self.put_back_unstarted(now, state, origin, range, out);
+        }
     }
 
     /// Nothing more of a batch runs: what is out is called back, its client is told.
     fn batch_over(&mut self, state: &State, id: BatchId, out: &mut Vec<Action>) {
         if state.batches.get(&id).is_some_and(|batch| batch.stopped().is_some()) {
-            let out_there: Vec<(AttemptId, WorkerId)> = self
-                .attempts
-                .iter()
-                .filter(|(_, attempt)| attempt.batch == id && !attempt.open.is_empty())
-                .map(|(id, attempt)| (*id, attempt.worker))
-                .collect();
-            for (attempt, worker) in out_there {
-                self.order(worker, Order::Cancel { attempt });
-            }
+            self.call_back(state, id);
             if let Some(active) = self.active.get_mut(&id) {
-                active.pending = Default::default();
+                active.pending = RangeSet::new();
                 active.delayed.clear();
             }
         }
@@ -148,18 +143,60 @@ impl Dispatcher {
         self.deliver(state, id, out);
     }
 
-    fn batch_forgotten(&mut self, id: BatchId) {
-        if let Some(active) = self.active.remove(&id)
-            && let Some(place) = active.place
-        {
-            self.queues.remove(place, id);
+    /// Nobody wants a batch's attempts any more.
+    fn call_back(&mut self, state: &State, id: BatchId) {
+        let attempts = self.active.get(&id).map(|active| active.attempts.clone());
+        for attempt in attempts.unwrap_or_default() {
+            let Some(known) = self.attempts.get(&attempt) else { continue };
+            let (worker, open) = (known.worker, known.open.clone());
+            if known.sent == UNSENT {
+                open.iter().for_each(|range| self.withdraw(state, attempt, range, false));
+            } else if !open.is_empty() {
+                self.order(worker, Order::Cancel { attempt });
+            }
+        }
+    }
+
+    fn batch_forgotten(&mut self, state: &State, id: BatchId, job: JobId) {
+        self.call_back(state, id);
+        if !state.jobs.contains_key(&job) {
+            self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
-        let knowing: Vec<WorkerId> = self
-            .workers
-            .iter_mut()
-            .filter_map(|(worker, known)| known.known.remove(&id).then_some(*worker))
-            .collect();
-        knowing.into_iter().for_each(|worker| self.order(worker, Order::Forget { batch: id }));
+        let Some(active) = self.active.remove(&id) else { return };
+        if let Some(place) = active.place {
+            self.queues.remove(place, id);
+        }
+        for worker in active.known_by {
+            if let Some(known) = self.workers.get_mut(&worker) {
+                known.known.remove(&id);
+            }
+            self.order(worker, Order::Forget { batch: id });
+        }
+    }
+
+    /// A worker has come to the roster or left it.
+    fn roster_changed(
+        &mut self,
+        now: Instant,
+        worker: WorkerId,
+        present: bool,
+        out: &mut Vec<Action>,
+    ) {
+        match self.workers.get(&worker) {
+            None if present => {
+                self.timers.set(now + self.config.worker_lost, Timer::Worker(worker));
+            }
+            // It came back while the entry that it had left was on its way.
+            Some(known) if !present && !known.given_up => {
+                out.push(Action::Propose(Command::JoinWorker {
+                    worker,
+                    boot: known.boot,
+                    name: known.name.clone(),
+                    resources: known.total.clone(),
+                }));
+            }
+            Some(_) | None => {}
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Giving work out: the next batch, the least loaded worker that can, a range cut to size.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, WorkerId};
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use core::time::Duration;
 
 use super::queue::ClassId;
+use super::attempt::UNSENT;
 use super::{Attempt, Dispatcher, Timer};
 use crate::state::Batch;
 use crate::{Action, Command, State};
@@ -36,7 +38,7 @@ impl Dispatcher {
         let mut full: Vec<ClassId> = Vec::new();
         while let Some((class, batch)) = self.queues.next(&full) {
             match self.roomy_worker(class) {
-                Some(worker) => self.give(now, state, batch, worker, out),
+                Some(worker) => self.give(now, state, (class, batch), worker, out),
                 None => full.push(class),
             }
         }
@@ -61,7 +63,7 @@ impl Dispatcher {
         &mut self,
         now: Instant,
         state: &State,
-        id: BatchId,
+        (class, id): (ClassId, BatchId),
         worker: WorkerId,
         out: &mut Vec<Action>,
     ) {
@@ -80,15 +82,20 @@ impl Dispatcher {
         active.ranges += 1;
         let need = occupied(policy, &total);
         let attempt = self.name_attempt();
+        if let Some(active) = self.active.get_mut(&id) {
+            active.attempts.insert(attempt);
+        }
         self.attempts.insert(
             attempt,
             Attempt {
                 batch: id,
+                job: batch.job,
+                class,
                 worker,
                 open: RangeSet::of(range),
                 owed: RangeSet::new(),
                 settling: RangeSet::new(),
-                sent: u64::MAX,
+                sent: UNSENT,
                 running: false,
                 retracting: false,
                 since: now,
@@ -112,12 +119,17 @@ impl Dispatcher {
     /// Sends a range, after what its batch shares where the worker does not have that.
     pub(super) fn send_run(&mut self, state: &State, id: WorkerId, run: Run) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else { return };
-        let Some(batch) = state.batches.get(&run.batch) else { return };
+        let Some(batch) = state.batches.get(&run.batch).filter(|b| b.stopped().is_none()) else {
+            return;
+        };
         let Some(job) = state.job_of(batch) else { return };
         if let Some(attempt) = self.attempts.get_mut(&run.attempt) {
             attempt.sent = worker.sent + 1;
         }
         if worker.known.insert(run.batch) {
+            if let Some(active) = self.active.get_mut(&run.batch) {
+                active.known_by.insert(id);
+            }
             let shared = Shared {
                 batch: run.batch,
                 job: batch.job,
@@ -142,11 +154,16 @@ impl Dispatcher {
     }
 
     fn somebody_is_idle(&self) -> bool {
-        let held = |class: &super::queue::Class| {
-            let least = class.able.first().and_then(|(_, id)| self.workers.get(id));
-            least.is_some_and(super::Worker::has_idle_slot)
-        };
-        self.workers.len() > 1 && !self.attempts.is_empty() && self.queues.classes.values().any(held)
+        self.workers.len() > 1
+            && !self.attempts.is_empty()
+            && self.queues.classes.keys().any(|class| self.idle_worker(*class).is_some())
+    }
+
+    /// A worker that could start a task of `class` at once.
+    fn idle_worker(&self, class: ClassId) -> Option<WorkerId> {
+        let class = self.queues.classes.get(&class)?;
+        let (_, id) = class.able.first()?;
+        self.workers.get(id).filter(|worker| worker.is_idle_for(&class.need)).map(|_| *id)
     }
 
     fn plan_balance(&mut self, now: Instant) {
@@ -169,9 +186,18 @@ impl Dispatcher {
             .map(|worker| worker.total.cpus.saturating_sub(worker.held.cpus))
             .sum();
         let mut asked: Vec<(WorkerId, Order)> = Vec::new();
-        for (id, attempt) in &mut self.attempts {
+        let idle_workers: BTreeMap<ClassId, WorkerId> = self
+            .queues
+            .classes
+            .keys()
+            .filter_map(|class| Some((*class, self.idle_worker(*class)?)))
+            .collect();
+        for (id, attempt) in self.attempts.iter_mut().rev() {
             if idle == 0 {
                 break;
+            }
+            if idle_workers.get(&attempt.class).is_none_or(|idle| *idle == attempt.worker) {
+                continue;
             }
             let Some(worker) = self.workers.get(&attempt.worker) else { continue };
             let fixed =
@@ -207,7 +233,7 @@ fn threads(policy: &Policy, total: &Resources, workers: usize) -> u16 {
 
 /// What a range of this policy occupies on a worker of `total`: a process what its task needs; threads
 /// the whole worker, of which they are the one executor.
-fn occupied(policy: &Policy, total: &Resources) -> Resources {
+pub(super) fn occupied(policy: &Policy, total: &Resources) -> Resources {
     match policy.prefer {
         Prefer::Processes => policy.resources.clone(),
         Prefer::Threads => Resources { cpus: total.cpus, ..policy.resources.clone() },

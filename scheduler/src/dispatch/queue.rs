@@ -104,6 +104,14 @@ impl Queues {
         batches?.first().map(|(_, _, batch)| (key.1, *batch))
     }
 
+    /// A job is gone, and with it what waits of it.
+    pub(super) fn forget_job(&mut self, job: JobId) {
+        self.lines.retain(|_, line| {
+            line.remove(&job);
+            !line.is_empty()
+        });
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }

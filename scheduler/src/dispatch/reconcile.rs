@@ -7,12 +7,14 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, WorkerId};
 use allhands_common::range::{RangeSet, TaskRange};
-use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{Held, Order};
 
+use super::pump::occupied;
+use super::report::Origin;
 use super::{Attempt, Dispatcher};
 use crate::{Action, State};
 
@@ -24,6 +26,7 @@ impl Dispatcher {
         id: WorkerId,
         processed: u64,
         inventory: &[Held],
+        out: &mut Vec<Action>,
     ) {
         let Some(worker) = self.workers.get(&id) else { return };
         let listed: BTreeMap<AttemptId, RangeSet> = list(inventory);
@@ -42,50 +45,48 @@ impl Dispatcher {
             }
         }
         for (attempt, range) in missing {
-            self.lost_on_the_way(state, id, attempt, range);
+            self.lost_on_the_way(state, id, attempt, range, out);
         }
         for held in inventory {
-            match self.attempts.get_mut(&held.attempt) {
-                Some(attempt) if attempt.worker == id => attempt.running |= held.running,
+            let batch = state.batches.get(&held.batch);
+            let unwanted = batch.is_none_or(|batch| batch.stopped().is_some());
+            match self.attempts.get_mut(&held.attempt).filter(|attempt| attempt.worker == id) {
+                Some(attempt) if !unwanted => attempt.running |= held.running,
                 Some(_) | None => self.disown(state, id, held),
             }
         }
     }
 
-    /// A range was sent, and the worker does not have it.
+    /// A range was sent, and the worker does not have it: the message was lost, or the news of its end.
     fn lost_on_the_way(
         &mut self,
         state: &State,
         worker: WorkerId,
-        id: AttemptId,
+        attempt: AttemptId,
         range: TaskRange,
+        out: &mut Vec<Action>,
     ) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        let was_open = !attempt.open.is_empty();
-        attempt.open.remove(range);
-        attempt.owed.remove(range);
-        attempt.retracting = false;
-        let (batch, need) = (attempt.batch, attempt.need.clone());
-        let closed = was_open && attempt.open.is_empty();
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.known.remove(&batch);
+        let Some(batch) = self.attempts.get(&attempt).map(|attempt| attempt.batch) else { return };
+        self.withdraw(state, attempt, range, false);
+        self.unknow(worker, batch);
+        if state.batches.get(&batch).is_some_and(|known| !known.spec.policy.idempotent) {
+            // It may have been started: nobody can say any more.
+            self.fail(state, Origin { batch, attempt, worker }, range, Cause::Abandoned, out);
+        } else {
+            self.put_back(state, batch, range);
         }
-        self.forget_if_over(id);
-        self.release_slot(state, batch, worker, &need, closed);
-        self.put_back(state, batch, range);
     }
 
-    /// A worker holds an attempt that is not in the books: it is to drop it, but for outcomes that
-    /// may still count.
+    /// A worker holds an attempt that nobody wants: it is to drop it, but for outcomes that may still
+    /// count.
     fn disown(&mut self, state: &State, worker: WorkerId, held: &Held) {
         if !held.open.is_empty() {
             self.order(worker, Order::Cancel { attempt: held.attempt });
         }
         for range in &held.owed {
-            let wanted = state
-                .batches
-                .get(&held.batch)
-                .is_some_and(|batch| batch.stopped().is_none() && !batch.unfinished(*range).is_empty());
+            let wanted = state.batches.get(&held.batch).is_some_and(|batch| {
+                batch.stopped().is_none() && !batch.unfinished(*range).is_empty()
+            });
             if !wanted {
                 let order = Order::Committed { attempt: held.attempt, range: *range };
                 self.order(worker, order);
@@ -93,7 +94,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes over what a worker brings from an earlier leader, or over a broken connection.
+    /// Takes over what a worker brings from an earlier leader, or from before it was given up.
     pub(super) fn adopt(
         &mut self,
         now: Instant,
@@ -101,6 +102,7 @@ impl Dispatcher {
         worker: WorkerId,
         inventory: &[Held],
     ) {
+        let Some(total) = self.workers.get(&worker).map(|known| known.total.clone()) else { return };
         for held in inventory {
             if self.attempts.contains_key(&held.attempt) {
                 continue;
@@ -108,39 +110,40 @@ impl Dispatcher {
             let Some(batch) = state.batches.get(&held.batch).filter(|b| b.stopped().is_none()) else {
                 continue;
             };
+            let Some(job) = state.job_of(batch) else { continue };
             let policy = &batch.spec.policy;
-            let need = Resources { cpus: policy.resources.cpus, ..policy.resources.clone() };
+            let (need, class) = (occupied(policy, &total), self.class_of(job, policy));
             let Some(active) = self.activate(state, held.batch) else { continue };
-            let mut free = |range: TaskRange| -> RangeSet {
-                let wanted = batch.unfinished(range);
-                let mine: RangeSet = wanted.iter().flat_map(|part| {
-                    active.held.gaps(part).collect::<Vec<_>>()
-                }).collect();
-                for part in mine.iter() {
-                    active.pending.remove(part);
-                    active.charging.remove(part);
-                    active.held.insert(part);
-                    let gone: Vec<u32> = active.delayed.range(part.start..part.end).map(|(i, _)| *i).collect();
-                    gone.iter().for_each(|index| { active.delayed.remove(index); });
+            let mut take = |ranges: &[TaskRange]| -> RangeSet {
+                let mut free = RangeSet::new();
+                for range in ranges {
+                    for part in batch.unfinished(*range).iter() {
+                        active.held.gaps(part).for_each(|part| free.insert(part));
+                    }
                 }
-                mine
+                free.iter().for_each(|part| active.hold(part));
+                free
             };
-            let open: RangeSet =
-                held.open.iter().flat_map(|range| free(*range).iter().collect::<Vec<_>>()).collect();
-            let owed: RangeSet = held.owed.iter().flat_map(|range| free(*range).iter().collect::<Vec<_>>()).collect();
+            let (open, owed) = (take(&held.open), take(&held.owed));
             if open.is_empty() && owed.is_empty() {
                 continue;
             }
-            if !open.is_empty() {
-                active.ranges += 1;
+            active.attempts.insert(held.attempt);
+            let runs = !open.is_empty();
+            active.ranges += u32::from(runs);
+            if runs {
                 self.queues.count(batch.job, true);
-                self.change_worker(worker, |known| known.held.add(&need));
             }
             self.change_worker(worker, |known| {
                 known.attempts.insert(held.attempt);
+                if runs {
+                    known.held.add(&need);
+                }
             });
             let attempt = Attempt {
                 batch: held.batch,
+                job: batch.job,
+                class,
                 worker,
                 open,
                 owed,
@@ -156,24 +159,23 @@ impl Dispatcher {
         }
     }
 
-    /// The roster had its time: what nobody brought is given out anew.
+    /// The roster had its time: what nobody brought is given out anew, but for what may have been
+    /// started and must not be again.
     pub(super) fn finish_resume(&mut self, state: &State, out: &mut Vec<Action>) {
         if self.awaited.take().is_none() {
             return;
         }
         for (id, batch) in &state.batches {
             let Some(progress) = batch.progress() else { continue };
-            let ours: Vec<_> = progress
-                .started
-                .iter()
-                .flat_map(|started| batch.unfinished(started.range).iter().collect::<Vec<_>>().into_iter().map(move |range| (started, range)))
-                .collect();
-            for (started, range) in ours {
+            for started in &progress.started {
                 let held = self.active.get(id).map(|active| active.held.clone()).unwrap_or_default();
-                for part in held.gaps(range) {
-                    let cause = allhands_common::failure::Cause::Abandoned;
-                    let (worker, attempt) = (Some(started.worker), Some(started.attempt));
-                    self.fail(state, *id, part, cause, worker, attempt, out);
+                let unfinished = batch.unfinished(started.range);
+                let gone: Vec<TaskRange> =
+                    unfinished.iter().flat_map(|part| held.gaps(part).collect::<Vec<_>>()).collect();
+                for part in gone {
+                    let origin =
+                        Origin { batch: *id, attempt: started.attempt, worker: started.worker };
+                    self.fail(state, origin, part, Cause::Abandoned, out);
                 }
             }
         }

@@ -1,20 +1,31 @@
 //! What workers report: outcomes, deaths, ranges given back.
+//!
+//! A report may come twice, or from an attempt that was given up. Only what the books have with the
+//! attempt is news; of the rest, values of tasks that have none yet count, and nothing else.
 
 use alloc::vec::Vec;
 
-use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, WorkerId};
 use allhands_common::limit::EXECUTOR_DEATHS_MAX;
-use allhands_common::range::TaskRange;
-use allhands_common::segment::{DONE, ERROR, FAILED, Segment};
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::segment::Segment;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{Ended, How, Order};
 use bytes::Bytes;
 
+use super::outcomes::values;
 use super::{Dispatcher, Timer};
 use crate::state::Batch;
 use crate::{Action, Charge, Command, State};
+
+/// Whose news it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) batch: BatchId,
+    pub(super) attempt: AttemptId,
+    pub(super) worker: WorkerId,
+}
 
 impl Dispatcher {
     /// Takes one piece of news about an attempt.
@@ -27,167 +38,132 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let Ended { attempt, batch, range, how } = ended;
-        if !self.close(state, worker, attempt, range, &how) {
-            // An attempt that this leader does not know, or gave up: a value counts all the same.
-            if let How::Ran { segment, .. } = how {
-                self.propose_finish(batch, attempt, worker, range, segment.bytes, out);
+        let origin = Origin { batch, attempt, worker };
+        let mine = self.attempts.get(&attempt).filter(|known| known.worker == worker);
+        let (mut news, mut known) = (RangeSet::new(), RangeSet::new());
+        if let Some(mine) = mine {
+            let here = mine.open.intersection(range).chain(mine.owed.intersection(range));
+            here.for_each(|part| news.insert(part));
+            let known_here = news.iter().chain(mine.settling.intersection(range));
+            known_here.for_each(|part| known.insert(part));
+        }
+        if let How::Ran { segment, .. } = &how {
+            let late: Vec<TaskRange> = known.gaps(range).collect();
+            late.into_iter().for_each(|part| self.late(state, origin, range, part, &segment.bytes, out));
+        }
+        for part in news.iter() {
+            self.hear_of(now, state, origin, part, part_of(&how, range, part), out);
+        }
+    }
+
+    /// Tasks that are with an attempt, by the books, have ended.
+    fn hear_of(
+        &mut self,
+        now: Instant,
+        state: &State,
+        origin: Origin,
+        range: TaskRange,
+        how: How,
+        out: &mut Vec<Action>,
+    ) {
+        let Origin { batch, attempt, worker } = origin;
+        let asked = self.attempts.get(&attempt).is_some_and(|known| known.retracting);
+        let ran = matches!(how, How::Ran { .. });
+        let Some(known) = state.batches.get(&batch).filter(|known| known.stopped().is_none()) else {
+            self.withdraw(state, attempt, range, false);
+            if ran {
+                self.order(worker, Order::Committed { attempt, range });
             }
             return;
-        }
-        let Some(known) = state.batches.get(&batch) else {
-            return self.settle_unwanted(worker, attempt, range, &how);
         };
+        self.withdraw(state, attempt, range, ran);
         match how {
             How::Ran { segment, run_us } => {
                 if let Some(active) = self.active.get_mut(&batch) {
                     active.cost.measure(range.len(), run_us);
                 }
-                self.outcomes(now, state, known, (batch, attempt, worker), range, segment.bytes, out);
+                self.outcomes(now, state, known, origin, range, segment.bytes, out);
             }
             How::Returned => {
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.known.remove(&batch);
+                if !asked {
+                    self.unknow(worker, batch);
                 }
-                self.put_back_unstarted(now, state, batch, range, out);
+                self.put_back_unstarted(now, state, origin, range, out);
             }
-            How::Cancelled => self.put_back_unstarted(now, state, batch, range, out),
-            How::Bystander if !known.spec.policy.idempotent => {
-                self.fail(state, batch, range, Cause::Abandoned, Some(worker), Some(attempt), out);
+            How::Cancelled | How::Bystander if !known.spec.policy.idempotent => {
+                self.fail(state, origin, range, Cause::Abandoned, out);
             }
+            How::Cancelled => self.put_back(state, batch, range),
             How::Bystander => (range.start..range.end).for_each(|index| {
-                self.charge(now, state, batch, index, Charge::Suspicion, 0, out);
+                self.charge(now, state, origin, index, Charge::Suspicion, 0, out);
             }),
             How::Killed { cause } => {
-                self.killed(now, state, known, (batch, attempt, worker), range.start, cause, out);
+                for index in range.start..range.end {
+                    self.killed(now, state, known, origin, index, cause.clone(), out);
+                }
             }
-            How::Refused { cause } => {
-                self.refused(state, known, (batch, attempt, worker), range, cause, out);
-            }
+            How::Refused { cause } => self.refused(state, known, origin, range, cause, out),
         }
     }
 
-    /// Takes `range` out of what an attempt has open. Whether the attempt was this worker's.
-    fn close(
-        &mut self,
-        state: &State,
-        worker: WorkerId,
-        id: AttemptId,
-        range: TaskRange,
-        how: &How,
-    ) -> bool {
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|a| a.worker == worker) else {
-            return false;
-        };
+    /// Takes `range` out of what an attempt has open or owes; what has `come` waits for the log.
+    pub(super) fn withdraw(&mut self, state: &State, id: AttemptId, range: TaskRange, come: bool) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
         let was_open = !attempt.open.is_empty();
         attempt.open.remove(range);
         attempt.owed.remove(range);
-        match how {
-            How::Ran { .. } => {
-                attempt.settling.insert(range);
-                attempt.retracting = false;
-            }
-            How::Returned => attempt.retracting = false,
-            How::Cancelled | How::Killed { .. } | How::Bystander | How::Refused { .. } => {}
+        attempt.retracting = false;
+        if come {
+            attempt.settling.insert(range);
         }
-        let (batch, need) = (attempt.batch, attempt.need.clone());
-        let closed = was_open && attempt.open.is_empty();
+        if was_open && attempt.open.is_empty() {
+            self.release_slot(state, id);
+        }
         self.forget_if_over(id);
-        self.release_slot(state, batch, worker, &need, closed);
-        true
     }
 
     /// An attempt with nothing left is forgotten.
     pub(super) fn forget_if_over(&mut self, id: AttemptId) {
-        if self.attempts.get(&id).is_some_and(super::Attempt::is_over)
-            && let Some(attempt) = self.attempts.remove(&id)
-            && let Some(worker) = self.workers.get_mut(&attempt.worker)
-        {
+        if !self.attempts.get(&id).is_some_and(super::Attempt::is_over) {
+            return;
+        }
+        let Some(attempt) = self.attempts.remove(&id) else { return };
+        if let Some(worker) = self.workers.get_mut(&attempt.worker) {
             worker.attempts.remove(&id);
         }
+        if let Some(active) = self.active.get_mut(&attempt.batch) {
+            active.attempts.remove(&id);
+        }
     }
 
-    /// The batch is long forgotten: the worker need not keep its outcome.
-    fn settle_unwanted(
+    /// Outcomes of tasks that the books do not have with this attempt (any more).
+    fn late(
         &mut self,
-        worker: WorkerId,
-        attempt: AttemptId,
+        state: &State,
+        origin: Origin,
         range: TaskRange,
-        how: &How,
+        part: TaskRange,
+        bytes: &Bytes,
+        out: &mut Vec<Action>,
     ) {
-        if let How::Ran { .. } = how {
-            if let Some(attempt) = self.attempts.get_mut(&attempt) {
-                attempt.settling.remove(range);
+        let Origin { batch, attempt, worker } = origin;
+        let batch_known = state.batches.get(&batch).filter(|known| known.stopped().is_none());
+        let wanted = batch_known.map(|known| known.unfinished(part)).unwrap_or_default();
+        let mut kept = RangeSet::new();
+        if let Ok(segment) = Segment::parse(bytes.clone())
+            && segment.tasks() == range.len()
+        {
+            for values in values(&segment, range).flat_map(|run| wanted.intersection(run).collect::<Vec<_>>()) {
+                let rows = TaskRange::new(values.start - range.start, values.end - range.start);
+                if let Ok(slice) = segment.slice(rows) {
+                    kept.insert(values);
+                    propose_finish(origin, values, slice, out);
+                }
             }
-            self.forget_if_over(attempt);
+        }
+        for range in kept.gaps(part) {
             self.order(worker, Order::Committed { attempt, range });
         }
-    }
-
-    fn propose_finish(
-        &self,
-        batch: BatchId,
-        attempt: AttemptId,
-        worker: WorkerId,
-        range: TaskRange,
-        segment: Bytes,
-        out: &mut Vec<Action>,
-    ) {
-        let segment = segment.into();
-        out.push(Action::Propose(Command::Finish { batch, attempt, worker, range, segment }));
-    }
-
-    /// Outcomes: what is to be tried again is charged, the rest goes to the log.
-    #[expect(clippy::too_many_arguments, reason = "who, what, where of one report")]
-    fn outcomes(
-        &mut self,
-        now: Instant,
-        state: &State,
-        known: &Batch,
-        (batch, attempt, worker): (BatchId, AttemptId, WorkerId),
-        range: TaskRange,
-        bytes: Bytes,
-        out: &mut Vec<Action>,
-    ) {
-        let whole = Segment::parse(bytes.clone()).ok().filter(|seg| seg.tasks() == range.len());
-        let Some(segment) = whole else {
-            let message = "the worker sent outcomes that are none: upgrade it".into();
-            self.unsettle(attempt, range);
-            let cause = Cause::Program { message };
-            return self.fail(state, batch, range, cause, Some(worker), Some(attempt), out);
-        };
-        let again: Vec<u32> = match known.spec.policy.retries {
-            0 => Vec::new(),
-            retries => to_retry(known, range, &segment, retries),
-        };
-        if again.is_empty() {
-            return self.propose_finish(batch, attempt, worker, range, bytes, out);
-        }
-        let mut start = range.start;
-        for index in again.iter().copied().chain([range.end]) {
-            let part = TaskRange::new(start, index);
-            let rows = TaskRange::new(part.start - range.start, part.end - range.start);
-            if !part.is_empty()
-                && let Ok(slice) = segment.slice(rows)
-            {
-                self.propose_finish(batch, attempt, worker, part, slice, out);
-            }
-            start = index + 1;
-        }
-        for index in again {
-            let one = TaskRange::new(index, index + 1);
-            self.unsettle(attempt, one);
-            self.order(worker, Order::Committed { attempt, range: one });
-            let failures = known.exception(index).failures + 1;
-            let wait = known.spec.policy.backoff.after(failures);
-            self.charge(now, state, batch, index, Charge::Failure, wait, out);
-        }
-    }
-
-    fn unsettle(&mut self, attempt: AttemptId, range: TaskRange) {
-        if let Some(known) = self.attempts.get_mut(&attempt) {
-            known.settling.remove(range);
-        }
-        self.forget_if_over(attempt);
     }
 
     /// One task killed its executor, or had to be killed with it.
@@ -197,7 +173,7 @@ impl Dispatcher {
         now: Instant,
         state: &State,
         known: &Batch,
-        (batch, attempt, worker): (BatchId, AttemptId, WorkerId),
+        origin: Origin,
         index: u32,
         cause: Cause,
         out: &mut Vec<Action>,
@@ -205,66 +181,65 @@ impl Dispatcher {
         let policy = &known.spec.policy;
         let exception = known.exception(index);
         let one = TaskRange::new(index, index + 1);
-        if cause.is_users() && exception.failures < policy.retries {
+        if cause.is_users() && policy.idempotent && exception.failures < policy.retries {
             let wait = policy.backoff.after(exception.failures + 1);
-            return self.charge(now, state, batch, index, Charge::Failure, wait, out);
+            return self.charge(now, state, origin, index, Charge::Failure, wait, out);
         }
         let deaths = exception.deaths + 1;
         let cause = match cause {
             Cause::ExecutorDied { signal, exit, stderr_tail, .. } => {
                 if policy.idempotent && deaths < EXECUTOR_DEATHS_MAX {
-                    return self.charge(now, state, batch, index, Charge::Death, 0, out);
+                    return self.charge(now, state, origin, index, Charge::Death, 0, out);
                 }
                 Cause::ExecutorDied { signal, exit, stderr_tail, deaths }
             }
             cause => cause,
         };
-        self.fail(state, batch, one, cause, Some(worker), Some(attempt), out);
+        self.fail(state, origin, one, cause, out);
     }
 
     /// A worker cannot run the program: others may.
-    #[expect(clippy::too_many_arguments, reason = "who, what, where of one refusal")]
     fn refused(
         &mut self,
         state: &State,
         known: &Batch,
-        (batch, attempt, worker): (BatchId, AttemptId, WorkerId),
+        origin: Origin,
         range: TaskRange,
         cause: Cause,
         out: &mut Vec<Action>,
     ) {
-        let Some(program) = state.job_of(known).map(|job| job.program.id) else { return };
-        let present = |known: &super::Worker| known.present;
-        self.change_worker(worker, |known| known.present = false);
-        if let Some(known) = self.workers.get_mut(&worker) {
-            known.refused.insert(program);
+        let Some(job) = state.job_of(known) else { return };
+        let (program, need) = (&job.program, &known.spec.policy.resources);
+        let was_present = self.workers.get(&origin.worker).is_some_and(|known| known.present);
+        self.change_worker(origin.worker, |known| known.present = false);
+        if let Some(known) = self.workers.get_mut(&origin.worker) {
+            known.refused.insert(program.id);
         }
-        self.change_worker(worker, |known| known.present = true);
-        let mut there = self.workers.values().filter(|worker| present(worker));
-        if there.all(|worker| worker.refused.contains(&program)) {
-            self.fail(state, batch, range, cause, Some(worker), Some(attempt), out);
+        self.change_worker(origin.worker, |known| known.present = was_present);
+        if self.workers.values().any(|other| other.usable() && other.suits(need, program)) {
+            self.put_back(state, origin.batch, range);
         } else {
-            self.put_back(state, batch, range);
+            self.fail(state, origin, range, cause, out);
         }
     }
 
     /// Tasks that were not started wait again; of a batch that must not run twice, the log has to
     /// know first that they are with nobody.
-    fn put_back_unstarted(
+    pub(super) fn put_back_unstarted(
         &mut self,
         now: Instant,
         state: &State,
-        batch: BatchId,
+        origin: Origin,
         range: TaskRange,
         out: &mut Vec<Action>,
     ) {
-        let once = state.batches.get(&batch).is_some_and(|batch| !batch.spec.policy.idempotent);
-        if once {
+        let known = state.batches.get(&origin.batch);
+        if known.is_some_and(|batch| !batch.spec.policy.idempotent) {
             for index in range.start..range.end {
-                self.charge(now, state, batch, index, Charge::Return, 0, out);
+                self.charge(now, state, origin, index, Charge::Return, 0, out);
             }
         } else {
-            self.put_back(state, batch, range);
+            self.put_back(state, origin.batch, range);
         }
     }
 
@@ -274,42 +249,42 @@ impl Dispatcher {
         &mut self,
         now: Instant,
         state: &State,
-        batch: BatchId,
+        origin: Origin,
         index: u32,
         charge: Charge,
         wait_ms: u64,
         out: &mut Vec<Action>,
     ) {
+        let Origin { batch, attempt, .. } = origin;
         let one = TaskRange::new(index, index + 1);
+        let Some(active) = self.active.get_mut(&batch) else { return };
+        active.held.remove(one);
         if state.batches.get(&batch).is_none_or(|known| known.has_ended(index)) {
             return;
         }
-        if let Some(active) = self.active.get_mut(&batch) {
-            active.held.remove(one);
-            active.charging.insert(one);
-        }
+        active.charging.insert(one);
         let not_before = self.cluster_time(now).after(wait_ms);
-        out.push(Action::Propose(Command::Charge { batch, index, charge, not_before }));
+        let command = Command::Charge { batch, index, attempt, charge, not_before };
+        out.push(Action::Propose(command));
     }
 
     /// Tasks end without a value: once the log knows.
-    #[expect(clippy::too_many_arguments, reason = "who, what, where of one failure")]
     pub(super) fn fail(
         &mut self,
         state: &State,
-        batch: BatchId,
+        origin: Origin,
         range: TaskRange,
         cause: Cause,
-        worker: Option<WorkerId>,
-        attempt: Option<AttemptId>,
         out: &mut Vec<Action>,
     ) {
+        let Origin { batch, attempt, worker } = origin;
+        let Some(known) = state.batches.get(&batch) else { return };
         if let Some(active) = self.active.get_mut(&batch) {
             active.held.remove(range);
-            active.charging.insert(range);
+            known.unfinished(range).iter().for_each(|part| active.charging.insert(part));
         }
-        let tries = state.batches.get(&batch).map_or(0, |known| known.next_try(range.start));
-        let failed = Failed { cause, worker, attempt, tries };
+        let tries = known.next_try(range.start);
+        let failed = Failed { cause, worker: Some(worker), attempt: Some(attempt), tries };
         out.push(Action::Propose(Command::Fail { batch, range, failed }));
     }
 
@@ -320,7 +295,7 @@ impl Dispatcher {
         let (one, time) = (TaskRange::new(index, index + 1), self.cluster_time(now));
         let at = self.instant_of(not_before);
         let Some(active) = self.activate(state, batch) else { return };
-        if !active.charging.contains(index) {
+        if !active.charging.contains(index) || known.has_ended(index) {
             return;
         }
         active.charging.remove(one);
@@ -334,24 +309,26 @@ impl Dispatcher {
     }
 }
 
-/// Tasks of a segment that failed of themselves and may be tried again.
-fn to_retry(known: &Batch, range: TaskRange, segment: &Segment, retries: u32) -> Vec<u32> {
-    let mut again = Vec::new();
-    for (tag, rows) in segment.runs().filter(|(tag, _)| *tag != DONE) {
-        for row in rows.start..rows.end {
-            let index = range.start + row;
-            let users = match tag {
-                FAILED => true,
-                ERROR => segment
-                    .value(row)
-                    .and_then(|(_, text)| codec::decode::<Failed>(text).ok())
-                    .is_some_and(|failed| failed.cause.is_users()),
-                _ => false,
-            };
-            if users && !known.has_ended(index) && known.exception(index).failures < retries {
-                again.push(index);
-            }
+pub(super) fn propose_finish(
+    origin: Origin,
+    range: TaskRange,
+    segment: Bytes,
+    out: &mut Vec<Action>,
+) {
+    let Origin { batch, attempt, worker } = origin;
+    let segment = segment.into();
+    out.push(Action::Propose(Command::Finish { batch, attempt, worker, range, segment }));
+}
+
+/// What `how` says of `part` of its `range`.
+fn part_of(how: &How, range: TaskRange, part: TaskRange) -> How {
+    match how {
+        How::Ran { segment, run_us } if part != range => {
+            let rows = TaskRange::new(part.start - range.start, part.end - range.start);
+            let slice = Segment::parse(segment.bytes.clone()).and_then(|all| all.slice(rows));
+            let run_us = run_us * u64::from(part.len()) / u64::from(range.len().max(1));
+            How::Ran { segment: slice.unwrap_or_default().into(), run_us }
         }
+        whole => whole.clone(),
     }
-    again
 }

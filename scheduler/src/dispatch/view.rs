@@ -12,8 +12,9 @@ impl Dispatcher {
     /// The cluster at a glance; the shell adds the coordinators.
     pub fn status(&self, state: &State) -> Status {
         let held = |worker: &_| -> u64 {
-            let mine = self.attempts.values().filter(|attempt| attempt.worker == *worker);
-            mine.map(|attempt| u64::from(attempt.open.len())).sum()
+            let theirs = self.workers.get(worker).into_iter().flat_map(|known| &known.attempts);
+            let open = theirs.filter_map(|id| self.attempts.get(id));
+            open.map(|attempt| u64::from(attempt.open.len())).sum()
         };
         let workers = state.workers.iter().map(|(id, record)| {
             let known = self.workers.get(id);
@@ -57,7 +58,8 @@ impl Dispatcher {
 
     fn batch(&self, state: &State, id: BatchId) -> Option<BatchView> {
         let batch = state.batches.get(&id)?;
-        let mine = self.attempts.values().filter(|attempt| attempt.batch == id);
+        let mine = self.active.get(&id).into_iter().flat_map(|active| &active.attempts);
+        let mine = mine.filter_map(|attempt| self.attempts.get(attempt));
         Some(BatchView {
             batch: id,
             name: batch.spec.name.clone(),

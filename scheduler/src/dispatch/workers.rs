@@ -12,9 +12,11 @@ use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::ToClient;
-use allhands_common::wire::worker::{FromWorker, Order, Registration};
+use allhands_common::wire::worker::{FromWorker, Held, Order, Registration};
 
+use super::attempt::UNSENT;
 use super::queue::Class;
+use super::report::Origin;
 use super::{Dispatcher, Timer};
 use crate::{Action, Charge, Command, State};
 
@@ -32,15 +34,18 @@ pub(super) struct Worker {
     pub(super) total: Resources,
     /// What the ranges that it holds occupy.
     pub(super) held: Resources,
-    /// Whether its connection stands.
+    /// Whether its connection stands and it is not given up.
     pub(super) present: bool,
+    /// Whether it was silent too long: what it held is given up, its connection still stands.
+    pub(super) given_up: bool,
     /// Whether it takes nothing new.
     pub(super) draining: bool,
     pub(super) last_heard: Instant,
     /// Number of the last message to it in this registration.
     pub(super) sent: u64,
-    /// Number of its last heartbeat.
+    /// Number of its last heartbeat, and of the last message to it before that.
     pub(super) heartbeat: u64,
+    pub(super) sent_before: u64,
     /// Batches whose shared part it has.
     pub(super) known: BTreeSet<BatchId>,
     pub(super) attempts: BTreeSet<AttemptId>,
@@ -71,7 +76,12 @@ impl Worker {
 
     /// Whether another range of `need` is welcome, to run or to wait as the next.
     pub(super) fn has_room(&self, need: &Resources) -> bool {
-        let fits = |held: u64, need: u64, total: u64| held + need <= u64::from(PREFILL) * total;
+        self.has_room_in(need, PREFILL)
+    }
+
+    /// Whether `need` fits beside what it holds, were it so many `times` as large.
+    fn has_room_in(&self, need: &Resources, times: u32) -> bool {
+        let fits = |held: u64, need: u64, total: u64| held + need <= u64::from(times) * total;
         fits(self.held.cpus.into(), need.cpus.into(), self.total.cpus.into())
             && fits(self.held.memory_bytes, need.memory_bytes, self.total.memory_bytes)
             && need.custom.iter().all(|(name, need)| {
@@ -80,9 +90,9 @@ impl Worker {
             })
     }
 
-    /// Whether a slot of it has nothing to do.
-    pub(super) const fn has_idle_slot(&self) -> bool {
-        self.held.cpus < self.total.cpus
+    /// Whether a task of `need` could start here at once.
+    pub(super) fn is_idle_for(&self, need: &Resources) -> bool {
+        self.has_room_in(need, 1)
     }
 }
 
@@ -98,14 +108,24 @@ impl Dispatcher {
         if let FromWorker::Register(registration) = message {
             return self.register(now, state, registration, out);
         }
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.last_heard = now;
         match message {
             FromWorker::Register(_) | FromWorker::WantProgram { .. } => {}
             FromWorker::Heartbeat { number, processed, held } => {
-                if number > worker.heartbeat {
-                    worker.heartbeat = number;
-                    self.reconcile(state, id, processed, &held);
+                if number <= worker.heartbeat {
+                    return;
+                }
+                worker.heartbeat = number;
+                let lags = processed < worker.sent_before;
+                worker.sent_before = worker.sent;
+                if worker.given_up {
+                    self.take_back(now, state, id, &held, out);
+                }
+                self.reconcile(state, id, processed, &held, out);
+                if lags && !self.ordered.contains(&id) {
+                    // The last message may have been lost: another one, which says nothing, tells.
+                    self.ordered.push(id);
                 }
             }
             FromWorker::Report { ended, .. } => {
@@ -141,6 +161,7 @@ impl Dispatcher {
             None => (Resources::cpus(0), BTreeSet::new()),
         };
         self.change_worker(id, |known| known.present = false);
+        self.unknow_all(id);
         self.workers.insert(
             id,
             Worker {
@@ -150,10 +171,12 @@ impl Dispatcher {
                 total: new.resources,
                 held,
                 present: false,
+                given_up: false,
                 draining: new.draining,
                 last_heard: now,
                 sent: 0,
                 heartbeat: 0,
+                sent_before: 0,
                 known: BTreeSet::new(),
                 attempts,
                 refused: BTreeSet::new(),
@@ -167,13 +190,14 @@ impl Dispatcher {
         let attempts: Vec<AttemptId> =
             self.workers.get(&id).into_iter().flat_map(|known| known.attempts.iter().copied()).collect();
         for attempt in attempts {
-            if let Some(attempt) = self.attempts.get_mut(&attempt) {
+            let sent = self.attempts.get_mut(&attempt).filter(|attempt| attempt.sent != UNSENT);
+            if let Some(attempt) = sent {
                 attempt.sent = 0;
                 attempt.retracting = false;
             }
         }
         self.adopt(now, state, id, &new.held);
-        self.reconcile(state, id, 0, &new.held);
+        self.reconcile(state, id, 0, &new.held, out);
         if let Some(awaited) = &mut self.awaited {
             awaited.remove(&id);
             if awaited.is_empty() {
@@ -215,10 +239,9 @@ impl Dispatcher {
     /// Sends what this step has ordered: one message a worker.
     pub(super) fn flush_orders(&mut self, out: &mut Vec<Action>) {
         for id in self.ordered.drain(..) {
-            let Some(worker) = self.workers.get_mut(&id) else { continue };
-            if worker.orders.is_empty() {
+            let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else {
                 continue;
-            }
+            };
             worker.sent += 1;
             let orders = core::mem::take(&mut worker.orders);
             out.push(Action::Order { worker: id, number: worker.sent, orders });
@@ -233,6 +256,9 @@ impl Dispatcher {
         id: WorkerId,
         out: &mut Vec<Action>,
     ) {
+        if self.workers.get(&id).is_some_and(|worker| worker.given_up) {
+            return;
+        }
         let lost_at = self.workers.get(&id).map(|w| w.last_heard + self.config.worker_lost);
         match lost_at {
             Some(lost_at) if lost_at > now => self.timers.set(lost_at, Timer::Worker(id)),
@@ -246,13 +272,71 @@ impl Dispatcher {
 
     /// A worker is gone for good, or has lost its memory: what it held goes to others.
     fn lose_worker(&mut self, now: Instant, state: &State, id: WorkerId, out: &mut Vec<Action>) {
+        let connected = self.workers.get(&id).is_some_and(|worker| worker.present);
         self.change_worker(id, |worker| worker.present = false);
-        let Some(worker) = self.workers.remove(&id) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.given_up = true;
+        worker.orders.clear();
         out.push(Action::Propose(Command::LeaveWorker { worker: id }));
-        for attempt in worker.attempts {
+        let attempts: Vec<AttemptId> = worker.attempts.iter().copied().collect();
+        for attempt in attempts {
             self.lose_attempt(now, state, attempt, out);
         }
+        self.unknow_all(id);
+        if !connected {
+            self.workers.remove(&id);
+        }
         self.announce_slots(out);
+    }
+
+    /// A worker's connection is gone.
+    pub(super) fn worker_gone(&mut self, id: WorkerId) {
+        if self.workers.get(&id).is_some_and(|worker| worker.given_up) {
+            self.workers.remove(&id);
+        }
+        self.change_worker(id, |worker| worker.present = false);
+    }
+
+    /// A worker that was given up is heard again, over the connection that it had.
+    fn take_back(
+        &mut self,
+        now: Instant,
+        state: &State,
+        id: WorkerId,
+        held: &[Held],
+        out: &mut Vec<Action>,
+    ) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.given_up = false;
+        out.push(Action::Propose(Command::JoinWorker {
+            worker: id,
+            boot: worker.boot,
+            name: worker.name.clone(),
+            resources: worker.total.clone(),
+        }));
+        self.change_worker(id, |worker| worker.present = true);
+        self.timers.set(now + self.config.worker_lost, Timer::Worker(id));
+        self.adopt(now, state, id, held);
+        self.announce_slots(out);
+    }
+
+    /// A worker does not have (any more) what a batch's tasks share.
+    pub(super) fn unknow(&mut self, id: WorkerId, batch: BatchId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.known.remove(&batch);
+        }
+        if let Some(active) = self.active.get_mut(&batch) {
+            active.known_by.remove(&id);
+        }
+    }
+
+    fn unknow_all(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        for batch in core::mem::take(&mut worker.known) {
+            if let Some(active) = self.active.get_mut(&batch) {
+                active.known_by.remove(&id);
+            }
+        }
     }
 
     /// An attempt will never report again. What it has reported goes its way.
@@ -263,20 +347,27 @@ impl Dispatcher {
         id: AttemptId,
         out: &mut Vec<Action>,
     ) {
-        let Some(mut attempt) = self.attempts.remove(&id) else { return };
-        let (batch, worker) = (attempt.batch, attempt.worker);
-        let open = core::mem::take(&mut attempt.open);
-        let owed = core::mem::take(&mut attempt.owed);
-        let idempotent =
-            state.batches.get(&batch).is_none_or(|batch| batch.spec.policy.idempotent);
-        self.release_slot(state, batch, worker, &attempt.need, !open.is_empty());
-        if !attempt.settling.is_empty() {
-            self.attempts.insert(id, attempt);
+        let Some(attempt) = self.attempts.get(&id) else { return };
+        let origin = Origin { batch: attempt.batch, attempt: id, worker: attempt.worker };
+        let unsent = attempt.sent == UNSENT;
+        let open: Vec<TaskRange> = attempt.open.iter().collect();
+        let owed: Vec<TaskRange> = attempt.owed.iter().collect();
+        for range in open.iter().chain(&owed) {
+            self.withdraw(state, id, *range, false);
         }
-        if !idempotent {
-            for range in open.iter().chain(owed.iter()) {
-                let cause = Cause::Abandoned;
-                self.fail(state, batch, range, cause, Some(worker), Some(id), out);
+        if let Some(worker) = self.workers.get_mut(&origin.worker) {
+            worker.attempts.remove(&id);
+        }
+        let Some(batch) = state.batches.get(&origin.batch).filter(|b| b.stopped().is_none()) else {
+            return;
+        };
+        if unsent {
+            open.iter().for_each(|range| self.put_back_unstarted(now, state, origin, *range, out));
+            return;
+        }
+        if !batch.spec.policy.idempotent {
+            for range in open.iter().chain(&owed) {
+                self.fail(state, origin, *range, Cause::Abandoned, out);
             }
             return;
         }
@@ -284,53 +375,40 @@ impl Dispatcher {
         // Only what was running can have been the reason; nobody knows where a silent range stands,
         // so it is the first task that is charged.
         if let Some(first) = rest.next() {
-            let one = TaskRange::new(first.start, first.start + 1);
-            self.charge_loss(now, state, batch, one.start, worker, id, out);
-            self.put_back(state, batch, TaskRange::new(one.end, first.end));
+            self.charge_loss(now, state, origin, first.start, out);
+            self.put_back(state, origin.batch, TaskRange::new(first.start + 1, first.end));
         }
-        rest.chain(owed.iter()).for_each(|range| self.put_back(state, batch, range));
+        rest.chain(&owed).for_each(|range| self.put_back(state, origin.batch, *range));
     }
 
-    #[expect(clippy::too_many_arguments, reason = "who, what, where of one lost task")]
     fn charge_loss(
         &mut self,
         now: Instant,
         state: &State,
-        batch: BatchId,
+        origin: Origin,
         index: u32,
-        worker: WorkerId,
-        attempt: AttemptId,
         out: &mut Vec<Action>,
     ) {
-        let losses = state.batches.get(&batch).map_or(0, |batch| batch.exception(index).losses);
+        let known = state.batches.get(&origin.batch);
+        let losses = known.map_or(0, |batch| batch.exception(index).losses);
         if losses + 1 > SYSTEM_RETRIES {
             let range = TaskRange::new(index, index + 1);
-            let cause = Cause::Lost { workers: losses + 1 };
-            self.fail(state, batch, range, cause, Some(worker), Some(attempt), out);
+            self.fail(state, origin, range, Cause::Lost { workers: losses + 1 }, out);
         } else {
-            self.charge(now, state, batch, index, Charge::Loss, 0, out);
+            self.charge(now, state, origin, index, Charge::Loss, 0, out);
         }
     }
 
     /// A range occupies its worker no more.
-    pub(super) fn release_slot(
-        &mut self,
-        state: &State,
-        batch: BatchId,
-        worker: WorkerId,
-        need: &Resources,
-        was_open: bool,
-    ) {
-        if !was_open {
-            return;
-        }
-        self.change_worker(worker, |worker| worker.held.subtract(need));
+    pub(super) fn release_slot(&mut self, state: &State, id: AttemptId) {
+        let Some(attempt) = self.attempts.get(&id) else { return };
+        let (batch, job, worker) = (attempt.batch, attempt.job, attempt.worker);
+        let need = attempt.need.clone();
+        self.change_worker(worker, |worker| worker.held.subtract(&need));
         if let Some(active) = self.active.get_mut(&batch) {
             active.ranges = active.ranges.saturating_sub(1);
         }
-        if let Some(known) = state.batches.get(&batch) {
-            self.queues.count(known.job, false);
-        }
+        self.queues.count(job, false);
         self.requeue(state, batch);
     }
 

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, JobId, RequestId, SessionId};
+use allhands_common::id::{AttemptId, BatchId, JobId, RequestId, SessionId};
 use allhands_common::limit::SESSION_REPLIES_MAX;
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
@@ -63,6 +63,7 @@ impl State {
             job,
             Job {
                 session,
+                request,
                 owner,
                 name,
                 program,
@@ -94,6 +95,8 @@ impl State {
             out.push(Effect::Refused { session, batch: Some(batch), request: None, reason });
             return;
         };
+        // Who opens a batch of a job has heard of the job.
+        known.replies.remove(&owner.request);
         known.opened.insert(TaskRange::new(sequence, sequence.saturating_add(1)));
         owner.batches.insert(batch);
         let spec = owner.share_spec(spec);
@@ -161,7 +164,7 @@ impl State {
     pub(super) fn charge(
         &mut self,
         batch: BatchId,
-        index: u32,
+        (index, attempt): (u32, AttemptId),
         charge: Charge,
         not_before: ClusterTime,
         out: &mut Vec<Effect>,
@@ -172,11 +175,16 @@ impl State {
         }
         let exception = known.progress_mut().exceptions.entry(index).or_default();
         match charge {
+            Charge::Return => {}
+            Charge::Failure | Charge::Death | Charge::Loss | Charge::Suspicion
+                if attempt <= exception.charged => {}
             Charge::Failure => exception.failures = exception.failures.saturating_add(1),
             Charge::Death => exception.deaths = exception.deaths.saturating_add(1),
             Charge::Loss => exception.losses = exception.losses.saturating_add(1),
             Charge::Suspicion => exception.suspect = true,
-            Charge::Return => {}
+        }
+        if charge != Charge::Return {
+            exception.charged = exception.charged.max(attempt);
         }
         exception.not_before = exception.not_before.max(not_before);
         known.unstart(index);

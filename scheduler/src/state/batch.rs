@@ -109,6 +109,8 @@ pub struct Exception {
     pub suspect: bool,
     /// Not to be tried before.
     pub not_before: ClusterTime,
+    /// The newest attempt that was counted.
+    pub charged: AttemptId,
 }
 
 /// A range that must not run twice, with a worker.

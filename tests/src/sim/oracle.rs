@@ -242,7 +242,9 @@ impl Oracle {
                 segment.value(index - range.start).ok_or_else(|| wrong("no row"))?;
             let task = known.tasks[index as usize];
             let policy = &known.plan.spec.policy;
-            let tried = task.failures + task.timeouts > policy.retries;
+            // What must not run twice has one try, whatever its retries.
+            let retries = if policy.idempotent { policy.retries } else { 0 };
+            let tried = task.failures + task.timeouts > retries;
             let is = |number: u64, fates: &[Fate]| {
                 let execution = self.executions.get(number as usize);
                 execution.is_some_and(|execution| {

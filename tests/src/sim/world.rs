@@ -70,7 +70,6 @@ pub(super) enum Happening {
 /// A cluster, its clients and its clock.
 #[derive(Debug)]
 pub(super) struct World {
-    pub(super) seed: u64,
     pub(super) now: u64,
     pub(super) rng: Rng,
     pub(super) climate: Climate,
@@ -100,7 +99,6 @@ impl World {
         let mut rng = Rng::new(seed);
         let climate = Climate::of(&mut rng);
         let mut world = Self {
-            seed,
             now: 0,
             planned: BinaryHeap::new(),
             happenings: BTreeMap::new(),

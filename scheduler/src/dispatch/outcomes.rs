@@ -1,0 +1,121 @@
+//! Outcomes on their way to the log: what failed and may be tried again does not go there.
+
+use alloc::vec::Vec;
+
+use allhands_common::codec;
+use allhands_common::failure::{Cause, Failed};
+use allhands_common::range::TaskRange;
+use allhands_common::segment::{DONE, ERROR, FAILED, Segment};
+use allhands_common::time::Instant;
+use allhands_common::wire::worker::Order;
+use bytes::Bytes;
+
+use super::Dispatcher;
+use super::report::{Origin, propose_finish};
+use crate::state::Batch;
+use crate::{Action, Charge, State};
+
+/// A task whose failure does not end it.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    index: u32,
+    /// Whether this very failure was counted before.
+    counted: bool,
+}
+
+impl Dispatcher {
+    /// Outcomes: what is to be tried again is charged, the rest goes to the log.
+    #[expect(clippy::too_many_arguments, reason = "who, what, where of one report")]
+    pub(super) fn outcomes(
+        &mut self,
+        now: Instant,
+        state: &State,
+        known: &Batch,
+        origin: Origin,
+        range: TaskRange,
+        bytes: Bytes,
+        out: &mut Vec<Action>,
+    ) {
+        let batch = origin.batch;
+        let whole = Segment::parse(bytes.clone()).ok().filter(|seg| seg.tasks() == range.len());
+        let Some(segment) = whole else {
+            let message = "the worker sent outcomes that are none: upgrade it".into();
+            self.unsettle(origin, range);
+            return self.fail(state, origin, range, Cause::Program { message }, out);
+        };
+        if known.unfinished(range).is_empty() {
+            self.unsettle(origin, range);
+            return self.put_back(state, batch, range);
+        }
+        let again = to_try_again(known, origin, range, &segment);
+        if again.is_empty() {
+            return propose_finish(origin, range, bytes, out);
+        }
+        let mut start = range.start;
+        for index in again.iter().map(|again| again.index).chain([range.end]) {
+            let part = TaskRange::new(start, index);
+            let rows = TaskRange::new(part.start - range.start, part.end - range.start);
+            if !part.is_empty()
+                && let Ok(slice) = segment.slice(rows)
+            {
+                propose_finish(origin, part, slice, out);
+            }
+            start = index + 1;
+        }
+        for Again { index, counted } in again {
+            let one = TaskRange::new(index, index + 1);
+            self.unsettle(origin, one);
+            if counted {
+                self.put_back(state, batch, one);
+                continue;
+            }
+            let failures = known.exception(index).failures + 1;
+            let wait = known.spec.policy.backoff.after(failures);
+            self.charge(now, state, origin, index, Charge::Failure, wait, out);
+        }
+    }
+
+    /// An outcome that has come does not go to the log: its worker need not keep it.
+    fn unsettle(&mut self, origin: Origin, range: TaskRange) {
+        let Origin { attempt, worker, .. } = origin;
+        if let Some(known) = self.attempts.get_mut(&attempt) {
+            known.settling.remove(range);
+        }
+        self.forget_if_over(attempt);
+        self.order(worker, Order::Committed { attempt, range });
+    }
+}
+
+/// The runs of `segment`, of the tasks `range`, that are values.
+pub(super) fn values(segment: &Segment, range: TaskRange) -> impl Iterator<Item = TaskRange> + '_ {
+    let runs = segment.runs().filter(|(tag, _)| *tag == DONE);
+    runs.map(move |(_, rows)| TaskRange::new(range.start + rows.start, range.start + rows.end))
+}
+
+/// Tasks of a segment that failed of themselves and may be tried again.
+fn to_try_again(known: &Batch, origin: Origin, range: TaskRange, segment: &Segment) -> Vec<Again> {
+    let policy = &known.spec.policy;
+    let mut again = Vec::new();
+    if policy.retries == 0 || !policy.idempotent {
+        return again;
+    }
+    for (tag, rows) in segment.runs().filter(|(tag, _)| *tag != DONE) {
+        for row in rows.start..rows.end {
+            let index = range.start + row;
+            let users = match tag {
+                FAILED => true,
+                ERROR => segment
+                    .value(row)
+                    .and_then(|(_, text)| codec::decode::<Failed>(text).ok())
+                    .is_some_and(|failed| failed.cause.is_users()),
+                _ => false,
+            };
+            let exception = known.exception(index);
+            let counted = exception.charged >= origin.attempt;
+            if users && !known.has_ended(index) && (counted || exception.failures < policy.retries) {
+                again.push(Again { index, counted });
+            }
+        }
+    }
+    again
+}
