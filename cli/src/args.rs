@@ -1,7 +1,8 @@
 //! What may be typed, and nothing more: no file is read and no name resolved here.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use allhands_common::id::{BatchId, CoordinatorId, JobId, TaskId};
@@ -13,6 +14,9 @@ use crate::exit;
 mod resource;
 
 pub(crate) use resource::Resource;
+
+/// How long a question is asked if nobody says, in seconds.
+const PATIENCE: &str = "6";
 
 /// All hands on deck: a cluster that runs `delayed` calls of Rust programs.
 #[derive(Debug, Parser)]
@@ -62,7 +66,12 @@ pub(crate) struct Init {
     #[arg(long, value_name = "N", default_value = "3", value_parser = voters)]
     pub(crate) coordinators: u32,
     /// Where coordinators 1, 2, … will listen; goes into the file DIR/cluster for programs and commands
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "coordinators")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        conflicts_with = "coordinators"
+    )]
     pub(crate) at: Vec<String>,
     /// How many workers: worker-1, worker-2, …
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -108,7 +117,12 @@ pub(crate) struct Coordinator {
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
     /// All coordinators of the cluster
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true)]
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        required = true
+    )]
     pub(crate) coordinators: Vec<String>,
     /// The folder of its identity, which `allhands init` made
     #[arg(long, value_name = "DIR")]
@@ -164,17 +178,30 @@ pub(crate) struct Dev {
 pub(crate) struct Query {
     /// The coordinators, or the directory that `allhands init` or `allhands dev` made
     #[arg(long, env = "ALLHANDS_CLUSTER", value_name = "HOST:PORT,…|DIR")]
-    pub(crate) cluster: String,
+    pub(crate) cluster: OsString,
     /// The folder of an admin identity [default: `admin` in the cluster's directory, or beside
     /// ALLHANDS_IDENTITY]
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: Option<PathBuf>,
     /// How long to try, in seconds: a cluster that elects a leader takes up to 2
-    #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = PATIENCE, value_parser = seconds)]
     pub(crate) patience: Duration,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Query {
+    /// What `--cluster DIR` means.
+    pub(crate) fn of_directory(directory: &Path) -> Self {
+        let patience = seconds(PATIENCE).unwrap_or_default();
+        Self {
+            cluster: directory.into(),
+            identity: None,
+            patience,
+            json: false,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -216,7 +243,10 @@ impl std::str::FromStr for User {
         let wrong = "expected UID:GID, two numbers, as in 65534:65534";
         let (id, group) = text.split_once(':').ok_or(wrong)?;
         let number = |text: &str| text.parse().map_err(|_| wrong);
-        Ok(Self { id: number(id)?, group: number(group)? })
+        Ok(Self {
+            id: number(id)?,
+            group: number(group)?,
+        })
     }
 }
 
@@ -298,13 +328,19 @@ mod tests {
     #[test]
     fn a_number_is_a_job_and_32_digits_are_a_batch() {
         assert_eq!("17".parse(), Ok(Target::Job(JobId(17))));
-        assert_eq!("11".repeat(16).parse(), Ok(Target::Batch(BatchId([0x11; 16]))));
+        assert_eq!(
+            "11".repeat(16).parse(),
+            Ok(Target::Batch(BatchId([0x11; 16])))
+        );
         assert!("x".parse::<Target>().is_err());
     }
 
     #[test]
     fn members_have_an_id_and_an_address() {
-        assert_eq!(member("2=host:7100"), Ok((CoordinatorId(2), "host:7100".into())));
+        assert_eq!(
+            member("2=host:7100"),
+            Ok((CoordinatorId(2), "host:7100".into()))
+        );
         assert!(member("host:7100").is_err() && member("a=host:7100").is_err());
     }
 }

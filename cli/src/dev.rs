@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::args::Dev;
 use crate::operator::Operator;
+use crate::own::Own;
 use crate::place::ADMIN;
 use crate::{output, place, shutdown};
 
@@ -34,16 +35,19 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The children are tied to the thread that starts them, so all of it runs on the main one.
-pub(crate) fn run(command: &Dev) -> anyhow::Result<()> {
-    Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let shutdown = shutdown::on_signals()?;
-        let home = Home::open(command)?;
-        let mut family = Family::new()?;
-        let served = serve(&home, &mut family, shutdown).await;
-        family.end().await;
-        home.leave();
-        served
-    })
+pub(crate) fn run(command: &Dev, own: &Own) -> anyhow::Result<()> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let shutdown = shutdown::on_signals()?;
+            let home = Home::open(command)?;
+            let mut family = Family::new(own.clone())?;
+            let served = serve(&home, &mut family, shutdown).await;
+            family.end().await;
+            home.leave();
+            served
+        })
 }
 
 async fn serve(
@@ -66,7 +70,10 @@ async fn serve(
     output::say(format_args!(
         "ready: coordinator {leader} leads. In another terminal, for programs and for `allhands status`:"
     ));
-    output::line(format_args!("export ALLHANDS_CLUSTER={}", quoted(home.dir())))?;
+    output::line(format_args!(
+        "export ALLHANDS_CLUSTER={}",
+        quoted(home.dir())
+    ))?;
     loop {
         tokio::select! {
             () = &mut shutdown => return Ok(()),
@@ -76,7 +83,8 @@ async fn serve(
 }
 
 async fn ready(home: &Home, family: &mut Family) -> anyhow::Result<CoordinatorId> {
-    let identity = Identity::load(&home.dir().join(ADMIN)).context("the identity cannot be used")?;
+    let identity =
+        Identity::load(&home.dir().join(ADMIN)).context("the identity cannot be used")?;
     let coordinators = place::resolve(home.addresses())?;
     let operator = Operator::new(identity, coordinators, READY_DEADLINE)?;
     let names: BTreeSet<String> = home.worker_names().collect();

@@ -16,14 +16,24 @@ Exit codes:
   130  ended at once by a second Ctrl-C or SIGTERM";
 
 const FAILED: u8 = 1;
+const USAGE: u8 = 2;
 const UNKNOWN: u8 = 3;
 const NO_LEADER: u8 = 4;
 /// As of a shell's command that Ctrl-C has ended.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// Prints why the words are not understood, or the help that they ask for.
+pub(crate) fn misunderstood(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when this fails.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+}
+
 /// Prints what went wrong, and says what to exit with.
 pub(crate) fn report(ended: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = ended else { return ExitCode::SUCCESS };
+    let Err(error) = ended else {
+        return ExitCode::SUCCESS;
+    };
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
@@ -32,7 +42,7 @@ pub(crate) fn report(ended: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(match error.downcast_ref() {
         Some(AskError::Unknown { .. }) => UNKNOWN,
         Some(AskError::NoLeader { .. }) => NO_LEADER,
-        Some(AskError::Unexpected { .. }) | None => FAILED,
+        Some(AskError::Unexpected) | None => FAILED,
     })
 }
 

@@ -60,7 +60,9 @@ pub(crate) struct Tried(BTreeMap<String, String>);
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(name, cause)| write!(f, "\n  {name}: {cause}"))
+        self.0
+            .iter()
+            .try_for_each(|(name, cause)| write!(f, "\n  {name}: {cause}"))
     }
 }
 
@@ -94,7 +96,10 @@ struct Leads(Option<CoordinatorId>);
 impl fmt::Display for Leads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(id) => write!(f, ": coordinator {id} does, as far as it knows; is its address given?"),
+            Some(id) => write!(
+                f,
+                ": coordinator {id} does, as far as it knows; is its address given?"
+            ),
             None => f.write_str(" and knows no leader: is a majority of the coordinators running?"),
         }
     }
@@ -127,7 +132,11 @@ impl Operator {
         patience: Duration,
     ) -> Result<Self, BindError> {
         let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
-        Ok(Self { endpoint, coordinators, patience })
+        Ok(Self {
+            endpoint,
+            coordinators,
+            patience,
+        })
     }
 
     /// Tells the coordinators that all is said, so that they need not find out.
@@ -153,7 +162,8 @@ impl Operator {
                 let (address, question) = (*address, question.clone());
                 asking.spawn(async move { (name, ask_one(&endpoint, address, question).await) });
             }
-            while let Ok(Some(Ok((name, answer)))) = timeout_at(deadline, asking.join_next()).await {
+            while let Ok(Some(Ok((name, answer)))) = timeout_at(deadline, asking.join_next()).await
+            {
                 match answer {
                     Ok(Answer::Unknown(what)) => return Err(AskError::Unknown { what }),
                     Ok(answer) => return Ok(answer),
@@ -170,7 +180,10 @@ impl Operator {
                 }
             }
             if hopeless && asking.is_empty() || Instant::now() + PAUSE >= deadline {
-                return Err(AskError::NoLeader { waited: start.elapsed(), tried });
+                return Err(AskError::NoLeader {
+                    waited: start.elapsed(),
+                    tried,
+                });
             }
             sleep(PAUSE).await;
         }
@@ -178,7 +191,10 @@ impl Operator {
 
     /// Whether a coordinator of the cluster answers at `address`.
     pub(crate) async fn reaches(&self, address: SocketAddr, within: Duration) -> bool {
-        let expected = Expected { role: Role::Coordinator, name: None };
+        let expected = Expected {
+            role: Role::Coordinator,
+            name: None,
+        };
         match self.endpoint.connect(address, expected, within).await {
             Ok(connection) => {
                 connection.close(CloseCode::Done, "");
@@ -194,8 +210,13 @@ async fn ask_one(
     address: SocketAddr,
     question: Question,
 ) -> Result<Answer, OneError> {
-    let expected = Expected { role: Role::Coordinator, name: None };
-    let connection = endpoint.connect(address, expected, CONNECT_DEADLINE).await?;
+    let expected = Expected {
+        role: Role::Coordinator,
+        name: None,
+    };
+    let connection = endpoint
+        .connect(address, expected, CONNECT_DEADLINE)
+        .await?;
     let (link, _): (Link<Question, Answer>, _) =
         open_link(&connection, Purpose::Admin, BUILD).await?;
     let (mut sender, mut receiver) = link.split();
@@ -204,7 +225,9 @@ async fn ask_one(
         sender.flush().await?;
         receiver.hear().await?.ok_or(OneError::Ended)
     };
-    let answer = timeout(ANSWER_DEADLINE, exchange).await.map_err(|_| OneError::Silent)??;
+    let answer = timeout(ANSWER_DEADLINE, exchange)
+        .await
+        .map_err(|_| OneError::Silent)??;
     connection.close(CloseCode::Done, "");
     match answer {
         Answer::NotLeader { leader } => Err(OneError::Follows { leader }),

@@ -42,12 +42,12 @@ impl Query {
                 )
             })?
         } else {
+            let text = self.cluster.to_string_lossy();
             ensure!(
-                !self.cluster.contains('/'),
-                "--cluster {} is neither a directory nor HOST:PORT,HOST:PORT,…",
-                self.cluster
+                !text.contains('/'),
+                "--cluster {text} is neither a directory nor HOST:PORT,HOST:PORT,…"
             );
-            self.cluster.clone()
+            text.into_owned()
         };
         let identity = match &self.identity {
             Some(folder) => folder.clone(),
@@ -64,7 +64,10 @@ impl Query {
 pub(crate) fn resolve<T: AsRef<str>>(
     names: impl IntoIterator<Item = T>,
 ) -> anyhow::Result<Vec<(String, SocketAddr)>> {
-    names.into_iter().map(|name| Ok((name.as_ref().trim().into(), address(name.as_ref())?))).collect()
+    names
+        .into_iter()
+        .map(|name| Ok((name.as_ref().trim().into(), address(name.as_ref())?)))
+        .collect()
 }
 
 /// The first address that a HOST:PORT has.
@@ -79,7 +82,11 @@ pub(crate) fn address(name: &str) -> anyhow::Result<SocketAddr> {
 /// The address to bind, on any port, of somebody who dials `addresses`.
 pub(crate) fn any_address(addresses: &[(String, SocketAddr)]) -> SocketAddr {
     let v6 = addresses.iter().any(|(_, address)| address.is_ipv6());
-    let any = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let any = if v6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    };
     (any, 0).into()
 }
 
@@ -91,7 +98,10 @@ fn admin_of_environment() -> anyhow::Result<PathBuf> {
         );
     };
     let folder = PathBuf::from(folder);
-    let beside = folder.canonicalize().ok().and_then(|path| Some(path.parent()?.join(ADMIN)));
+    let beside = folder
+        .canonicalize()
+        .ok()
+        .and_then(|path| Some(path.parent()?.join(ADMIN)));
     match (Identity::load(&folder), beside) {
         (Ok(identity), Some(beside)) if identity.own().role != Role::Admin && beside.is_dir() => {
             Ok(beside)

@@ -1,5 +1,6 @@
 //! The commands that ask: each is one question to the leader, and a view of its answer.
 
+use std::path::Path;
 use std::time::Duration;
 
 use allhands_common::wire::admin::{Answer, Question};
@@ -12,7 +13,7 @@ use crate::output;
 
 mod view;
 
-use view::{CancelView, ExplanationView, JobsView, JobView, StatusView};
+use view::{CancelView, ExplanationView, JobView, JobsView, StatusView};
 
 /// How long a coordinator may take to show that it is there, once the leader has answered.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
@@ -34,7 +35,11 @@ pub(crate) fn status(query: &Query) -> anyhow::Result<()> {
                 (id, up)
             });
         }
-        let up = looking.join_all().await.into_iter().filter_map(|(id, up)| up.then_some(id));
+        let up = looking
+            .join_all()
+            .await
+            .into_iter()
+            .filter_map(|(id, up)| up.then_some(id));
         let view = StatusView::new(operator.cluster(), status, &up.collect::<Vec<_>>());
         output::print(&view, query.json)
     })
@@ -82,15 +87,24 @@ pub(crate) fn cancel(Cancel { target, query }: &Cancel) -> anyhow::Result<()> {
     })
 }
 
+/// One question to the cluster of a directory.
+pub(crate) fn ask(directory: &Path, question: &Question) -> anyhow::Result<Answer> {
+    let query = Query::of_directory(directory);
+    asking(&query, async |operator| Ok(operator.ask(question).await?))
+}
+
 /// Runs `work` with the cluster's operator.
-fn asking(
+fn asking<T>(
     query: &Query,
-    work: impl AsyncFnOnce(&Operator) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let operator = query.operator()?;
-        let done = work(&operator).await;
-        operator.close().await;
-        done
-    })
+    work: impl AsyncFnOnce(&Operator) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let operator = query.operator()?;
+            let done = work(&operator).await;
+            operator.close().await;
+            done
+        })
 }

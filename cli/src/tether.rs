@@ -15,7 +15,9 @@ use crate::exit;
 impl Tether {
     /// Ties this process to its parent, if it shall be.
     pub(crate) fn tie(&self) -> anyhow::Result<()> {
-        let Some(parent) = self.parent else { return Ok(()) };
+        let Some(parent) = self.parent else {
+            return Ok(());
+        };
         set_parent_process_death_signal(Some(Signal::KILL))
             .context("the kernel does not end this process with its parent")?;
         let alive = i32::try_from(parent).ok().and_then(Pid::from_raw) == getppid();

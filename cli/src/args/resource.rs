@@ -11,7 +11,12 @@ pub(crate) enum Resource {
     Counted(String, u32),
 }
 
-const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
+const UNITS: [(&str, u64); 4] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("", 1),
+];
 
 impl FromStr for Resource {
     type Err = &'static str;
@@ -23,7 +28,10 @@ impl FromStr for Resource {
             "" => Err(wrong),
             "cpus" | "slots" => Err("cpus are slots: use --slots"),
             "memory" => bytes(amount).map(Self::Memory).ok_or(wrong),
-            name => amount.parse().map(|count| Self::Counted(name.into(), count)).map_err(|_| wrong),
+            name => amount
+                .parse()
+                .map(|count| Self::Counted(name.into(), count))
+                .map_err(|_| wrong),
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::quote;
+use crate::own::Own;
 
 /// How long a process may take to end once it is asked to. A worker that drains waits for its tasks.
 const GRACE: Duration = Duration::from_secs(5);
@@ -58,6 +59,7 @@ pub(crate) struct Part {
 pub(crate) struct Member {
     part: Part,
     executable: PathBuf,
+    words: Vec<OsString>,
     child: Child,
     /// Where the log of this run begins.
     log_from: u64,
@@ -66,15 +68,20 @@ pub(crate) struct Member {
 /// All that was started and has not been seen to end.
 #[derive(Debug)]
 pub(crate) struct Family {
+    own: Own,
     members: Vec<Member>,
     children: tokio::signal::unix::Signal,
 }
 
 impl Family {
     /// Must be called inside a tokio runtime.
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new(own: Own) -> anyhow::Result<Self> {
         let children = signal(SignalKind::child()).context("the ends of children are not told")?;
-        Ok(Self { members: Vec::new(), children })
+        Ok(Self {
+            own,
+            members: Vec::new(),
+            children,
+        })
     }
 
     pub(crate) fn members(&self) -> &[Member] {
@@ -82,14 +89,17 @@ impl Family {
     }
 
     pub(crate) fn start(&mut self, part: Part) -> anyhow::Result<()> {
-        let executable = std::env::current_exe().context("this program has no path")?;
+        let (executable, words) = self.own.command(&part.arguments)?;
         let unusable = || format!("{} cannot be written", part.log.display());
-        let mut log =
-            OpenOptions::new().create(true).append(true).open(&part.log).with_context(unusable)?;
-        writeln!(log, "$ {}", shell_line(&executable, &part.arguments)).with_context(unusable)?;
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&part.log)
+            .with_context(unusable)?;
+        writeln!(log, "$ {}", shell_line(&executable, &words)).with_context(unusable)?;
         let log_from = log.seek(SeekFrom::End(0)).with_context(unusable)?;
         let child = Command::new(&executable)
-            .args(&part.arguments)
+            .args(&words)
             .args(["--tether", &std::process::id().to_string()])
             .stdin(Stdio::piped())
             .stdout(log.try_clone().with_context(unusable)?)
@@ -97,7 +107,13 @@ impl Family {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} cannot be started", part.name))?;
-        self.members.push(Member { part, executable, child, log_from });
+        self.members.push(Member {
+            part,
+            executable,
+            words,
+            child,
+            log_from,
+        });
         Ok(())
     }
 
@@ -112,11 +128,15 @@ impl Family {
     }
 
     fn ended(&mut self) -> Option<Ended> {
-        let (place, status) =
-            self.members.iter_mut().enumerate().find_map(|(place, member)| {
-                Some((place, member.child.try_wait().ok().flatten()?))
-            })?;
-        Some(Ended { member: self.members.swap_remove(place), status })
+        let (place, status) = self
+            .members
+            .iter_mut()
+            .enumerate()
+            .find_map(|(place, member)| Some((place, member.child.try_wait().ok().flatten()?)))?;
+        Some(Ended {
+            member: self.members.swap_remove(place),
+            status,
+        })
     }
 
     /// Ends all, workers first, and returns when none is left.
@@ -137,7 +157,11 @@ impl Family {
     }
 
     fn signal(&self, role: Role, signal: Signal) {
-        for member in self.members.iter().filter(|member| member.part.role == role) {
+        for member in self
+            .members
+            .iter()
+            .filter(|member| member.part.role == role)
+        {
             // One that has just ended is not there to be told; it has not been waited for, so its
             // number is nobody else's.
             let _ = kill_process(Pid::from_child(&member.child), signal);
@@ -152,7 +176,10 @@ impl Family {
             command: member.command(),
             log: &member.part.log,
         });
-        FamilyView { pid: std::process::id(), processes: members.collect() }
+        FamilyView {
+            pid: std::process::id(),
+            processes: members.collect(),
+        }
     }
 }
 
@@ -176,14 +203,22 @@ struct MemberView<'a> {
 
 impl Member {
     fn command(&self) -> Vec<String> {
-        let arguments = self.part.arguments.iter().map(|word| word.to_string_lossy().into());
-        std::iter::once(self.executable.to_string_lossy().into()).chain(arguments).collect()
+        let words = self.words.iter().map(|word| word.to_string_lossy().into());
+        std::iter::once(self.executable.to_string_lossy().into())
+            .chain(words)
+            .collect()
     }
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  pid {}  {}", self.part.name, self.child.id(), self.part.log.display())
+        write!(
+            f,
+            "{}  pid {}  {}",
+            self.part.name,
+            self.child.id(),
+            self.part.log.display()
+        )
     }
 }
 
@@ -200,7 +235,10 @@ impl Ended {
         let read = || {
             let mut log = std::fs::File::open(&self.member.part.log)?;
             let end = log.seek(SeekFrom::End(0))?;
-            let from = self.member.log_from.max(end.saturating_sub(LAST_WORDS_BYTES));
+            let from = self
+                .member
+                .log_from
+                .max(end.saturating_sub(LAST_WORDS_BYTES));
             log.seek(SeekFrom::Start(from))?;
             let mut bytes = Vec::new();
             log.read_to_end(&mut bytes)?;
@@ -219,12 +257,15 @@ impl fmt::Display for Ended {
             part.name,
             self.status,
             part.log.display(),
-            shell_line(&self.member.executable, &part.arguments)
+            shell_line(&self.member.executable, &self.member.words)
         )
     }
 }
 
 fn shell_line(executable: &std::path::Path, arguments: &[OsString]) -> String {
     let words = std::iter::once(executable.as_os_str()).chain(arguments.iter().map(AsRef::as_ref));
-    words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| quote(&word.to_string_lossy()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }

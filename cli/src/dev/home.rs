@@ -55,15 +55,23 @@ impl Home {
         );
         fs::create_dir_all(&command.dir)
             .with_context(|| format!("{} cannot be made", command.dir.display()))?;
-        let dir = command.dir.canonicalize().context("the directory has no path")?;
+        let dir = command
+            .dir
+            .canonicalize()
+            .context("the directory has no path")?;
         let lock = lock(&dir)?;
         let mut kept = if is_new {
             let coordinators = ports::free(command.coordinators.unwrap_or(COORDINATORS))?;
             Issuer::create(&dir, IDENTITY_DAYS)?;
-            Kept { coordinators, workers: WORKERS }
+            Kept {
+                coordinators,
+                workers: WORKERS,
+            }
         } else {
-            let text = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?
+            let text =
+                fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+            serde_json::from_slice(&text)
+                .with_context(|| format!("{} is damaged", file.display()))?
         };
         let coordinators = u32::try_from(kept.coordinators.len())?;
         if let Some(asked) = command.coordinators.filter(|asked| *asked != coordinators) {
@@ -75,7 +83,14 @@ impl Home {
         }
         kept.workers = command.workers.unwrap_or(kept.workers);
         Issuer::load(&dir, IDENTITY_DAYS)?.complete(names(coordinators, kept.workers))?;
-        write_addresses(&dir, &kept.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        write_addresses(
+            &dir,
+            &kept
+                .coordinators
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+        )?;
         fs::create_dir_all(dir.join("logs")).context("the directory of logs cannot be made")?;
         write_json(&file, &kept)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -98,7 +113,11 @@ impl Home {
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.kept.coordinators.iter().map(ToString::to_string).collect()
+        self.kept
+            .coordinators
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     pub(crate) fn worker_names(&self) -> impl Iterator<Item = String> + use<> {
@@ -110,19 +129,27 @@ impl Home {
         let numbered = || (1u32..).zip(&self.kept.coordinators);
         let members: Vec<String> = numbered().map(|(id, at)| format!("{id}={at}")).collect();
         let coordinators = numbered().map(|(id, address)| {
-            self.part(Role::Coordinator, coordinator_name(id), [
-                ("--id", id.to_string()),
-                ("--listen", address.to_string()),
-                ("--members", members.join(",")),
-                ("--durability", self.durability.as_str().into()),
-            ])
+            self.part(
+                Role::Coordinator,
+                coordinator_name(id),
+                [
+                    ("--id", id.to_string()),
+                    ("--listen", address.to_string()),
+                    ("--members", members.join(",")),
+                    ("--durability", self.durability.as_str().into()),
+                ],
+            )
         });
         let workers = self.worker_names().map(|name| {
-            self.part(Role::Worker, name.clone(), [
-                ("--coordinators", self.addresses().join(",")),
-                ("--slots", self.slots.to_string()),
-                ("--name", name),
-            ])
+            self.part(
+                Role::Worker,
+                name.clone(),
+                [
+                    ("--coordinators", self.addresses().join(",")),
+                    ("--slots", self.slots.to_string()),
+                    ("--name", name),
+                ],
+            )
         });
         coordinators.chain(workers).collect()
     }
@@ -132,12 +159,16 @@ impl Home {
             ("--identity", self.dir.join(&name)),
             ("--dir", self.dir.join("data").join(&name)),
         ];
-        let own = own.into_iter().map(|(flag, value)| (flag, OsString::from(value)));
+        let own = own
+            .into_iter()
+            .map(|(flag, value)| (flag, OsString::from(value)));
         let all = own.chain(paths.map(|(flag, path)| (flag, path.into_os_string())));
         let arguments = all.flat_map(|(flag, value)| [flag.into(), value]);
         Part {
             role,
-            arguments: std::iter::once(role.subcommand().into()).chain(arguments).collect(),
+            arguments: std::iter::once(role.subcommand().into())
+                .chain(arguments)
+                .collect(),
             log: self.logs().join(format!("{name}.log")),
             name,
         }
@@ -164,7 +195,9 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("`allhands dev` is running in {} already", dir.display()),
+        Err(TryLockError::WouldBlock) => {
+            bail!("`allhands dev` is running in {} already", dir.display())
+        }
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("{} cannot be locked", path.display()))
         }

@@ -14,10 +14,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Far more than anything here takes on an idle machine.
-pub const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// The command, without the environment of whoever runs the tests.
-pub fn allhands<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Command {
+pub(crate) fn allhands<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_allhands"));
     command.args(arguments).stdin(Stdio::null());
     for variable in ["ALLHANDS_CLUSTER", "ALLHANDS_IDENTITY", "RUST_LOG"] {
@@ -27,14 +27,18 @@ pub fn allhands<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Comm
 }
 
 /// Exit code, standard output and standard error of a command that ends.
-pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
 
 /// Standard output of a command that must succeed.
-pub fn output(command: &mut Command) -> String {
+pub(crate) fn output(command: &mut Command) -> String {
     let (code, out, error) = run(command);
     assert_eq!(code, Some(0), "{command:?}: {error}");
     out
@@ -42,14 +46,17 @@ pub fn output(command: &mut Command) -> String {
 
 /// Looks until `look` finds something.
 #[track_caller]
-pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     within(BOUND, what, look)
 }
 
 /// Looks until `look` finds something, for as long as `bound`.
 #[track_caller]
-#[expect(clippy::disallowed_methods, reason = "other processes cannot be waited for")]
-pub fn within<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "other processes cannot be waited for"
+)]
+pub(crate) fn within<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -61,12 +68,12 @@ pub fn within<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T
 }
 
 /// Kills a process that cannot object.
-pub fn kill_9(pid: Pid) {
+pub(crate) fn kill_9(pid: Pid) {
     kill_process(pid, Signal::KILL).unwrap();
 }
 
 /// All processes whose command line, program or working directory mentions `dir`.
-pub fn processes_of(dir: &Path) -> Vec<String> {
+pub(crate) fn processes_of(dir: &Path) -> Vec<String> {
     let dir = dir.to_str().unwrap();
     let mentions = |process: &Path| {
         let link = |name| std::fs::read_link(process.join(name)).unwrap_or_default();
@@ -76,110 +83,140 @@ pub fn processes_of(dir: &Path) -> Vec<String> {
         let found = line.contains(dir) || links.iter().any(|link| link.starts_with(dir));
         found.then(|| format!("{}: {line}", process.display()))
     };
-    let all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    all.filter(|path| path.join("cmdline").exists()).filter_map(|path| mentions(&path)).collect()
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    all.filter(|path| path.join("cmdline").exists())
+        .filter_map(|path| mentions(&path))
+        .collect()
 }
 
 /// A cluster of `allhands dev`.
 #[derive(Debug)]
-pub struct Dev {
+pub(crate) struct Dev {
     process: Child,
     dir: PathBuf,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Dev {
     /// A new cluster in a directory of its own, ready.
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("dev");
-        Self { _temporary: Some(temporary), ..Self::start_in(&dir, arguments) }
+        let mut dev = Self::start_in(&dir, arguments);
+        dev.temporary = Some(temporary);
+        dev
     }
 
     /// A cluster in `dir`, ready.
-    pub fn start_in(dir: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start_in(dir: &Path, arguments: &[&str]) -> Self {
         let mut command = allhands(["dev", "--dir"]);
-        command.arg(dir).args(arguments).stdout(Stdio::piped());
+        let errors = std::fs::File::create(dir.with_extension("stderr")).unwrap();
+        command
+            .arg(dir)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(errors);
         let mut process = command.spawn().unwrap();
         let out = BufReader::new(process.stdout.take().unwrap());
-        let dev = Self { process, dir: dir.to_owned(), _temporary: None };
+        let dev = Self {
+            process,
+            dir: dir.to_owned(),
+            temporary: None,
+        };
         let (said, line) = mpsc::channel();
         std::thread::spawn(move || said.send(out.lines().next()));
         let line = line.recv_timeout(BOUND).expect("dev says nothing");
-        let line = line.unwrap_or_else(|| panic!("dev has ended: {:?}", dev.logs())).unwrap();
+        let line = line
+            .unwrap_or_else(|| panic!("dev has ended: {}", dev.said()))
+            .unwrap();
         let shown = dir.canonicalize().unwrap();
         assert_eq!(line, format!("export ALLHANDS_CLUSTER={}", shown.display()));
         dev
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What its processes have said.
-    pub fn logs(&self) -> Vec<String> {
-        let files = std::fs::read_dir(self.dir.join("logs")).into_iter().flatten().flatten();
-        files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
+    /// What it has said besides.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.dir.with_extension("stderr")).unwrap()
     }
 
     /// A command that asks this cluster.
-    pub fn ask<T: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = T>) -> Command {
+    pub(crate) fn ask<T: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = T>) -> Command {
         let mut command = allhands(arguments);
         command.env("ALLHANDS_CLUSTER", &self.dir);
         command
     }
 
     /// `allhands status --json`, if there is a leader.
-    pub fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         let (code, out, _) = run(&mut self.ask(["status", "--json", "--patience", "2"]));
         (code == Some(0)).then(|| serde_json::from_str(&out).unwrap())
     }
 
     /// The leader's number, if there is one.
-    pub fn leader(&self) -> Option<u64> {
+    pub(crate) fn leader(&self) -> Option<u64> {
         self.status()?["leader"].as_u64()
     }
 
     /// How many workers take tasks.
-    pub fn workers_ready(&self) -> usize {
-        let Some(status) = self.status() else { return 0 };
+    pub(crate) fn workers_ready(&self) -> usize {
+        let Some(status) = self.status() else {
+            return 0;
+        };
         let workers = status["workers"].as_array().unwrap();
-        workers.iter().filter(|worker| worker["state"] == "ready").count()
+        workers
+            .iter()
+            .filter(|worker| worker["state"] == "ready")
+            .count()
     }
 
     /// One of `processes.json`.
-    pub fn process(&self, name: &str) -> Value {
+    pub(crate) fn process(&self, name: &str) -> Value {
         let text = std::fs::read(self.dir.join("processes.json")).unwrap();
         let all: Value = serde_json::from_slice(&text).unwrap();
         let all = all["processes"].as_array().unwrap().clone();
-        all.into_iter().find(|process| process["name"] == name).unwrap()
+        all.into_iter()
+            .find(|process| process["name"] == name)
+            .unwrap()
     }
 
     /// The number of a process as it was started.
-    pub fn pid(&self, name: &str) -> Pid {
+    pub(crate) fn pid(&self, name: &str) -> Pid {
         let pid = self.process(name)["pid"].as_i64().unwrap();
         Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
     }
 
     /// Starts a process again that has ended.
-    pub fn start_again(&self, name: &str) -> Again {
+    pub(crate) fn start_again(&self, name: &str) -> Again {
         let process = self.process(name);
         let words = process["command"].as_array().unwrap();
         let words: Vec<&str> = words.iter().map(|word| word.as_str().unwrap()).collect();
         let mut command = Command::new(words[0]);
         let log = self.dir.join(format!("{name}-again.log"));
         let log = std::fs::File::create(log).unwrap();
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         Again(command.spawn().unwrap())
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
     /// Waits until `allhands dev` itself has ended.
-    pub fn ended(&mut self) -> ExitStatus {
-        eventually("the end of `allhands dev`", || self.process.try_wait().unwrap())
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        eventually("the end of `allhands dev`", || {
+            self.process.try_wait().unwrap()
+        })
     }
 }
 
@@ -201,7 +238,7 @@ impl Drop for Dev {
 
 /// A process that a test has started again.
 #[derive(Debug)]
-pub struct Again(Child);
+pub(crate) struct Again(Child);
 
 impl Drop for Again {
     fn drop(&mut self) {
