@@ -4,9 +4,11 @@
 mod model;
 
 use allhands_common::failure::{Cause, Failed};
+use allhands_common::limit::SUBMIT_BYTES_MAX;
 use allhands_common::policy::Policy;
 use allhands_common::program::{Platform, ProgramId};
 use allhands_common::range::TaskRange;
+use allhands_common::wire::client::ToClient;
 use proptest::prelude::*;
 
 use super::*;
@@ -385,7 +387,10 @@ fn without_a_leader_patience_ends_and_the_batch_is_cancelled_later() {
     });
     assert!(matches!(
         said(&bench.pass(HEARTBEAT))[..],
-        [FromClient::Acknowledge { segments: 0, .. }]
+        [FromClient::Acknowledge {
+            segments: DONE_WITH_BATCH,
+            ..
+        }]
     ));
     assert!(bench.core.batches.is_empty());
 }
@@ -461,7 +466,7 @@ fn a_batch_that_the_leader_does_not_know_when_asked_is_lost() {
         said(&actions)[..],
         [FromClient::Alive, FromClient::Attach { batches, .. }] if batches.len() == 1
     ));
-    bench.pass(DOUBT);
+    bench.pass(speak::DOUBT);
     assert!(bench.hear(view).contains(&Action::End {
         batch,
         end: End::Forgotten

@@ -359,13 +359,16 @@ impl Model {
             }
             FromClient::Acknowledge { batch, segments } => {
                 if let Some(known) = self.batches.get_mut(&batch) {
+                    let done = segments == DONE_WITH_BATCH;
                     assert!(
-                        segments as usize <= known.outcomes.len(),
+                        if done {
+                            known.is_over()
+                        } else {
+                            segments as usize <= known.outcomes.len()
+                        },
                         "more than there is"
                     );
-                    if known.is_over() && segments as usize == known.outcomes.len() {
-                        known.acknowledged = true;
-                    }
+                    known.acknowledged |= done;
                 }
             }
             FromClient::Cancel { batch, .. } => {

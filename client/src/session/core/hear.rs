@@ -1,0 +1,216 @@
+//! What coordinators say, and who of them leads.
+
+use allhands_common::id::{BatchId, CoordinatorId, SessionId, Term};
+use allhands_common::wire::client::ToClient;
+
+use super::{Action, Core, End, Job, Peer, Step};
+
+impl Core {
+    pub(super) fn hear(&mut self, peer: Peer, message: ToClient, out: &mut Vec<Action>) {
+        match message {
+            ToClient::Attached {
+                term,
+                batches,
+                slots,
+            } => {
+                if term < self.term {
+                    return;
+                }
+                self.term = term;
+                self.leader = Some(peer);
+                out.push(Action::Slots(slots));
+                self.resume(&batches.into_iter().collect(), peer, out);
+            }
+            ToClient::Leader { term, leader } => self.follow(term, leader, out),
+            ToClient::JobOpened { request, job } => {
+                if request == self.request && self.job == Job::Asked {
+                    self.job = Job::Open(job);
+                    self.request.0 += 1;
+                }
+            }
+            ToClient::Appended {
+                batch: id,
+                tasks,
+                sealed,
+            } => {
+                let Some(batch) = self.batches.get_mut(&id) else {
+                    return;
+                };
+                self.said_bytes -= batch.outbox.commit(tasks);
+                batch.outbox.opening = Step::Done;
+                if sealed {
+                    batch.outbox.sealing = Step::Done;
+                }
+                out.push(Action::Committed { batch: id, tasks });
+            }
+            ToClient::Outcomes {
+                batch: id,
+                sequence,
+                range,
+                segment,
+            } => {
+                let Some(batch) = self.batches.get_mut(&id) else {
+                    return;
+                };
+                let wanted = batch.cancelled.is_none();
+                batch
+                    .inbox
+                    .take_in(sequence, range, segment.bytes, |range, segment| {
+                        if wanted {
+                            out.push(Action::Deliver {
+                                batch: id,
+                                range,
+                                segment,
+                            });
+                        }
+                    });
+                self.settle(id, out);
+            }
+            ToClient::Ended {
+                batch: id,
+                segments,
+                rest,
+            } => {
+                let Some(batch) = self.batches.get_mut(&id) else {
+                    return;
+                };
+                batch.inbox.end = Some((segments, rest));
+                if batch.cancelled.is_some() {
+                    batch.inbox.received = segments;
+                }
+                self.settle(id, out);
+            }
+            ToClient::WantProgram {
+                program,
+                offset,
+                bytes,
+            } => {
+                out.push(Action::SendProgram {
+                    peer,
+                    program,
+                    offset,
+                    bytes,
+                });
+            }
+            ToClient::Refused {
+                batch: Some(id),
+                reason,
+                ..
+            } => {
+                self.end(id, End::Refused(reason), out);
+            }
+            ToClient::Refused {
+                batch: None,
+                request: Some(request),
+                reason,
+            } => {
+                if request == self.request && self.job == Job::Asked {
+                    self.job = Job::Idle;
+                    self.request.0 += 1;
+                    self.end_all(&End::ProgramRefused(reason), out);
+                }
+            }
+            ToClient::Refused {
+                batch: None,
+                request: None,
+                reason,
+            } => {
+                self.end_all(&End::Refused(reason), out);
+            }
+            ToClient::SessionExpired => self.expire(peer, out),
+            ToClient::SegmentUnreadable {
+                batch,
+                segment,
+                reason,
+            } => {
+                if self.batches.contains_key(&batch) {
+                    let end = End::Unreadable(format!("segment {segment}: {reason}"));
+                    out.push(Action::End { batch, end });
+                    self.cancel(batch, "its outcomes cannot be read".into());
+                }
+            }
+            ToClient::Slots { slots } => out.push(Action::Slots(slots)),
+        }
+    }
+
+    /// Hands on the end of a batch, if this is it.
+    fn settle(&mut self, id: BatchId, out: &mut Vec<Action>) {
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
+        let received = batch.inbox.received;
+        if let Some(rest) = batch.inbox.ends_now() {
+            self.said_bytes -= batch.outbox.said_bytes();
+            batch.outbox.held.clear();
+            batch.outbox.said = 0;
+            if batch.cancelled.is_none() {
+                out.push(Action::End {
+                    batch: id,
+                    end: End::Complete { rest },
+                });
+            }
+        }
+        if batch.cancelled.is_some() {
+            self.consume(id, received);
+        } else if batch.inbox.is_finished() {
+            let consumed = batch.inbox.consumed;
+            self.consume(id, consumed);
+        }
+    }
+
+    /// A batch that the cluster does not have (any more).
+    pub(super) fn end(&mut self, id: BatchId, end: End, out: &mut Vec<Action>) {
+        let Some(batch) = self.batches.remove(&id) else {
+            return;
+        };
+        self.said_bytes -= batch.outbox.said_bytes();
+        if batch.cancelled.is_none() && !batch.inbox.over {
+            out.push(Action::End { batch: id, end });
+        }
+    }
+
+    pub(super) fn end_all(&mut self, end: &End, out: &mut Vec<Action>) {
+        let ids: Vec<BatchId> = self.batches.keys().copied().collect();
+        ids.into_iter()
+            .for_each(|id| self.end(id, end.clone(), out));
+    }
+
+    /// The lease had run out while nobody could be reached: a new stay begins, of another name.
+    fn expire(&mut self, peer: Peer, out: &mut Vec<Action>) {
+        self.end_all(&End::Expired, out);
+        self.finished.clear();
+        let renewed = blake3::derive_key("allhands 2026 next session", &self.config.session.0);
+        self.config.session = SessionId::from_hash(renewed.into());
+        self.job = Job::Idle;
+        self.lose_leader();
+        self.attach(peer, out);
+    }
+
+    /// A coordinator knows of a leader.
+    fn follow(&mut self, term: Term, leader: CoordinatorId, out: &mut Vec<Action>) {
+        if term < self.term {
+            return;
+        }
+        if term > self.term {
+            self.term = term;
+            self.lose_leader();
+        }
+        if self.leader.is_some() {
+            return;
+        }
+        let is_it = |id: &Option<CoordinatorId>| id.is_none_or(|id| id == leader);
+        let peers: Vec<Peer> = self
+            .peers
+            .iter()
+            .filter(|(_, id)| is_it(id))
+            .map(|(peer, _)| *peer)
+            .collect();
+        peers.into_iter().for_each(|peer| self.attach(peer, out));
+    }
+
+    pub(super) fn lose_leader(&mut self) {
+        if self.leader.take().is_some() {
+            self.leaderless_since = self.now;
+        }
+    }
+}
