@@ -12,7 +12,7 @@ use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::resources::Resources;
 use allhands_common::segment::{DONE, SegmentBuilder};
 use allhands_common::time::Instant;
-use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 use allhands_common::wire::worker::{Ended, FromWorker, How, Order, Registration, Run};
 use allhands_scheduler::{Action, Command, Config, Dispatcher, Effect, Entry, Event, State};
 use bytes::Bytes;
@@ -143,7 +143,7 @@ impl Core {
                 }
             }
             self.commit();
-            let segments = self.consumed;
+            let segments = DONE_WITH_BATCH;
             self.step(say(FromClient::Acknowledge { batch, segments }));
             self.commit();
         }

@@ -12,6 +12,10 @@ use crate::policy::BatchSpec;
 use crate::program::{Program, ProgramId};
 use crate::range::TaskRange;
 
+/// Acknowledges a batch as a whole: all its outcomes and [`ToClient::Ended`] were received, it can be
+/// forgotten. A mere count of outcomes may be complete before the end is known: it forgets nothing.
+pub const DONE_WITH_BATCH: u32 = u32::MAX;
+
 /// What a client says. Everything that changes the cluster names itself, so that saying it again (to
 /// the next leader) changes nothing: batches by id, appends by their place, requests by their number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,7 +75,7 @@ pub enum FromClient {
     Acknowledge {
         /// Which.
         batch: BatchId,
-        /// How many, in order of commit.
+        /// How many, in order of commit; [`DONE_WITH_BATCH`] once its end was received as well.
         segments: u32,
     },
     /// End a batch: what has not ended becomes `Cancelled`.

@@ -16,6 +16,7 @@ use super::Agent;
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) batch: BatchId,
+    pub(super) range: TaskRange,
     /// Tasks without an outcome that were not given back.
     pub(super) open: RangeSet,
     /// Argument segments, each with the index of its first task.

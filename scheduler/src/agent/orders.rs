@@ -103,6 +103,7 @@ impl Agent {
             id,
             Attempt {
                 batch,
+                range,
                 open,
                 arguments,
                 threads,
@@ -148,7 +149,8 @@ impl Agent {
             let Some(at) = self.waiting.iter().rposition(|piece| piece.attempt == id) else { return };
             let piece = &mut self.waiting[at];
             let tasks = attempt.wanted_back.min(piece.range.len());
-            if fixed && tasks < piece.range.len() {
+            // A range of fixed length goes back whole: the leader would cut the rest otherwise.
+            if fixed && (tasks < piece.range.len() || piece.range != attempt.range) {
                 return;
             }
             let back = TaskRange::new(piece.range.end - tasks, piece.range.end);

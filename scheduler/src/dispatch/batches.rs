@@ -57,7 +57,8 @@ impl Active {
                 active.delay(*index, exception.not_before);
             }
             for started in &progress.started {
-                active.pending.remove(started.range);
+                active.hold(started.range);
+                active.held.remove(started.range);
                 active.charging.insert(started.range);
             }
         }

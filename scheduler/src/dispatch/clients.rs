@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, RequestId, SessionId};
 use allhands_common::time::Instant;
-use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 
 use super::{Dispatcher, Timer, cancelled};
 use crate::{Action, Command, State};
@@ -98,7 +98,7 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let known = state.sessions.get(&session);
-        if known.is_none() && !client.batches.is_empty() {
+        if known.is_none() && (!client.batches.is_empty() || client.low > RequestId(0)) {
             out.push(Action::Tell { session, message: ToClient::SessionExpired });
             return;
         }
@@ -141,7 +141,7 @@ impl Dispatcher {
                 // Its client is done with it: its last acknowledgement was lost on the way.
                 let rest = cancelled("its client is done with it".to_string());
                 out.push(Action::Propose(Command::Stop { batch: id, rest }));
-                let all = Command::Acknowledge { batch: id, segments: u32::MAX };
+                let all = Command::Acknowledge { batch: id, segments: DONE_WITH_BATCH };
                 out.push(Action::Propose(all));
                 continue;
             };

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, SessionId};
+use allhands_common::wire::client::DONE_WITH_BATCH;
 
 use super::State;
 use crate::Effect;
@@ -22,7 +23,7 @@ impl State {
             progress.acknowledged += count as u32;
             out.push(Effect::Acknowledged { batch });
         }
-        if known.over() && known.progress().is_none_or(|progress| progress.outcomes.is_empty()) {
+        if segments == DONE_WITH_BATCH && known.over() {
             self.forget(batch, out);
         }
     }

@@ -3,7 +3,7 @@
 use allhands_common::failure::Failed;
 use allhands_common::id::Term;
 use allhands_common::policy::Policy;
-use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::client::{DONE_WITH_BATCH, ToClient};
 use allhands_common::wire::worker::Order;
 use allhands_scheduler::AgentEvent;
 
@@ -23,7 +23,7 @@ fn a_batch_runs_on_one_real_agent_and_leaves_nothing() {
     let rest: Option<Failed> = None;
     let end = ToClient::Ended { batch: batch(0), segments, rest };
     assert_eq!(told(&actions).last(), Some(&end));
-    let actions = leader.client(FromClient::Acknowledge { batch: batch(0), segments });
+    let actions = leader.acknowledge(0, DONE_WITH_BATCH);
     assert_eq!(orders(&actions), [(1, Order::Forget { batch: batch(0) })]);
     worker.settle(&mut leader, actions);
     assert!(worker.agent.is_idle());

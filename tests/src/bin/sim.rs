@@ -2,6 +2,7 @@
 //! was broken and how to see it again.
 #![expect(clippy::print_stdout, reason = "its report is what it is for")]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,9 @@ use std::time::Instant;
 
 use allhands_tests::sim::{self, Outcome, Stats};
 use clap::Parser;
+
+/// How many seeds broke a rule, and the first of them.
+type Broken = (u64, u64, Outcome);
 
 /// Simulates clusters from seeds.
 #[derive(Debug, Parser)]
@@ -19,6 +23,9 @@ struct Options {
     /// Just this seed.
     #[arg(long)]
     seed: Option<u64>,
+    /// Do not stop at the first seed that fails: count which rules are broken.
+    #[arg(long)]
+    all: bool,
     /// Print everything that happens; with --seed.
     #[arg(long)]
     trace: bool,
@@ -34,7 +41,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     match options.seed {
         Some(seed) => one(seed, options.trace),
-        None => many(options.seeds.0, options.seeds.1),
+        None => many(options.seeds.0, options.seeds.1, options.all),
     }
 }
 
@@ -46,11 +53,11 @@ fn one(seed: u64, trace: bool) -> ExitCode {
     if report(seed, &outcome) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Runs the seeds on all cores, up to the first that fails.
-fn many(from: u64, to: u64) -> ExitCode {
+/// Runs the seeds on all cores, up to the first that fails unless `all` are wanted.
+fn many(from: u64, to: u64, all_of_them: bool) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(from);
-    let all = Mutex::new((Stats::default(), None::<(u64, Outcome)>));
+    let all = Mutex::new((Stats::default(), BTreeMap::<&str, Broken>::new()));
     let run = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -60,10 +67,14 @@ fn many(from: u64, to: u64) -> ExitCode {
             let outcome = sim::run_twice(seed);
             let Ok(mut all) = all.lock() else { return };
             all.0.merge(&outcome.stats);
-            if outcome.violation.is_some() {
-                next.store(to, Ordering::Relaxed);
-                if all.1.as_ref().is_none_or(|(first, _)| seed < *first) {
-                    all.1 = Some((seed, outcome));
+            if let Some(violation) = &outcome.violation {
+                if !all_of_them {
+                    next.store(to, Ordering::Relaxed);
+                }
+                let broken = all.1.entry(violation.rule).or_insert((0, seed, outcome.clone()));
+                broken.0 += 1;
+                if seed < broken.1 {
+                    (broken.1, broken.2) = (seed, outcome);
                 }
             }
         }
@@ -77,8 +88,11 @@ fn many(from: u64, to: u64) -> ExitCode {
     let Ok((stats, failed)) = all.into_inner() else { return ExitCode::FAILURE };
     print!("{stats}");
     let (seconds, seeds) = (began.elapsed().as_secs_f64(), to - from);
-    if let Some((seed, outcome)) = failed {
-        report(seed, &outcome);
+    for (count, seed, outcome) in failed.values() {
+        report(*seed, outcome);
+        println!("  {count} seeds");
+    }
+    if !failed.is_empty() {
         return ExitCode::FAILURE;
     }
     println!("{seeds} seeds, each twice, in {seconds:.1} s: {:.0} seeds/s", seeds as f64 / seconds);

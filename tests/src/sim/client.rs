@@ -10,7 +10,7 @@ use allhands_common::program::Program;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 use allhands_common::segment::Segment;
-use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 
 use super::Violation;
 use super::climate::{Climate, MS, SECOND};
@@ -367,7 +367,7 @@ impl World {
             }
         }
         self.stats.count("batches ended");
-        self.say(number, FromClient::Acknowledge { batch: id, segments });
+        self.say(number, FromClient::Acknowledge { batch: id, segments: DONE_WITH_BATCH });
         Ok(())
     }
 

@@ -136,7 +136,8 @@ impl World {
         self.stats.add("fault: proposals lost with their leader", (self.in_flight.len() - survive) as u64);
         self.stats.add("fault: proposals committed by the next leader", survive as u64);
         self.log.extend(self.in_flight.drain(..).take(survive));
-        if self.rng.chance(500) {
+        let whole = self.replicas.iter().all(|replica| !replica.frozen);
+        if whole && self.rng.chance(500) {
             self.replicas[replica].frozen = true;
             let at = self.now + self.rng.skewed(MS..3 * SECOND);
             self.plan(at, Happening::Notice(term));
