@@ -1,0 +1,49 @@
+//! A program on a cluster of real processes, and what happens to it when some of them end.
+//!
+//! It is a program of its own, and not one of libtest's, because the workers run it as well. It takes
+//! a part of a test's name, and `--rounds N`, which does each so often:
+//! `cargo test -p allhands-cli --test program -- leader_is_killed --rounds 20`
+
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+#![expect(clippy::print_stdout, reason = "what was measured")]
+
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the tests of the command use the rest")]
+mod support;
+
+mod batch;
+mod faults;
+mod operator;
+
+const TESTS: [(&str, fn()); 7] = [
+    ("the_leader_is_killed", faults::the_leader_is_killed),
+    ("the_leader_is_paused", faults::the_leader_is_paused),
+    ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
+    ("a_worker_is_killed", faults::a_worker_is_killed),
+    ("a_worker_is_drained", faults::a_worker_is_drained),
+    ("a_client_is_killed", faults::a_client_is_killed),
+    ("an_operator_sees_and_cancels", operator::an_operator_sees_and_cancels),
+];
+
+#[allhands::main]
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == faults::AS_CLIENT) {
+        return faults::be_client(&words[1]);
+    }
+    if words.iter().any(|word| word == "--list") {
+        TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    let rounds = words.iter().position(|word| word == "--rounds");
+    let rounds = rounds.map_or(1, |at| words[at + 1].parse().unwrap());
+    let filter = words.first().filter(|word| !word.starts_with('-'));
+    for (name, test) in TESTS {
+        if filter.is_none_or(|filter| name.contains(filter.as_str())) {
+            for _ in 0..rounds {
+                print!("{name}: ");
+                test();
+            }
+        }
+    }
+}

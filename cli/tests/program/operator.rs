@@ -1,0 +1,61 @@
+//! What an operator sees of a program's job, and how he ends it: each answer gives the words of the next
+//! question.
+
+use std::time::Duration;
+
+use allhands::prelude::*;
+use serde_json::Value;
+
+use crate::batch::{cluster, connect};
+use crate::support::{Dev, eventually, output, run};
+
+/// More than anybody waits for.
+const TASKS: u64 = 10_000;
+
+#[expect(clippy::disallowed_methods, reason = "the task is to take its time")]
+fn long_nap(n: u64) -> u64 {
+    std::thread::sleep(Duration::from_secs(1));
+    n
+}
+
+fn json(dev: &Dev, words: &[&str]) -> Value {
+    serde_json::from_str(&output(dev.ask(words).arg("--json"))).unwrap()
+}
+
+pub(crate) fn an_operator_sees_and_cancels() {
+    let dev = cluster();
+    let cluster = connect(&dev);
+    let parallel = Parallel::new().on(&cluster).name("naps");
+    let batch = parallel.start((0..TASKS).map(delayed(long_nap))).unwrap();
+
+    let running = || json(&dev, &["status"])["running"].as_u64().filter(|running| *running > 0);
+    eventually("tasks run", running);
+    let jobs = json(&dev, &["jobs"]);
+    let job = jobs["jobs"][0]["job"].as_u64().unwrap().to_string();
+    assert_eq!(jobs["jobs"][0]["owner"], "client");
+    assert_eq!(jobs["jobs"][0]["batches"][0]["name"], "naps");
+
+    let shown = json(&dev, &["job", &job]);
+    let id = shown["batches"][0]["batch"].as_str().unwrap();
+    let people = output(&mut dev.ask(["job", &job]));
+    assert!(people.contains(&format!("allhands explain {id}:0")), "{people}");
+    eventually("it is whole", || {
+        (json(&dev, &["job", &job])["batches"][0]["tasks"] == TASKS).then_some(())
+    });
+
+    let explain = |index: u64| output(&mut dev.ask(["explain", &format!("{id}:{index}")]));
+    let last = explain(TASKS - 1);
+    assert!(last.contains("waits for a slot"), "{last}");
+    let beyond = explain(TASKS);
+    assert!(beyond.contains("not submitted"), "{beyond}");
+
+    let said = output(&mut dev.ask(["cancel", id]));
+    assert!(said.contains(id), "{said}");
+    let error = batch.wait().unwrap_err().to_string();
+    assert!(error.contains("cancelled"), "{error}");
+    eventually("nothing runs", || (json(&dev, &["status"])["running"] == 0).then_some(()));
+
+    let (code, _, error) = run(&mut dev.ask(["cancel", &job]));
+    assert_eq!(code, Some(0), "{error}");
+    println!("{error}");
+}
