@@ -113,7 +113,7 @@ impl Dispatcher {
         };
         let place = Place { running: active.ranges, ..place };
         let ready = open
-            && active.ranges < cap
+            && active.ranges < cap.saturating_add(u32::from(cfg!(plant = "cap_off_by_one")))
             && enough(&active.pending, fixed, batch.sealed || !active.delayed.is_empty());
         if let Some(old) = active.place.take().filter(|old| !ready || *old != place) {
             self.queues.remove(old, id);
@@ -164,7 +164,7 @@ impl Dispatcher {
         let policy = &batch.spec.policy;
         let waits = [policy.deadline_ms, policy.queue_timeout_ms].into_iter().flatten().min();
         if let Some(wait) = waits {
-            let at = self.instant_of(batch.opened.after(wait));
+            let at = self.instant_of(passed(batch.opened, wait));
             self.timers.set(at, Timer::Batch(id));
         }
         if batch.progress().is_some() {
@@ -190,20 +190,20 @@ impl Dispatcher {
         let policy = &batch.spec.policy;
         let fail = |cause| Failed { cause, worker: None, attempt: None, tries: 0 };
         if let Some(limit_ms) = policy.deadline_ms
-            && batch.opened.after(limit_ms) <= time
+            && passed(batch.opened, limit_ms) <= time
         {
             let rest = fail(Cause::DeadlinePassed { limit_ms });
             out.push(Action::Propose(Command::Stop { batch: id, rest }));
             return;
         }
-        let mut next = policy.deadline_ms.map(|limit| batch.opened.after(limit));
+        let mut next = policy.deadline_ms.map(|limit| passed(batch.opened, limit));
         if let Some(limit_ms) = policy.queue_timeout_ms {
             let waiting = match self.active.get(&id) {
                 Some(active) => active.pending.clone(),
                 None => batch.unfinished(TaskRange::new(0, batch.tasks)),
             };
             for argument in &batch.arguments {
-                let late = batch.opened.after(u64::from(argument.after_ms) + limit_ms);
+                let late = passed(batch.opened, u64::from(argument.after_ms) + limit_ms);
                 if late > time {
                     next = Some(next.map_or(late, |next| next.min(late)));
                     continue;
@@ -270,6 +270,11 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// When `ms` milliseconds are certainly over after `from`, which was rounded down.
+pub(super) const fn passed(from: ClusterTime, ms: u64) -> ClusterTime {
+    from.after(ms.saturating_add(1))
 }
 
 /// Whether there is something to cut: any task, or a whole range where its length is fixed.

@@ -80,7 +80,8 @@ impl Dispatcher {
         received: u32,
         out: &mut Vec<Action>,
     ) {
-        self.deliveries.insert(id, Delivery { sent: received, ..Delivery::default() });
+        let sent = if cfg!(plant = "no_cursor") { 0 } else { received };
+        self.deliveries.insert(id, Delivery { sent, ..Delivery::default() });
         self.deliver(state, id, out);
     }
 }

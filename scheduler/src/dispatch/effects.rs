@@ -9,6 +9,7 @@ use allhands_common::wire::client::ToClient;
 use allhands_common::wire::worker::{Order, Run};
 
 use super::attempt::UNSENT;
+use super::batches::passed;
 use super::report::Origin;
 use super::{Attempt, Dispatcher, Timer};
 use crate::{Action, Command, Effect, State};
@@ -72,7 +73,7 @@ impl Dispatcher {
             && let Some(limit) = batch.spec.policy.queue_timeout_ms
             && let Some(argument) = batch.arguments.last()
         {
-            let late = batch.opened.after(u64::from(argument.after_ms) + limit);
+            let late = passed(batch.opened, u64::from(argument.after_ms) + limit);
             self.timers.set(self.instant_of(late), Timer::Batch(id));
         }
         self.requeue(state, id);

@@ -109,7 +109,7 @@ impl Dispatcher {
         self.queues.count(batch.job, true);
         self.requeue(state, id);
         let run = Run { attempt, batch: id, range, segments: Vec::new(), threads, alone };
-        if policy.idempotent {
+        if policy.idempotent || cfg!(plant = "run_before_commit") {
             self.send_run(state, worker, run);
         } else {
             out.push(Action::Propose(Command::Start { batch: id, attempt, worker, range }));

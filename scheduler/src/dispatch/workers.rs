@@ -371,6 +371,9 @@ impl Dispatcher {
             }
             return;
         }
+        if cfg!(plant = "lost_worker_not_requeued") {
+            return;
+        }
         let mut rest = open.iter();
         // Only what was running can have been the reason; nobody knows where a silent range stands,
         // so it is the first task that is charged.

@@ -86,7 +86,7 @@ impl State {
         out: &mut Vec<Effect>,
     ) {
         let Some(known) = self.sessions.get_mut(&session) else { return };
-        if known.opened.contains(sequence) {
+        if known.opened.contains(sequence) && !cfg!(plant = "batch_opened_twice") {
             out.push(Effect::Repeated { batch });
             return;
         }
@@ -177,7 +177,7 @@ impl State {
         match charge {
             Charge::Return => {}
             Charge::Failure | Charge::Death | Charge::Loss | Charge::Suspicion
-                if attempt <= exception.charged => {}
+                if attempt <= exception.charged && !cfg!(plant = "failure_counted_twice") => {}
             Charge::Failure => exception.failures = exception.failures.saturating_add(1),
             Charge::Death => exception.deaths = exception.deaths.saturating_add(1),
             Charge::Loss => exception.losses = exception.losses.saturating_add(1),

@@ -28,7 +28,10 @@ impl State {
             return;
         }
         let Ok(outcomes) = Segment::parse(bytes.clone()) else { return };
-        let accepted = known.unfinished(range);
+        let accepted = match cfg!(plant = "outcome_accepted_twice") {
+            true => RangeSet::of(range),
+            false => known.unfinished(range),
+        };
         if outcomes.tasks() != range.len() || accepted.is_empty() {
             return;
         }

@@ -57,11 +57,6 @@ impl TestWorker {
         }
     }
 
-    /// The leader of term 1 says this.
-    pub(crate) fn orders(&mut self, now: Instant, number: u64, orders: Vec<Order>) {
-        let message = ToWorker::Orders { term: Term(1), number, orders };
-        self.step(now, AgentEvent::Leader(message));
-    }
 
     /// Runs the oldest load, if there is one.
     pub(crate) fn run_one(&mut self, now: Instant) -> bool {

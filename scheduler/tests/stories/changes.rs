@@ -1,0 +1,222 @@
+//! Workers, leaders and clients that come and go.
+
+use allhands_common::id::{BatchId, JobId, RequestId, Term};
+use allhands_common::policy::Policy;
+use allhands_common::resources::Resources;
+use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
+use allhands_common::wire::worker::{How, Order};
+use allhands_scheduler::{Action, Command, Event};
+
+use crate::support::*;
+
+fn single() -> Policy {
+    Policy { batch_size: Some(1), ..Policy::default() }
+}
+
+#[test]
+fn a_lost_workers_ranges_go_to_another() {
+    let mut leader = Leader::with_workers(2, 1);
+    leader.submit(0, 2, single());
+    leader.wait(1500);
+    leader.heartbeat(2, 1, 1, vec![held(attempt(1), batch(0), &[range(1, 2)], &[])]);
+    let actions = leader.wait(600);
+    assert_eq!(runs(&actions), [(2, attempt(2), range(0, 1))]);
+    assert_eq!(leader.state.batches[&batch(0)].exception(0).losses, 1);
+    assert_eq!(leader.state.workers.len(), 1);
+}
+
+#[test]
+fn a_task_that_loses_four_workers_is_lost() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, single());
+    for _ in 0..3 {
+        leader.wait(2001);
+        assert!(!leader.state.batches[&batch(0)].over());
+        leader.register(1, Resources::cpus(1), Vec::new());
+    }
+    assert_eq!(delivered(&leader.wait(2001)), [(0, range(0, 1))]);
+}
+
+#[test]
+fn a_value_of_a_lost_worker_counts_once() {
+    let mut leader = Leader::with_workers(2, 1);
+    leader.submit(0, 1, single());
+    leader.wait(1500);
+    leader.heartbeat(2, 1, 0, Vec::new());
+    assert_eq!(runs(&leader.wait(600)), [(2, attempt(1), range(0, 1))]);
+    let actions = leader.finish(1, attempt(0), 0, range(0, 1));
+    assert_eq!(delivered(&actions), [(0, range(0, 1))], "late, and yet the first");
+    let actions = leader.finish(2, attempt(1), 0, range(0, 1));
+    assert_eq!(delivered(&actions), []);
+    let committed = Order::Committed { attempt: attempt(1), range: range(0, 1) };
+    assert_eq!(orders(&actions), [(2, committed)]);
+}
+
+#[test]
+fn a_failure_of_an_attempt_that_was_given_up_does_not_count() {
+    let mut leader = Leader::with_workers(2, 1);
+    leader.submit(0, 1, single());
+    leader.wait(1500);
+    leader.heartbeat(2, 1, 0, Vec::new());
+    leader.wait(600);
+    let how = ran(outcomes(range(0, 1), &[0]), range(0, 1));
+    let actions = leader.end(1, attempt(0), 0, range(0, 1), how);
+    assert_eq!(delivered(&actions), []);
+    assert!(!leader.state.batches[&batch(0)].has_ended(0));
+}
+
+#[test]
+fn a_worker_that_was_given_up_is_taken_back_when_it_is_heard() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, single());
+    assert_eq!(runs(&leader.wait(2001)), []);
+    assert!(leader.state.workers.is_empty());
+    let mine = || vec![held(attempt(0), batch(0), &[range(0, 1)], &[])];
+    assert_eq!(runs(&leader.heartbeat(1, 1, 1, mine())), [], "it goes on with what it has");
+    assert_eq!(leader.state.workers.len(), 1);
+    assert_eq!(delivered(&leader.finish(1, attempt(0), 0, range(0, 1))), [(0, range(0, 1))]);
+}
+
+#[test]
+fn only_what_was_processed_and_is_in_no_list_is_lost() {
+    let mut leader = Leader::with_workers(1, 2);
+    leader.submit(0, 2, single());
+    assert_eq!(runs(&leader.heartbeat(1, 1, 0, Vec::new())), [], "it has processed nothing yet");
+    let first = || vec![held(attempt(0), batch(0), &[range(0, 1)], &[])];
+    let actions = leader.heartbeat(1, 2, 9, first());
+    assert_eq!(runs(&actions), [(1, attempt(2), range(1, 2))]);
+    assert!(matches!(orders(&actions)[0].1, Order::Batch(_)), "what it shares may be lost as well");
+    assert_eq!(runs(&leader.heartbeat(1, 1, 9, Vec::new())), [], "an old heartbeat says nothing");
+}
+
+#[test]
+fn a_lost_last_message_is_noticed() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, single());
+    leader.heartbeat(1, 1, 0, Vec::new());
+    let actions = leader.heartbeat(1, 2, 0, Vec::new());
+    let empty = |a: &Action| matches!(a, Action::Order { number: 2, orders, .. } if orders.is_empty());
+    assert!(actions.iter().any(empty), "{actions:?}");
+    assert_eq!(runs(&leader.heartbeat(1, 3, 2, Vec::new())), [(1, attempt(1), range(0, 1))]);
+}
+
+#[test]
+fn a_new_leader_waits_for_the_roster_and_adopts_what_it_brings() {
+    let mut leader = Leader::with_workers(2, 1);
+    leader.submit(0, 3, single());
+    let mut leader = leader.succeed();
+    let brought = vec![held(attempt(0), batch(0), &[range(0, 1)], &[])];
+    assert_eq!(runs(&leader.register(1, Resources::cpus(1), brought)), []);
+    let brought = vec![held(attempt(1), batch(0), &[], &[range(1, 2)])];
+    let actions = leader.register(2, Resources::cpus(1), brought);
+    let given: Vec<_> = runs(&actions).into_iter().map(|(_, id, range)| (id.term, range)).collect();
+    assert_eq!(given, [(Term(2), range(2, 3))]);
+    leader.attach(&[(batch(0), 0)]);
+    let actions = leader.finish(2, attempt(1), 0, range(1, 2));
+    assert_eq!(delivered(&actions), [(0, range(1, 2))]);
+}
+
+#[test]
+fn a_new_leader_gives_the_roster_two_seconds() {
+    let mut leader = Leader::with_workers(2, 1);
+    leader.submit(0, 4, single());
+    let mut leader = leader.succeed();
+    assert_eq!(runs(&leader.register(1, Resources::cpus(1), Vec::new())), []);
+    leader.wait(1000);
+    leader.heartbeat(1, 1, 0, Vec::new());
+    assert_eq!(runs(&leader.wait(1001)).len(), 2);
+}
+
+#[test]
+fn a_client_gets_each_outcome_once_per_cursor() {
+    let mut leader = Leader::with_workers(1, 2);
+    leader.submit(0, 2, single());
+    assert_eq!(delivered(&leader.finish(1, attempt(0), 0, range(0, 1))), [(0, range(0, 1))]);
+    leader.step(Event::ClientGone { session: SESSION });
+    assert_eq!(leader.finish(1, attempt(1), 0, range(1, 2)).len(), 1, "only the worker is told");
+    let actions = leader.attach(&[(batch(0), 1)]);
+    assert_eq!(delivered(&actions), [(1, range(1, 2))]);
+    let attached = ToClient::Attached { term: Term(1), batches: vec![(batch(0), 2)], slots: 2 };
+    assert_eq!(told(&actions)[0], attached);
+}
+
+#[test]
+fn a_batch_is_forgotten_when_its_client_has_its_end() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, single());
+    leader.finish(1, attempt(0), 0, range(0, 1));
+    leader.acknowledge(0, 1);
+    assert!(leader.segments.is_empty() && leader.state.batches.contains_key(&batch(0)));
+    let actions = leader.acknowledge(0, DONE_WITH_BATCH);
+    assert_eq!(orders(&actions), [(1, Order::Forget { batch: batch(0) })]);
+    assert!(leader.state.batches.is_empty());
+}
+
+#[test]
+fn submitting_again_changes_nothing() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 3, single());
+    let before = leader.state.batches.clone();
+    leader.submit(0, 3, single());
+    leader.append(0, range(7, 9));
+    assert_eq!(leader.state.batches, before);
+    let known = ToClient::Appended { batch: batch(0), tasks: 3, sealed: true };
+    assert_eq!(told(&leader.append(0, range(0, 3))), [known]);
+}
+
+#[test]
+fn a_batch_that_its_client_does_not_name_is_done_with() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 3, single());
+    leader.attach(&[]);
+    assert!(leader.state.batches.is_empty() && leader.segments.is_empty());
+}
+
+#[test]
+fn a_silent_clients_waiting_batches_are_gone_after_its_lease() {
+    let mut leader = Leader::with_workers(0, 0);
+    leader.submit(0, 3, single());
+    let actions = leader.wait(15_001);
+    assert_eq!(told(&actions).last(), Some(&ToClient::SessionExpired));
+    assert!(leader.state.sessions.is_empty() && leader.state.jobs.is_empty());
+    let actions = leader.register(1, Resources::cpus(1), Vec::new());
+    assert_eq!(runs(&actions), []);
+    let actions = leader.client(FromClient::Alive);
+    assert_eq!(told(&actions), [ToClient::SessionExpired]);
+    let batches: Vec<(BatchId, u32)> = Vec::new();
+    let attach = FromClient::Attach { session: SESSION, low: RequestId(1), batches };
+    assert_eq!(told(&leader.client(attach)), [ToClient::SessionExpired], "its jobs are gone");
+}
+
+#[test]
+fn more_jobs_than_a_session_remembers_replies() {
+    let mut leader = Leader::with_workers(0, 0);
+    for job in 1..1200 {
+        let actions = leader.open_job(job);
+        let opened = ToClient::JobOpened { request: RequestId(job), job: JobId(job) };
+        assert_eq!(told(&actions), [opened]);
+        leader.open(JobId(job), job as u32, single());
+    }
+}
+
+#[test]
+fn what_a_draining_worker_returns_goes_elsewhere() {
+    let mut leader = Leader::with_workers(2, 1);
+    leader.submit(0, 4, single());
+    leader.worker(1, allhands_common::wire::worker::FromWorker::Draining);
+    let actions = leader.end(1, attempt(2), 0, range(2, 3), How::Returned);
+    assert_eq!(runs(&actions), []);
+    let actions = leader.finish(2, attempt(1), 0, range(1, 2));
+    assert_eq!(runs(&actions), [(2, attempt(4), range(2, 3))]);
+}
+
+#[test]
+fn a_worker_that_returns_while_its_leave_is_on_its_way_stays_on_the_roster() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.slow = true;
+    leader.wait(2001);
+    assert!(matches!(leader.proposed[..], [Command::LeaveWorker { .. }]));
+    leader.register(1, Resources::cpus(1), Vec::new());
+    leader.commit();
+    assert_eq!(leader.state.workers.len(), 1);
+}

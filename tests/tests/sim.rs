@@ -1,0 +1,42 @@
+//! A few hundred simulated clusters, in-process; `--bin sim` runs as many as you like.
+
+use allhands_tests::sim;
+
+/// Clusters that the gate simulates, each twice.
+const SEEDS: u64 = 150;
+
+#[test]
+fn no_seed_breaks_a_rule_and_each_runs_twice_alike() {
+    let mut stats = sim::Stats::default();
+    for seed in 0..SEEDS {
+        let outcome = sim::run_twice(seed);
+        assert_eq!(outcome.violation, None, "seed {seed}: see tests/README.md");
+        stats.merge(&outcome.stats);
+    }
+    // A simulator that breaks nothing proves nothing.
+    for fault in [
+        "fault: worker crashes",
+        "fault: worker pauses",
+        "fault: worker connections cut",
+        "fault: workers told to stop",
+        "fault: leader changes",
+        "fault: proposals lost with their leader",
+        "fault: proposals committed by the next leader",
+        "fault: client connections cut",
+        "fault: clients silent",
+        "fault: snapshots installed",
+        "fault: messages lost",
+        "fault: messages repeated",
+        "fault: messages overtaken",
+        "fault: executors killed by their task",
+        "fault: false starts of executors",
+    ] {
+        assert!(stats.of(fault) > 0, "{fault} never happened");
+    }
+    assert!(stats.of("tasks delivered") > 50 * SEEDS / 2);
+}
+
+#[test]
+fn another_seed_is_another_cluster() {
+    assert_ne!(sim::run(1, false).trace, sim::run(2, false).trace);
+}
