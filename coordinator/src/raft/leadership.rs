@@ -38,9 +38,12 @@ fn now(raft: &Raft) -> Leadership {
     let elected = metrics.vote.committed && metrics.current_leader.is_some();
     let leader = elected.then_some(metrics.vote.leader_id);
     let leads = metrics.state == ServerState::Leader && leader.is_some();
-    let heard = metrics
-        .last_quorum_acked
-        .is_some_and(|at| at.elapsed() < Duration::from_millis(ELECTION_MS.1));
+    // A lone voter is its own quorum, and sends no heartbeat whose answer would say so.
+    let alone = metrics.membership_config.membership().voter_ids().eq([metrics.id]);
+    let heard = alone
+        || metrics
+            .last_quorum_acked
+            .is_some_and(|at| at.elapsed() < Duration::from_millis(ELECTION_MS.1));
     Leadership {
         leader,
         am_leader: leads && heard && metrics.running_state.is_ok(),
