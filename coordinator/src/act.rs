@@ -13,7 +13,7 @@ use crate::shell::Shell;
 impl Shell {
     pub(crate) fn act(&mut self, action: Action) {
         match action {
-            Action::Propose(command) => self.proposals.push(command),
+            Action::Propose(command) => self.proposals.push(self.now(), command),
             Action::Welcome { worker } => {
                 let Some(term) = self.dispatcher.as_ref().map(|d| d.term()) else { return };
                 self.seats.order(worker, ToWorker::Registered { term });

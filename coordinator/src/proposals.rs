@@ -1,12 +1,15 @@
 //! From commands to log entries: everything that arrives while entries are in flight becomes the next
 //! one, within the bounds of `common::limit`.
+//!
+//! Nobody waits for an acknowledgement: it goes along with whatever comes next, or after a while.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use allhands_common::bulk::{self, Carries};
 use allhands_common::codec::{self, DecodeError, EncodeError};
 use allhands_common::limit::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX};
-use allhands_common::time::ClusterTime;
+use allhands_common::time::{ClusterTime, Instant};
 use allhands_scheduler::{Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -30,29 +33,42 @@ pub(crate) enum EntryError {
     Bulk(#[from] bulk::BulkMismatch),
 }
 
+/// How long commands that nobody waits for may wait for company.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// Commands that wait for their entry.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
     waiting: VecDeque<(Command, usize)>,
-    bytes: usize,
+    /// Whether somebody waits for one of them.
+    awaited: bool,
+    /// When they go all the same.
+    due: Option<Instant>,
 }
 
 impl Proposals {
-    pub(crate) fn push(&mut self, mut command: Command) {
+    pub(crate) fn push(&mut self, now: Instant, mut command: Command) {
         let mut bytes = COMMAND_BYTES;
         command.each_bulk(&mut |bulk| bytes += bulk.bytes.len());
+        self.awaited |= !matches!(command, Command::Acknowledge { .. });
+        self.due.get_or_insert(now + PATIENCE);
         self.waiting.push_back((command, bytes));
-        self.bytes += bytes;
     }
 
-    /// Bytes that wait, about.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether an entry should be made now.
+    pub(crate) fn pressing(&self, now: Instant) -> bool {
+        self.awaited
+            || self.waiting.len() >= ENTRY_COMMANDS_MAX
+            || self.due.is_some_and(|due| due <= now)
+    }
+
+    /// When an entry should be made, if nothing else comes.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     pub(crate) fn clear(&mut self) {
-        self.waiting.clear();
-        self.bytes = 0;
+        *self = Self::default();
     }
 
     /// The next entry, as much as fits into one.
@@ -66,8 +82,10 @@ impl Proposals {
             }
             let Some((command, more)) = self.waiting.pop_front() else { break };
             bytes += more;
-            self.bytes -= more;
             commands.push(command);
+        }
+        if self.waiting.is_empty() {
+            (self.awaited, self.due) = (false, None);
         }
         (!commands.is_empty()).then_some(Entry { at, commands })
     }
@@ -128,13 +146,26 @@ mod tests {
     }
 
     #[test]
+    fn an_acknowledgement_waits_for_company() {
+        let mut proposals = Proposals::default();
+        let acknowledge = Command::Acknowledge { batch: BatchId([1; 16]), segments: 1 };
+        proposals.push(Instant(0), acknowledge);
+        assert!(!proposals.pressing(Instant(0)));
+        assert!(proposals.pressing(Instant(0) + PATIENCE));
+        proposals.push(Instant(0), append(1));
+        assert!(proposals.pressing(Instant(0)));
+        assert_eq!(proposals.take(ClusterTime(0)).map(|entry| entry.commands.len()), Some(2));
+        assert!(!proposals.pressing(Instant(u64::MAX)));
+    }
+
+    #[test]
     fn entries_stay_within_their_bounds() {
         let mut proposals = Proposals::default();
         for _ in 0..3 {
-            proposals.push(append(2 << 20));
+            proposals.push(Instant(0), append(2 << 20));
         }
         for _ in 0..ENTRY_COMMANDS_MAX + 1 {
-            proposals.push(append(0));
+            proposals.push(Instant(0), append(0));
         }
         let mut sizes = Vec::new();
         while let Some(entry) = proposals.take(ClusterTime(0)) {

@@ -33,9 +33,6 @@ pub(crate) const NEWS_MAX: usize = 1024;
 /// News taken in one step: they share an entry and a message to each worker.
 const NEWS_PER_STEP_MAX: usize = 256;
 
-/// Proposed bytes above which an entry does not wait for the one before it.
-const EAGER_BYTES: usize = 256 << 10;
-
 /// What the links tell the loop.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -149,6 +146,7 @@ impl Shell {
     pub(crate) async fn run(mut self, mut ears: Ears) {
         loop {
             let deadline = self.dispatcher.as_ref().and_then(Dispatcher::next_deadline);
+            let deadline = deadline.into_iter().chain(self.proposals.due()).min();
             let wait = deadline.map(|at| at.since(self.now()));
             tokio::select! {
                 biased;
@@ -190,8 +188,7 @@ impl Shell {
     /// Puts what was proposed on its way.
     async fn settle(&mut self) {
         loop {
-            let eager = self.in_flight.is_empty() || self.proposals.bytes() >= EAGER_BYTES;
-            if self.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX || !eager {
+            if self.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX || !self.proposals.pressing(self.now()) {
                 return;
             }
             let Some(dispatcher) = &self.dispatcher else { return self.proposals.clear() };

@@ -1,14 +1,18 @@
 //! Memory of a coordinator with N queued tasks: one process, no worker, nothing runs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use allhands::prelude::*;
+use allhands_common::wire::admin::{Answer, Question};
 use anyhow::Context as _;
 
 use super::noop;
 use crate::Arguments;
-use crate::cluster::Measured;
+use crate::cluster::{Dev, Measured};
 use crate::measure::{Line, resident};
+
+/// Longest wait until everything is queued.
+const QUEUED_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let tasks =
@@ -34,6 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         } else {
             held.push(parallel.start((0..tasks).map(delayed(noop)))?);
         }
+        wait_queued(dev, tasks)?;
         let took = begun.elapsed();
         let grown = resident(coordinator)?.saturating_sub(before);
         let name = if arguments.single { "memory-single" } else { "memory" };
@@ -42,4 +47,24 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         line.print()?;
     }
     Ok(())
+}
+
+/// Waits until the coordinator has all of the tasks.
+#[expect(clippy::disallowed_methods, reason = "nothing tells when another process has taken all")]
+fn wait_queued(dev: &Dev, tasks: u64) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let Answer::Status(status) = allhands_cli::ask(&dev.folder(), Question::Status)? else {
+            anyhow::bail!("no leader says how the cluster is");
+        };
+        if status.pending == tasks {
+            return Ok(());
+        }
+        anyhow::ensure!(
+            begun.elapsed() < QUEUED_MAX,
+            "{} of {tasks} tasks are queued after {QUEUED_MAX:?}",
+            status.pending
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
