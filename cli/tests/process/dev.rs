@@ -1,7 +1,7 @@
 //! `allhands dev`.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -121,4 +121,17 @@ fn a_directory_of_somebody_else_is_left_alone() {
     assert_eq!(code, Some(1));
     assert!(error.contains("is not empty"), "{error}");
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 1);
+}
+
+/// Longer than any election timeout: who has heard no quorum for so long leads no more.
+const IDLE: Duration = Duration::from_millis(1_500);
+
+#[test]
+fn a_lone_coordinator_leads_though_nobody_answers_it() {
+    let dev = Dev::start(&["--coordinators", "1", "--workers", "0"]);
+    let start = Instant::now();
+    while start.elapsed() < IDLE {
+        let mut status = dev.ask(["status", "--patience", "0.5"]);
+        output(&mut status);
+    }
 }
