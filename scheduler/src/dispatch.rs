@@ -86,6 +86,8 @@ pub struct Dispatcher {
     workers: BTreeMap<WorkerId, Worker>,
     /// Slots of the workers that may be given work.
     slots: u32,
+    /// Whether they have changed in the step that is being taken.
+    slots_changed: bool,
     /// Workers that have orders of the step that is being taken.
     ordered: Vec<WorkerId>,
     attempts: BTreeMap<AttemptId, Attempt>,
@@ -113,6 +115,7 @@ impl Dispatcher {
             epoch: (now, state.at),
             workers: BTreeMap::new(),
             slots: 0,
+            slots_changed: false,
             ordered: Vec::new(),
             attempts: BTreeMap::new(),
             next_attempt: config.first_attempt,
@@ -160,6 +163,9 @@ impl Dispatcher {
             Event::Operator { name, question } => operator(state, &name, &question, out),
         }
         self.fire_timers(now, state, out);
+        if core::mem::take(&mut self.slots_changed) {
+            self.requeue_capped(state);
+        }
         self.pump(now, state, out);
         self.flush_orders(out);
     }

@@ -127,6 +127,8 @@ pub enum Effect {
         batch: BatchId,
         /// Its job.
         job: JobId,
+        /// The session's how-manieth batch it was.
+        sequence: u32,
     },
     /// The roster has changed.
     Roster {

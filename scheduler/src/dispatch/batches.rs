@@ -124,6 +124,15 @@ impl Dispatcher {
         }
     }
 
+    /// The slots have changed: what a cap counts from may have, too.
+    pub(super) fn requeue_capped(&mut self, state: &State) {
+        let capped = |id: &&BatchId| {
+            state.batches.get(id).is_some_and(|batch| batch.spec.policy.n_jobs != -1)
+        };
+        let capped: Vec<BatchId> = self.active.keys().filter(capped).copied().collect();
+        capped.into_iter().for_each(|id| self.requeue(state, id));
+    }
+
     /// A batch waits no more.
     fn unqueue(&mut self, id: BatchId) {
         if let Some(active) = self.active.get_mut(&id)

@@ -58,7 +58,9 @@ impl Dispatcher {
                 self.requeue(state, batch);
                 self.deliver(state, batch, out);
             }
-            Effect::BatchForgotten { batch, job } => self.batch_forgotten(state, batch, job),
+            Effect::BatchForgotten { batch, job, sequence } => {
+                self.batch_forgotten(state, batch, job, sequence);
+            }
             Effect::Roster { worker, present } => {
                 self.roster_changed(now, worker, present, out);
             }
@@ -158,13 +160,15 @@ impl Dispatcher {
         }
     }
 
-    fn batch_forgotten(&mut self, state: &State, id: BatchId, job: JobId) {
+    fn batch_forgotten(&mut self, state: &State, id: BatchId, job: JobId, sequence: u32) {
         self.call_back(state, id);
         if !state.jobs.contains_key(&job) {
             self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
-        let Some(active) = self.active.remove(&id) else { return };
+        let Some(active) = self.active.remove(&id) else {
+            return self.queues.forget_untouched(job, sequence, id);
+        };
         if let Some(place) = active.place {
             self.queues.remove(place, id);
         }

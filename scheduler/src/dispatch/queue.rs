@@ -104,6 +104,19 @@ impl Queues {
         batches?.first().map(|(_, _, batch)| (key.1, *batch))
     }
 
+    /// A batch is gone of which nothing was ever given out.
+    pub(super) fn forget_untouched(&mut self, job: JobId, sequence: u32, batch: BatchId) {
+        self.lines.retain(|_, line| {
+            if let Some(batches) = line.get_mut(&job) {
+                batches.remove(&(0, sequence, batch));
+                if batches.is_empty() {
+                    line.remove(&job);
+                }
+            }
+            !line.is_empty()
+        });
+    }
+
     /// A job is gone, and with it what waits of it.
     pub(super) fn forget_job(&mut self, job: JobId) {
         self.lines.retain(|_, line| {

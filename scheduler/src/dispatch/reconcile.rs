@@ -52,7 +52,7 @@ impl Dispatcher {
             let unwanted = batch.is_none_or(|batch| batch.stopped().is_some());
             match self.attempts.get_mut(&held.attempt).filter(|attempt| attempt.worker == id) {
                 Some(attempt) if !unwanted => attempt.running |= held.running,
-                Some(_) | None => self.disown(state, id, held),
+                Some(_) | None => self.disown(state, id, held, processed == 0),
             }
         }
     }
@@ -77,14 +77,15 @@ impl Dispatcher {
         }
     }
 
-    /// A worker holds an attempt that nobody wants: it is to drop it, but for outcomes that may still
-    /// count.
-    fn disown(&mut self, state: &State, worker: WorkerId, held: &Held) {
+    /// A worker holds an attempt that nobody wants: it is to drop it. What it owes has been reported
+    /// before and is decided, unless it has `just_come`: then the report follows.
+    fn disown(&mut self, state: &State, worker: WorkerId, held: &Held, just_come: bool) {
         if !held.open.is_empty() {
             self.order(worker, Order::Cancel { attempt: held.attempt });
         }
         for range in &held.owed {
-            let wanted = state.batches.get(&held.batch).is_some_and(|batch| {
+            let batch = state.batches.get(&held.batch).filter(|_| just_come);
+            let wanted = batch.is_some_and(|batch| {
                 batch.stopped().is_none() && !batch.unfinished(*range).is_empty()
             });
             if !wanted {

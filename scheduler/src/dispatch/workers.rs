@@ -212,6 +212,7 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (was, old, slots) = (worker.usable(), worker.load(), worker.total.cpus);
         change(worker);
+        self.slots_changed |= was != worker.usable();
         match (was, worker.usable()) {
             (true, true) => self.queues.reload(id, old, worker.load()),
             (true, false) => {

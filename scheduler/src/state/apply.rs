@@ -177,7 +177,7 @@ impl State {
         match charge {
             Charge::Return => {}
             Charge::Failure | Charge::Death | Charge::Loss | Charge::Suspicion
-                if attempt <= exception.charged && !cfg!(plant = "failure_counted_twice") => {}
+                if attempt <= exception.charged => {}
             Charge::Failure => exception.failures = exception.failures.saturating_add(1),
             Charge::Death => exception.deaths = exception.deaths.saturating_add(1),
             Charge::Loss => exception.losses = exception.losses.saturating_add(1),

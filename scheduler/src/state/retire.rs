@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use allhands_common::id::{BatchId, SessionId};
 use allhands_common::wire::client::DONE_WITH_BATCH;
 
-use super::State;
+use super::{Batch, State};
 use crate::Effect;
 
 impl State {
@@ -43,7 +43,8 @@ impl State {
         if let Some(job) = self.jobs.get_mut(&gone.job) {
             job.batches.remove(&batch);
         }
-        out.push(Effect::BatchForgotten { batch, job: gone.job });
+        let Batch { job, sequence, .. } = gone;
+        out.push(Effect::BatchForgotten { batch, job, sequence });
     }
 
     /// An attached client is gone: nothing of it stays.

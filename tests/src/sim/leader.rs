@@ -108,12 +108,12 @@ impl World {
                 for order in &mut orders {
                     fill(replica, order)?;
                 }
-                self.to_worker(term, worker, ToWorker::Orders { term, number, orders });
+                self.send_worker(term, worker, ToWorker::Orders { term, number, orders });
             }
             Action::Welcome { worker } => {
-                self.to_worker(term, worker, ToWorker::Registered { term });
+                self.send_worker(term, worker, ToWorker::Registered { term });
             }
-            Action::Tell { session, message } => self.to_client(term, session, message),
+            Action::Tell { session, message } => self.send_client(term, session, message),
             Action::Deliver { session, batch, sequence, outcome } => {
                 let replica = &self.replicas[self.leaders[term.0 as usize - 1].replica];
                 let lost = |what| Violation { rule: "bytes are there while named", what };
@@ -128,7 +128,7 @@ impl World {
                 let segment = Segment::parse(bytes.clone()).and_then(|all| all.slice(rows));
                 let segment = segment.map_err(|error| lost(error.to_string()))?.into();
                 let range = outcome.tasks;
-                self.to_client(
+                self.send_client(
                     term,
                     session,
                     ToClient::Outcomes { batch, sequence, range, segment },
@@ -138,13 +138,13 @@ impl World {
         Ok(())
     }
 
-    fn to_worker(&mut self, term: Term, worker: WorkerId, message: ToWorker) {
+    fn send_worker(&mut self, term: Term, worker: WorkerId, message: ToWorker) {
         if let Some(id) = self.leader(term).workers.get(&worker).copied() {
             self.send(id, End::Peer, Message::ToWorker(message));
         }
     }
 
-    fn to_client(&mut self, term: Term, session: SessionId, message: ToClient) {
+    fn send_client(&mut self, term: Term, session: SessionId, message: ToClient) {
         if let Some(id) = self.leader(term).clients.get(&session).copied() {
             self.send(id, End::Peer, Message::ToClient(message));
         }

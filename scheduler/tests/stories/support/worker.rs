@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use allhands_common::id::{BootId, ExecutorId, Term, WorkerId};
+use allhands_common::id::{BootId, ExecutorId, WorkerId};
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{FromWorker, Order, ToWorker};
