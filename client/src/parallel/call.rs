@@ -280,11 +280,12 @@ impl<R> Call<R> {
         }
     }
 
-    /// An outcome segment was consumed.
-    pub(super) fn consumed(&self, arrived: &Arrived) {
-        let part = &self.parts[arrived.part as usize];
-        let note = part.exchange.consume(arrived.outcomes.bytes().len());
-        self.cluster.session().tell(note, &part.exchange);
+    /// Outcome segments of a part were consumed.
+    pub(super) fn consumed(&self, part: usize, segments: u32, bytes: usize) {
+        let exchange = &self.parts[part].exchange;
+        self.cluster
+            .session()
+            .tell(exchange.consume(segments, bytes), exchange);
     }
 
     /// Whether segments went out since this was asked last: time to look at the window.

@@ -93,6 +93,7 @@ impl<R, I: Iterator<Item = Delayed<R>>> Results<R, I> {
                     return None;
                 }
                 window.starved = true;
+                outcomes.make_room();
                 drop(outcomes.call.inbox.wait(Wanted::Outcome, None));
             },
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use allhands_common::limit::DELIVER_BYTES_MAX;
 use allhands_common::range::{RangeSet, TaskRange};
 
 use super::call::Call;
@@ -21,6 +22,8 @@ pub(crate) struct Outcomes<R> {
     current: Option<Piece>,
     /// Tasks whose outcome has come, by part.
     come: Vec<RangeSet>,
+    /// What the cluster is told of its outcome segments, by part.
+    owed: Vec<Owed>,
     arrivals: usize,
     /// Tasks taken.
     pub(super) taken: usize,
@@ -31,6 +34,15 @@ pub(crate) struct Outcomes<R> {
     disordered: bool,
     /// Everything is kept to the end: it counts as taken when it comes.
     hold: bool,
+}
+
+/// Outcome segments of a part.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owed {
+    come: u32,
+    taken: u32,
+    /// Those that were said to be consumed.
+    counted: u32,
 }
 
 /// Outcomes of tasks that are contiguous in the call.
@@ -49,6 +61,7 @@ impl<R> Outcomes<R> {
             pieces: BTreeMap::new(),
             current: None,
             come: Vec::new(),
+            owed: Vec::new(),
             arrivals: 0,
             taken: 0,
             bytes: 0,
@@ -119,9 +132,27 @@ impl<R> Outcomes<R> {
             && let Some(arrived) = Arc::into_inner(piece.arrived)
         {
             self.bytes -= arrived.outcomes.bytes().len();
-            if !self.hold {
-                self.call.consumed(&arrived);
-            }
+            let part = arrived.part as usize;
+            self.owed[part].taken += 1;
+            self.count(part, self.owed[part].taken, arrived.outcomes.bytes().len());
+        }
+    }
+
+    /// Says that the first `segments` of a part are consumed.
+    fn count(&mut self, part: usize, segments: u32, bytes: usize) {
+        let owed = &mut self.owed[part];
+        if segments > owed.counted {
+            self.call.consumed(part, segments - owed.counted, bytes);
+            owed.counted = segments;
+        }
+    }
+
+    /// The next outcome in order is not here, and may not be sent for as long as what is here counts
+    /// as unread: it is kept here, and counts as consumed. How much that can be is bounded by how far
+    /// the calls are consumed ahead.
+    pub(super) fn make_room(&mut self) {
+        for part in 0..self.owed.len() {
+            self.count(part, self.owed[part].come, DELIVER_BYTES_MAX);
         }
     }
 
@@ -137,11 +168,13 @@ impl<R> Outcomes<R> {
             let part = arrived.part as usize;
             if self.come.len() <= part {
                 self.come.resize_with(part + 1, RangeSet::new);
+                self.owed.resize(part + 1, Owed::default());
             }
             self.come[part].insert(arrived.range);
             self.bytes += arrived.outcomes.bytes().len();
+            self.owed[part].come += 1;
             if self.hold {
-                self.call.consumed(&arrived);
+                self.count(part, self.owed[part].come, arrived.outcomes.bytes().len());
             }
             let arrived = Arc::new(arrived);
             let range = arrived.range.start..arrived.range.end;

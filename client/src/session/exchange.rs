@@ -189,11 +189,11 @@ impl Exchange {
         feed.note()
     }
 
-    /// The caller has taken one more outcome segment, of so many bytes. The session is told when it
+    /// The caller has taken more outcome segments, of so many bytes. The session is told when it
     /// matters to the cluster; else it sees it when it looks for another reason.
-    pub(crate) fn consume(&self, bytes: usize) -> Note {
+    pub(crate) fn consume(&self, segments: u32, bytes: usize) -> Note {
         let mut feed = self.feed();
-        feed.consumed += 1;
+        feed.consumed += segments;
         feed.consumed_bytes += bytes;
         if feed.consumed_bytes >= CONSUMED_BYTES {
             feed.note()

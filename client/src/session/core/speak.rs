@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use allhands_common::id::{BatchId, JobId};
 use allhands_common::limit::{DELIVER_BYTES_MAX, SUBMIT_BYTES_MAX};
-use allhands_common::wire::client::FromClient;
+use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
 
 use super::{Action, Batch, Config, Core, End, Job, Peer, Step};
 

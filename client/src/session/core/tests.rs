@@ -8,7 +8,7 @@ use allhands_common::limit::SUBMIT_BYTES_MAX;
 use allhands_common::policy::Policy;
 use allhands_common::program::{Platform, ProgramId};
 use allhands_common::range::TaskRange;
-use allhands_common::wire::client::ToClient;
+use allhands_common::wire::client::{DONE_WITH_BATCH, ToClient};
 use proptest::prelude::*;
 
 use super::*;
