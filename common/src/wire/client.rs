@@ -13,7 +13,7 @@ use crate::program::{Program, ProgramId};
 use crate::range::TaskRange;
 
 /// Acknowledges a batch as a whole: all its outcomes and [`ToClient::Ended`] were received, it can be
-/// forgotten. A mere count of outcomes may be complete before the end is known: it forgets nothing.
+/// forgotten. To be said again over the next connection, where it may have been lost. A mere count of outcomes may be complete before the end is known: it forgets nothing.
 pub const DONE_WITH_BATCH: u32 = u32::MAX;
 
 /// What a client says. Everything that changes the cluster names itself, so that saying it again (to

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, RequestId, SessionId};
 use allhands_common::time::Instant;
-use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
+use allhands_common::wire::client::{FromClient, ToClient};
 
 use super::{Dispatcher, Timer, cancelled};
 use crate::{Action, Command, State};
@@ -136,17 +136,11 @@ impl Dispatcher {
             .collect();
         let message = ToClient::Attached { term: self.config.term, batches, slots: self.slots };
         self.tell(session, message, out);
-        for id in theirs {
-            let Some(received) = named.get(&id) else {
-                // Its client is done with it: its last acknowledgement was lost on the way.
-                let rest = cancelled("its client is done with it".to_string());
-                out.push(Action::Propose(Command::Stop { batch: id, rest }));
-                let all = Command::Acknowledge { batch: id, segments: DONE_WITH_BATCH };
-                out.push(Action::Propose(all));
-                continue;
-            };
-            self.redeliver(state, id, *received, out);
-            self.tell_appended(state, id, out);
+        // Nothing follows from a batch that is not named: this may be an old connection's greeting,
+        // come late. Who is done with a batch says so, over each connection.
+        for (id, received) in named.iter().filter(|(id, _)| theirs.contains(id)) {
+            self.redeliver(state, *id, *received, out);
+            self.tell_appended(state, *id, out);
         }
     }
 

@@ -165,11 +165,41 @@ fn submitting_again_changes_nothing() {
 }
 
 #[test]
-fn a_batch_that_its_client_does_not_name_is_done_with() {
+fn a_greeting_that_comes_late_takes_nothing_away() {
     let mut leader = Leader::with_workers(1, 1);
     leader.submit(0, 3, single());
     leader.attach(&[]);
-    assert!(leader.state.batches.is_empty() && leader.segments.is_empty());
+    assert!(!leader.state.batches[&batch(0)].over());
+}
+
+#[test]
+fn a_batch_that_was_never_given_out_leaves_the_queue_with_its_entry() {
+    let mut leader = Leader::with_workers(0, 0);
+    leader.submit(0, 1, single());
+    leader.slow = true;
+    leader.cancel(0);
+    leader.acknowledge(0, DONE_WITH_BATCH);
+    leader.commit();
+    assert!(leader.state.batches.is_empty());
+    assert_eq!(runs(&leader.register(1, Resources::cpus(1), Vec::new())), []);
+}
+
+#[test]
+fn what_a_worker_owes_and_nobody_wants_is_settled() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, single());
+    // The log has decided otherwise about attempt 9 of an earlier leader; the word of it was lost.
+    let stray = vec![held(attempt(9), batch(0), &[], &[range(0, 1)])];
+    let committed = Order::Committed { attempt: attempt(9), range: range(0, 1) };
+    assert!(orders(&leader.heartbeat(1, 1, 1, stray)).contains(&(1, committed)));
+}
+
+#[test]
+fn a_cap_counts_from_the_slots_there_are() {
+    let mut leader = Leader::with_workers(1, 1);
+    let policy = Policy { n_jobs: 1, ..single() };
+    assert_eq!(runs(&leader.submit(0, 9, policy)).len(), 2, "one slot: one runs, one is the next");
+    assert_eq!(runs(&leader.register(2, Resources::cpus(4), Vec::new())), []);
 }
 
 #[test]

@@ -299,6 +299,11 @@ impl World {
             }
             batch.appends_sent = count;
         }
+        let done: Vec<BatchId> =
+            client.batches.iter().filter(|batch| batch.over).map(|batch| batch.id).collect();
+        for batch in done {
+            self.say(number, FromClient::Acknowledge { batch, segments: DONE_WITH_BATCH });
+        }
         Ok(())
     }
 
