@@ -1,6 +1,6 @@
 //! Answers to an operator's questions.
 
-use allhands_common::id::CoordinatorId;
+use allhands_common::id::{CoordinatorId, Term};
 use allhands_common::wire::admin::{Answer, Question};
 use allhands_scheduler::Explanation;
 
@@ -17,6 +17,8 @@ impl Shell {
             Question::Status => {
                 let mut status = dispatcher.status(state);
                 if let Log::Raft(node) = &self.log {
+                    // As the log has it, for people.
+                    status.term = self.leadership.leader.map_or(status.term, |l| Term(l.term));
                     let membership = node.progress().membership;
                     status.coordinators = membership
                         .nodes()

@@ -338,7 +338,7 @@ impl Shell {
     fn introduce_leader(&self, say: impl FnOnce(Term, CoordinatorId)) {
         match (&self.log, self.leadership.leader) {
             (Log::Direct, _) => say(Term(1), self.id),
-            (Log::Raft(_), Some(leader)) => say(Term(leader.term), CoordinatorId(leader.node_id)),
+            (Log::Raft(_), Some(leader)) => say(term_of(leader), CoordinatorId(leader.node_id)),
             (Log::Raft(_), None) => {}
         }
     }
@@ -346,7 +346,7 @@ impl Shell {
     /// Tells everybody who leads, and takes the lead or lays it down.
     fn leadership_changed(&mut self) {
         if let Some(leader) = self.leadership.leader {
-            let (term, leader) = (Term(leader.term), CoordinatorId(leader.node_id));
+            let (term, leader) = (term_of(leader), CoordinatorId(leader.node_id));
             for seat in self.seats.clients.values() {
                 let _ = seat.out.send(ToClient::Leader { term, leader });
             }
@@ -355,7 +355,7 @@ impl Shell {
             }
         }
         let leads = self.leadership.leader.filter(|_| self.leadership.am_leader);
-        if self.dispatcher.is_some() && leads.map(|leader| Term(leader.term)) != self.term() {
+        if self.dispatcher.is_some() && leads.map(term_of) != self.term() {
             self.step_down();
         }
         self.take_lead();
@@ -369,7 +369,7 @@ impl Shell {
             return;
         }
         tracing::info!(term = leader.term, "leads");
-        let mut config = CoreConfig::new(self.id, Term(leader.term));
+        let mut config = CoreConfig::new(self.id, term_of(leader));
         if self.attempts_given.0 == config.term {
             config.first_attempt = self.attempts_given.1;
         }
@@ -469,6 +469,16 @@ impl Shell {
     pub(crate) fn registered_worker(&self, worker: WorkerId) -> bool {
         self.seats.registered.contains_key(&worker)
     }
+}
+
+/// Bits of a core's term that say which coordinator leads.
+const LEADER_BITS: u32 = 16;
+
+/// The core's term of a leader. In one term of openraft several may lead, one after the other (its
+/// vote orders them by term, then by node); the core's attempts, and the workers' and clients' idea of
+/// who leads now, need one leader a term. The order is openraft's.
+fn term_of(leader: LeaderId) -> Term {
+    Term(leader.term << LEADER_BITS | leader.node_id)
 }
 
 /// Runs the loop of a coordinator of a cluster: first only the log speaks, which restores the state;
