@@ -90,7 +90,7 @@ pub(crate) struct Init {
 #[derive(Debug, Args)]
 pub(crate) struct Coordinator {
     /// Which coordinator this is: its identity must be `coordinator-ID`
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = coordinator_id)]
     pub(crate) id: CoordinatorId,
     /// The folder of its identity, which `allhands init` made
     #[arg(long, value_name = "DIR")]
@@ -305,7 +305,19 @@ fn voters(text: &str) -> Result<u32, &'static str> {
 fn member(text: &str) -> Result<(CoordinatorId, String), String> {
     let wrong = || "expected ID=HOST:PORT, as in 1=10.0.0.1:7100".to_owned();
     let (id, address) = text.split_once('=').ok_or_else(wrong)?;
-    Ok((id.parse().map_err(|_| wrong())?, address.to_owned()))
+    Ok((coordinator_id(id).map_err(|_| wrong())?, address.to_owned()))
+}
+
+/// A coordinator's number is the low half of what orders leaders.
+fn coordinator_id(text: &str) -> Result<CoordinatorId, &'static str> {
+    let id: u16 = text
+        .parse()
+        .map_err(|_| "expected a number from 1 to 65535")?;
+    if id == 0 {
+        Err("coordinators are numbered from 1")
+    } else {
+        Ok(CoordinatorId(id.into()))
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use allhands_common::id::CoordinatorId;
 use allhands_common::net::identity::Identity;
 use allhands_common::wire::admin::{Answer, Question};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::runtime::Builder;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::args::Dev;
 use crate::operator::Operator;
@@ -88,13 +88,10 @@ async fn ready(home: &Home, family: &mut Family) -> anyhow::Result<CoordinatorId
     let coordinators = place::resolve(home.addresses())?;
     let operator = Operator::new(identity, coordinators, READY_DEADLINE)?;
     let names: BTreeSet<String> = home.worker_names().collect();
-    let up = timeout(READY_DEADLINE, up(&operator, &names));
     let leader = tokio::select! {
-        up = up => up.with_context(|| format!(
-            "the cluster is not ready after {} s; see the files in {}",
-            READY_DEADLINE.as_secs(),
-            home.logs().display()
-        ))??,
+        up = up(&operator, &names) => {
+            up.with_context(|| format!("the cluster is not ready; see {}", home.logs().display()))?
+        }
         ended = family.next_end() => bail!("{ended}\n{}", ended.last_words()),
     };
     operator.close().await;
@@ -103,13 +100,22 @@ async fn ready(home: &Home, family: &mut Family) -> anyhow::Result<CoordinatorId
 
 /// Waits for a leader that knows all `workers`.
 async fn up(operator: &Operator, workers: &BTreeSet<String>) -> anyhow::Result<CoordinatorId> {
+    let deadline = Instant::now() + READY_DEADLINE;
     loop {
         if let Answer::Status(status) = operator.ask(&Question::Status).await? {
             let there = status.workers.into_iter().filter(|worker| worker.present);
             let there: BTreeSet<String> = there.map(|worker| worker.name).collect();
-            if there.is_superset(workers) {
+            let missing: Vec<&str> = workers.difference(&there).map(String::as_str).collect();
+            if missing.is_empty() {
                 return Ok(status.leader);
             }
+            ensure!(
+                Instant::now() < deadline,
+                "coordinator {} leads, and after {} s it has not heard of {}",
+                status.leader,
+                READY_DEADLINE.as_secs(),
+                missing.join(" and ")
+            );
         }
         sleep(LOOK).await;
     }
