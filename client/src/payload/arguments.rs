@@ -158,6 +158,7 @@ impl Arguments {
     }
 
     /// Where each argument ends in [`bytes`](Self::bytes).
+    #[cfg(test)]
     pub(crate) fn ends(&self) -> &[u32] {
         &self.ends[..self.count()]
     }
