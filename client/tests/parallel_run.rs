@@ -34,7 +34,12 @@ fn sleeps(ms: u64) -> u64 {
     ms
 }
 
-#[expect(clippy::exit, reason = "the task is to die")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::exit,
+    clippy::print_stderr,
+    reason = "the task is to die, and to say something before"
+)]
 fn dies(n: u64) -> u64 {
     if n == 2 {
         eprintln!("these are my last words");
