@@ -78,7 +78,9 @@ impl Dev {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let name = entry?.file_name();
-            let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             let stat = read(format!("/proc/{id}/stat"));
             // The name in parentheses may contain spaces: the parent follows its end.
             let after = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned()).unwrap_or_default();

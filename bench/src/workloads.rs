@@ -38,7 +38,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// Executors are warm in every measurement but that of the start.
 fn warm(measured: &Measured, workers: u32) -> anyhow::Result<()> {
     for _ in 0..2 {
-        Parallel::new().on(&measured.cluster).run((0..u64::from(workers) * 64).map(delayed(noop)))?;
+        Parallel::new()
+            .on(&measured.cluster)
+            .run((0..u64::from(workers) * 64).map(delayed(noop)))?;
     }
     Ok(())
 }
@@ -49,8 +51,7 @@ fn noop_batch(arguments: &Arguments) -> anyhow::Result<()> {
     warm(&measured, arguments.workers)?;
     for rep in 0..arguments.repeats {
         let begun = Instant::now();
-        let results =
-            Parallel::new().on(&measured.cluster).run((0..tasks).map(delayed(noop)))?;
+        let results = Parallel::new().on(&measured.cluster).run((0..tasks).map(delayed(noop)))?;
         let took = begun.elapsed();
         anyhow::ensure!(results.iter().copied().eq(0..tasks), "a result is wrong");
         Line::new("allhands", "noop", tasks, rep, took).print()?;

@@ -31,16 +31,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let dev = measured.dev.as_ref().context("the cluster is not of processes")?;
         let victim = if arguments.worker { worker(dev)? } else { leader(dev)? };
         let begun = Instant::now();
-        let (mut seen, mut last, mut gap) = (vec![false; usize::try_from(tasks)?], begun, Duration::ZERO);
-        let mut results =
+        let (mut seen, mut last, mut gap) =
+            (vec![false; usize::try_from(tasks)?], begun, Duration::ZERO);
+        let results =
             Parallel::new().on(&measured.cluster).run_unordered((0..tasks).map(delayed(nap)));
         let mut count = 0;
-        while let Some((index, result)) = results.next() {
+        for (index, result) in results {
             let now = Instant::now();
             gap = gap.max(now - last);
             last = now;
             anyhow::ensure!(result? == index as u64, "result {index} is wrong");
-            anyhow::ensure!(!std::mem::replace(&mut seen[index], true), "result {index} came twice");
+            anyhow::ensure!(
+                !std::mem::replace(&mut seen[index], true),
+                "result {index} came twice"
+            );
             count += 1;
             if count == tasks / 4 {
                 rustix::process::kill_process(victim, rustix::process::Signal::KILL)

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant as Clock};
 
 use allhands_common::function::FunctionName;
-use allhands_common::id::{BatchId, BootId, CoordinatorId, JobId, LogIndex, RequestId, SessionId, Term, WorkerId};
+use allhands_common::id::{
+    BatchId, BootId, CoordinatorId, JobId, LogIndex, RequestId, SessionId, Term, WorkerId,
+};
 use allhands_common::limit::SEGMENT_TASKS_MAX;
 use allhands_common::policy::{BatchSpec, Function, Policy};
 use allhands_common::program::{Platform, Program, ProgramId};
@@ -101,13 +103,26 @@ impl Core {
         core
     }
 
-    fn run_batch(&mut self, tasks: u32, batch_size: Option<u32>) -> anyhow::Result<(u64, Duration)> {
+    fn run_batch(
+        &mut self,
+        tasks: u32,
+        batch_size: Option<u32>,
+    ) -> anyhow::Result<(u64, Duration)> {
         let (session, batch) = (SessionId([1; 16]), BatchId([2; 16]));
         let say = |message| Event::Client { session, owner: "bench".into(), message };
         self.step(say(FromClient::Attach { session, low: RequestId(0), batches: Vec::new() }));
         self.commit();
-        let program = Program { id: ProgramId([3; 32]), bytes: 1, platform: platform(), name: "bench".into() };
-        self.step(say(FromClient::OpenJob { request: RequestId(0), program, name: "bench".into() }));
+        let program = Program {
+            id: ProgramId([3; 32]),
+            bytes: 1,
+            platform: platform(),
+            name: "bench".into(),
+        };
+        self.step(say(FromClient::OpenJob {
+            request: RequestId(0),
+            program,
+            name: "bench".into(),
+        }));
         self.commit();
         let functions =
             vec![Function { name: FunctionName { module: 0, offset: 0 }, label: "noop".into() }];
@@ -128,7 +143,10 @@ impl Core {
         self.step(say(FromClient::Seal { batch, tasks }));
         self.commit();
         while !self.over {
-            anyhow::ensure!(!self.runs.is_empty(), "the core gave nothing out and the batch is not over");
+            anyhow::ensure!(
+                !self.runs.is_empty(),
+                "the core gave nothing out and the batch is not over"
+            );
             for (worker, run) in std::mem::take(&mut self.runs) {
                 self.ranges += 1;
                 let tasks = u64::from(run.range.len());

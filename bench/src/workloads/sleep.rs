@@ -26,9 +26,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let begun = Instant::now();
         thread::scope(|scope| {
             for _ in 0..arguments.workers {
-                scope.spawn(|| (0..tasks / u64::from(arguments.workers)).for_each(|n| {
-                    nap(n);
-                }));
+                scope.spawn(|| {
+                    (0..tasks / u64::from(arguments.workers)).for_each(|n| {
+                        nap(n);
+                    })
+                });
             }
         });
         Line::new("floor", "sleep", tasks, rep, begun.elapsed()).print()?;
