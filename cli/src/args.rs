@@ -117,12 +117,7 @@ pub(crate) struct Coordinator {
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
     /// All coordinators of the cluster
-    #[arg(
-        long,
-        value_name = "HOST:PORT,…",
-        value_delimiter = ',',
-        required = true
-    )]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true)]
     pub(crate) coordinators: Vec<String>,
     /// The folder of its identity, which `allhands init` made
     #[arg(long, value_name = "DIR")]
@@ -195,12 +190,7 @@ impl Query {
     /// What `--cluster DIR` means.
     pub(crate) fn of_directory(directory: &Path) -> Self {
         let patience = seconds(PATIENCE).unwrap_or_default();
-        Self {
-            cluster: directory.into(),
-            identity: None,
-            patience,
-            json: false,
-        }
+        Self { cluster: directory.into(), identity: None, patience, json: false }
     }
 }
 
@@ -243,10 +233,7 @@ impl std::str::FromStr for User {
         let wrong = "expected UID:GID, two numbers, as in 65534:65534";
         let (id, group) = text.split_once(':').ok_or(wrong)?;
         let number = |text: &str| text.parse().map_err(|_| wrong);
-        Ok(Self {
-            id: number(id)?,
-            group: number(group)?,
-        })
+        Ok(Self { id: number(id)?, group: number(group)? })
     }
 }
 
@@ -262,10 +249,7 @@ impl std::str::FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = "expected a job's number, or a batch's 32 hexadecimal digits";
-        text.parse()
-            .map(Self::Batch)
-            .or_else(|_| text.parse().map(Self::Job))
-            .map_err(|_| wrong)
+        text.parse().map(Self::Batch).or_else(|_| text.parse().map(Self::Job)).map_err(|_| wrong)
     }
 }
 
@@ -310,14 +294,8 @@ fn member(text: &str) -> Result<(CoordinatorId, String), String> {
 
 /// A coordinator's number is the low half of what orders leaders.
 fn coordinator_id(text: &str) -> Result<CoordinatorId, &'static str> {
-    let id: u16 = text
-        .parse()
-        .map_err(|_| "expected a number from 1 to 65535")?;
-    if id == 0 {
-        Err("coordinators are numbered from 1")
-    } else {
-        Ok(CoordinatorId(id.into()))
-    }
+    let id: u16 = text.parse().map_err(|_| "expected a number from 1 to 65535")?;
+    if id == 0 { Err("coordinators are numbered from 1") } else { Ok(CoordinatorId(id.into())) }
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
@@ -340,19 +318,13 @@ mod tests {
     #[test]
     fn a_number_is_a_job_and_32_digits_are_a_batch() {
         assert_eq!("17".parse(), Ok(Target::Job(JobId(17))));
-        assert_eq!(
-            "11".repeat(16).parse(),
-            Ok(Target::Batch(BatchId([0x11; 16])))
-        );
+        assert_eq!("11".repeat(16).parse(), Ok(Target::Batch(BatchId([0x11; 16]))));
         assert!("x".parse::<Target>().is_err());
     }
 
     #[test]
     fn members_have_an_id_and_an_address() {
-        assert_eq!(
-            member("2=host:7100"),
-            Ok((CoordinatorId(2), "host:7100".into()))
-        );
+        assert_eq!(member("2=host:7100"), Ok((CoordinatorId(2), "host:7100".into())));
         assert!(member("host:7100").is_err() && member("a=host:7100").is_err());
     }
 }

@@ -13,13 +13,10 @@ use crate::{output, place, shutdown};
 pub(crate) fn run(command: &Coordinator) -> anyhow::Result<()> {
     command.tether.tie()?;
     let config = config(command)?;
-    Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let shutdown = shutdown::on_signals()?;
-            serve(config, shutdown).await
-        })
+    Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let shutdown = shutdown::on_signals()?;
+        serve(config, shutdown).await
+    })
 }
 
 fn config(command: &Coordinator) -> anyhow::Result<Config> {
@@ -49,10 +46,7 @@ fn config(command: &Coordinator) -> anyhow::Result<Config> {
 async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let id = config.id;
     let coordinator = allhands_coordinator::run(config).await?;
-    output::line(format_args!(
-        "coordinator {id} is ready at {}",
-        coordinator.address()
-    ))?;
+    output::line(format_args!("coordinator {id} is ready at {}", coordinator.address()))?;
     tokio::select! {
         () = shutdown => {
             coordinator.stop().await;

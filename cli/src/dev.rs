@@ -36,18 +36,15 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The children are tied to the thread that starts them, so all of it runs on the main one.
 pub(crate) fn run(command: &Dev, own: &Own) -> anyhow::Result<()> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let shutdown = shutdown::on_signals()?;
-            let home = Home::open(command)?;
-            let mut family = Family::new(own.clone())?;
-            let served = serve(&home, &mut family, shutdown).await;
-            family.end().await;
-            home.leave();
-            served
-        })
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let shutdown = shutdown::on_signals()?;
+        let home = Home::open(command)?;
+        let mut family = Family::new(own.clone())?;
+        let served = serve(&home, &mut family, shutdown).await;
+        family.end().await;
+        home.leave();
+        served
+    })
 }
 
 async fn serve(
@@ -70,10 +67,7 @@ async fn serve(
     output::say(format_args!(
         "ready: coordinator {leader} leads. In another terminal, for programs and for `allhands status`:"
     ));
-    output::line(format_args!(
-        "export ALLHANDS_CLUSTER={}",
-        quoted(home.dir())
-    ))?;
+    output::line(format_args!("export ALLHANDS_CLUSTER={}", quoted(home.dir())))?;
     loop {
         tokio::select! {
             () = &mut shutdown => return Ok(()),

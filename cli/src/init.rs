@@ -15,11 +15,7 @@ use crate::place::{ADDRESSES_FILE, ADMIN, CLIENT};
 use crate::{output, random};
 
 pub(crate) fn run(command: &Init) -> anyhow::Result<()> {
-    let made = if command.add.is_empty() {
-        create(command)?
-    } else {
-        add(command)?
-    };
+    let made = if command.add.is_empty() { create(command)? } else { add(command)? };
     output::print(&made, command.json)
 }
 
@@ -98,10 +94,7 @@ fn add(command: &Init) -> anyhow::Result<Made> {
 pub(crate) fn names(coordinators: u32, workers: u32) -> Vec<(Role, String)> {
     let coordinators = (1..=coordinators).map(|n| (Role::Coordinator, coordinator_name(n)));
     let workers = (1..=workers).map(|n| (Role::Worker, worker_name(n)));
-    let people = [
-        (Role::Client, CLIENT.to_owned()),
-        (Role::Admin, ADMIN.to_owned()),
-    ];
+    let people = [(Role::Client, CLIENT.to_owned()), (Role::Admin, ADMIN.to_owned())];
     coordinators.chain(workers).chain(people).collect()
 }
 
@@ -143,19 +136,11 @@ impl<'a> Issuer<'a> {
         let cluster = ClusterId(random::bytes().context("the system gives no random bytes")?);
         let authority = Authority::create(cluster)?;
         authority.save(dir)?;
-        Ok(Self {
-            authority,
-            dir,
-            validity: validity(days),
-        })
+        Ok(Self { authority, dir, validity: validity(days) })
     }
 
     pub(crate) fn load(dir: &'a Path, days: u32) -> anyhow::Result<Self> {
-        Ok(Self {
-            authority: Authority::load(dir)?,
-            dir,
-            validity: validity(days),
-        })
+        Ok(Self { authority: Authority::load(dir)?, dir, validity: validity(days) })
     }
 
     fn cluster(&self) -> String {
@@ -170,12 +155,8 @@ impl<'a> Issuer<'a> {
              name",
             path.display()
         );
-        let files = self
-            .authority
-            .issue(role, &name, self.validity, path.clone())?;
-        files
-            .save()
-            .with_context(|| format!("{} cannot be written", path.display()))?;
+        let files = self.authority.issue(role, &name, self.validity, path.clone())?;
+        files.save().with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(IdentityView { role, name, path })
     }
 
@@ -190,19 +171,14 @@ impl<'a> Issuer<'a> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "certificates are valid by the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "certificates are valid by the wall clock")]
 fn validity(days: u32) -> Validity {
     Validity::days(SystemTime::now(), days)
 }
 
 impl Made {
     fn of(&self, role: Role) -> impl Iterator<Item = &IdentityView> {
-        self.identities
-            .iter()
-            .filter(move |identity| identity.role == role)
+        self.identities.iter().filter(move |identity| identity.role == role)
     }
 
     /// HOST:PORT of each coordinator, invented where it was not given.
@@ -233,17 +209,11 @@ impl Display for Made {
             });
         }
         let addresses = self.addresses();
-        let members: Vec<String> = addresses
-            .iter()
-            .enumerate()
-            .map(|(n, at)| format!("{}={at}", n + 1))
-            .collect();
+        let members: Vec<String> =
+            addresses.iter().enumerate().map(|(n, at)| format!("{}={at}", n + 1)).collect();
         let (members, all) = (members.join(","), addresses.join(","));
         writeln!(f, "cluster {} in {dir}\n", self.cluster)?;
-        writeln!(
-            f,
-            "Copy each folder, as a whole, to its machine, and start there:"
-        )?;
+        writeln!(f, "Copy each folder, as a whole, to its machine, and start there:")?;
         for (number, (one, at)) in self.of(Role::Coordinator).zip(&addresses).enumerate() {
             let port = at.rsplit(':').next().unwrap_or("7100");
             writeln!(f, "  {}", one.path.display())?;
@@ -272,9 +242,6 @@ impl Display for Made {
             f,
             "  (they need of it: {ADDRESSES_FILE} and {CLIENT}/ to run programs, {ADMIN}/ to ask and to cancel)"
         )?;
-        writeln!(
-            f,
-            "\nKeep {dir}/ca.key off all machines: whoever holds it is the cluster."
-        )
+        writeln!(f, "\nKeep {dir}/ca.key off all machines: whoever holds it is the cluster.")
     }
 }

@@ -11,9 +11,7 @@ const COMMAND: &str = "warn";
 /// Starts to log what `filter` lets through. A filter that is none is said to be so.
 pub(crate) fn start(filter: Option<&str>, daemon: bool) {
     let usual = || EnvFilter::new(if daemon { DAEMON } else { COMMAND });
-    let asked = filter
-        .filter(|text| !text.is_empty())
-        .map(EnvFilter::try_new);
+    let asked = filter.filter(|text| !text.is_empty()).map(EnvFilter::try_new);
     let filter = match asked {
         Some(Ok(filter)) => filter,
         Some(Err(error)) => {

@@ -60,9 +60,7 @@ pub(crate) struct Tried(BTreeMap<String, String>);
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|(name, cause)| write!(f, "\n  {name}: {cause}"))
+        self.0.iter().try_for_each(|(name, cause)| write!(f, "\n  {name}: {cause}"))
     }
 }
 
@@ -96,10 +94,9 @@ struct Leads(Option<CoordinatorId>);
 impl fmt::Display for Leads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(id) => write!(
-                f,
-                ": coordinator {id} does, as far as it knows; is its address given?"
-            ),
+            Some(id) => {
+                write!(f, ": coordinator {id} does, as far as it knows; is its address given?")
+            }
             None => f.write_str(" and knows no leader: is a majority of the coordinators running?"),
         }
     }
@@ -132,11 +129,7 @@ impl Operator {
         patience: Duration,
     ) -> Result<Self, BindError> {
         let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
-        Ok(Self {
-            endpoint,
-            coordinators,
-            patience,
-        })
+        Ok(Self { endpoint, coordinators, patience })
     }
 
     /// Tells the coordinators that all is said, so that they need not find out.
@@ -180,10 +173,7 @@ impl Operator {
                 }
             }
             if hopeless && asking.is_empty() || Instant::now() + PAUSE >= deadline {
-                return Err(AskError::NoLeader {
-                    waited: start.elapsed(),
-                    tried,
-                });
+                return Err(AskError::NoLeader { waited: start.elapsed(), tried });
             }
             sleep(PAUSE).await;
         }
@@ -191,10 +181,7 @@ impl Operator {
 
     /// Whether a coordinator of the cluster answers at `address`.
     pub(crate) async fn reaches(&self, address: SocketAddr, within: Duration) -> bool {
-        let expected = Expected {
-            role: Role::Coordinator,
-            name: None,
-        };
+        let expected = Expected { role: Role::Coordinator, name: None };
         match self.endpoint.connect(address, expected, within).await {
             Ok(connection) => {
                 connection.close(CloseCode::Done, "");
@@ -210,13 +197,8 @@ async fn ask_one(
     address: SocketAddr,
     question: Question,
 ) -> Result<Answer, OneError> {
-    let expected = Expected {
-        role: Role::Coordinator,
-        name: None,
-    };
-    let connection = endpoint
-        .connect(address, expected, CONNECT_DEADLINE)
-        .await?;
+    let expected = Expected { role: Role::Coordinator, name: None };
+    let connection = endpoint.connect(address, expected, CONNECT_DEADLINE).await?;
     let (link, _): (Link<Question, Answer>, _) =
         open_link(&connection, Purpose::Admin, BUILD).await?;
     let (mut sender, mut receiver) = link.split();
@@ -225,9 +207,7 @@ async fn ask_one(
         sender.flush().await?;
         receiver.hear().await?.ok_or(OneError::Ended)
     };
-    let answer = timeout(ANSWER_DEADLINE, exchange)
-        .await
-        .map_err(|_| OneError::Silent)??;
+    let answer = timeout(ANSWER_DEADLINE, exchange).await.map_err(|_| OneError::Silent)??;
     connection.close(CloseCode::Done, "");
     match answer {
         Answer::NotLeader { leader } => Err(OneError::Follows { leader }),

@@ -17,9 +17,7 @@ impl Own {
     pub(crate) fn of(words: &[OsString]) -> Self {
         let all = std::env::args_os();
         let before = (all.len() + 1).saturating_sub(words.len().max(1));
-        Self {
-            before: all.take(before).skip(1).collect(),
-        }
+        Self { before: all.take(before).skip(1).collect() }
     }
 
     /// The executable, and all words that start it with `arguments`.
@@ -28,9 +26,6 @@ impl Own {
         arguments: &[OsString],
     ) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
         let executable = std::env::current_exe().context("this program has no path")?;
-        Ok((
-            executable,
-            self.before.iter().chain(arguments).cloned().collect(),
-        ))
+        Ok((executable, self.before.iter().chain(arguments).cloned().collect()))
     }
 }

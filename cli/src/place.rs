@@ -82,11 +82,7 @@ pub(crate) fn address(name: &str) -> anyhow::Result<SocketAddr> {
 /// The address to bind, on any port, of somebody who dials `addresses`.
 pub(crate) fn any_address(addresses: &[(String, SocketAddr)]) -> SocketAddr {
     let v6 = addresses.iter().any(|(_, address)| address.is_ipv6());
-    let any = if v6 {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-    };
+    let any = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     (any, 0).into()
 }
 
@@ -98,10 +94,7 @@ fn admin_of_environment() -> anyhow::Result<PathBuf> {
         );
     };
     let folder = PathBuf::from(folder);
-    let beside = folder
-        .canonicalize()
-        .ok()
-        .and_then(|path| Some(path.parent()?.join(ADMIN)));
+    let beside = folder.canonicalize().ok().and_then(|path| Some(path.parent()?.join(ADMIN)));
     match (Identity::load(&folder), beside) {
         (Ok(identity), Some(beside)) if identity.own().role != Role::Admin && beside.is_dir() => {
             Ok(beside)

@@ -35,42 +35,32 @@ pub(crate) fn status(query: &Query) -> anyhow::Result<()> {
                 (id, up)
             });
         }
-        let up = looking
-            .join_all()
-            .await
-            .into_iter()
-            .filter_map(|(id, up)| up.then_some(id));
+        let up = looking.join_all().await.into_iter().filter_map(|(id, up)| up.then_some(id));
         let view = StatusView::new(operator.cluster(), status, &up.collect::<Vec<_>>());
         output::print(&view, query.json)
     })
 }
 
 pub(crate) fn jobs(query: &Query) -> anyhow::Result<()> {
-    asking(query, async |operator| {
-        match operator.ask(&Question::Jobs).await? {
-            Answer::Jobs(jobs) => output::print(&JobsView::new(jobs), query.json),
-            _ => Err(AskError::Unexpected.into()),
-        }
+    asking(query, async |operator| match operator.ask(&Question::Jobs).await? {
+        Answer::Jobs(jobs) => output::print(&JobsView::new(jobs), query.json),
+        _ => Err(AskError::Unexpected.into()),
     })
 }
 
 pub(crate) fn job(QueryJob { job, query }: &QueryJob) -> anyhow::Result<()> {
-    asking(query, async |operator| {
-        match operator.ask(&Question::Job(*job)).await? {
-            Answer::Job(job) => output::print(&JobView::new(job), query.json),
-            _ => Err(AskError::Unexpected.into()),
-        }
+    asking(query, async |operator| match operator.ask(&Question::Job(*job)).await? {
+        Answer::Job(job) => output::print(&JobView::new(job), query.json),
+        _ => Err(AskError::Unexpected.into()),
     })
 }
 
 pub(crate) fn explain(QueryTask { task, query }: &QueryTask) -> anyhow::Result<()> {
-    asking(query, async |operator| {
-        match operator.ask(&Question::Explain(*task)).await? {
-            Answer::Explanation(lines) => {
-                output::print(&ExplanationView::new(*task, lines), query.json)
-            }
-            _ => Err(AskError::Unexpected.into()),
+    asking(query, async |operator| match operator.ask(&Question::Explain(*task)).await? {
+        Answer::Explanation(lines) => {
+            output::print(&ExplanationView::new(*task, lines), query.json)
         }
+        _ => Err(AskError::Unexpected.into()),
     })
 }
 
@@ -79,11 +69,9 @@ pub(crate) fn cancel(Cancel { target, query }: &Cancel) -> anyhow::Result<()> {
         Target::Job(job) => Question::CancelJob(*job),
         Target::Batch(batch) => Question::CancelBatch(*batch),
     };
-    asking(query, async |operator| {
-        match operator.ask(&question).await? {
-            Answer::Done(done) => output::print(&CancelView { done }, query.json),
-            _ => Err(AskError::Unexpected.into()),
-        }
+    asking(query, async |operator| match operator.ask(&question).await? {
+        Answer::Done(done) => output::print(&CancelView { done }, query.json),
+        _ => Err(AskError::Unexpected.into()),
     })
 }
 
@@ -98,13 +86,10 @@ fn asking<T>(
     query: &Query,
     work: impl AsyncFnOnce(&Operator) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let operator = query.operator()?;
-            let done = work(&operator).await;
-            operator.close().await;
-            done
-        })
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let operator = query.operator()?;
+        let done = work(&operator).await;
+        operator.close().await;
+        done
+    })
 }

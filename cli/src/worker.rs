@@ -43,22 +43,13 @@ pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     let coordinators = place::resolve(&command.coordinators)?;
     tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
     // One loop, one thread: executors use the others.
-    Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let shutdown = shutdown::on_signals()?;
-            let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
-            let addresses = coordinators
-                .into_iter()
-                .map(|(_, address)| address)
-                .collect();
-            let coordinators = Coordinators::Remote {
-                endpoint,
-                addresses,
-            };
-            Ok(allhands_worker::run(config, coordinators, shutdown).await?)
-        })
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let shutdown = shutdown::on_signals()?;
+        let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
+        let addresses = coordinators.into_iter().map(|(_, address)| address).collect();
+        let coordinators = Coordinators::Remote { endpoint, addresses };
+        Ok(allhands_worker::run(config, coordinators, shutdown).await?)
+    })
 }
 
 fn config(command: &Worker, scratch: &Path) -> anyhow::Result<Config> {
@@ -80,12 +71,7 @@ fn config(command: &Worker, scratch: &Path) -> anyhow::Result<Config> {
         tracing::warn!("tasks run as root: --user UID:GID makes them run as somebody else");
     }
     let output = output::to_log().context("the thread that logs executors' output cannot start")?;
-    Ok(Config {
-        agent,
-        launch: Launch::Stored(stored),
-        scratch: scratch.join("x"),
-        output,
-    })
+    Ok(Config { agent, launch: Launch::Stored(stored), scratch: scratch.join("x"), output })
 }
 
 /// What an executor's process begins as. The link stays right when a build replaces the file, but who
@@ -99,9 +85,7 @@ fn helper(user: Option<User>) -> anyhow::Result<PathBuf> {
 
 fn resources(command: &Worker) -> Resources {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let slots = command
-        .slots
-        .unwrap_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX));
+    let slots = command.slots.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX));
     let whole = Resources::cpus(slots).memory(sysinfo().totalram);
     command.resources.iter().fold(whole, |all, one| match one {
         Resource::Memory(bytes) => all.memory(*bytes),
@@ -116,10 +100,7 @@ fn host_name() -> String {
 /// Who the worker of this directory is.
 fn worker_id(file: &Path) -> anyhow::Result<WorkerId> {
     match fs::read_to_string(file) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .with_context(|| format!("{} is damaged", file.display())),
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is damaged", file.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let random = random::bytes().context("the system gives no random bytes")?;
             let id = WorkerId(u64::from_le_bytes(random) >> 1);

@@ -40,9 +40,7 @@ fn main() -> allhands::Result<()> {
         .execute_batch("CREATE TABLE counters (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")
         .map_err(Failure::from)?;
     for row in 0..ROWS {
-        connection
-            .execute("INSERT INTO counters VALUES (?1, 0)", [row])
-            .map_err(Failure::from)?;
+        connection.execute("INSERT INTO counters VALUES (?1, 0)", [row]).map_err(Failure::from)?;
     }
 
     let updates = (0..TASKS).map(|task| delayed(count)(path.clone(), task % ROWS));

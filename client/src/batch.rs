@@ -55,11 +55,7 @@ impl<R, M: OnError> Batch<R, M> {
     }
 
     fn new(progress: Stage<R>, mode: M) -> Self {
-        Self {
-            progress,
-            mode: PhantomData,
-            errors_left: mode.stop_after(),
-        }
+        Self { progress, mode: PhantomData, errors_left: mode.stop_after() }
     }
 
     /// Waits on this thread for all of it: what [`run`](crate::Parallel::run) returns.

@@ -227,10 +227,7 @@ impl<R> Delayed<R> {
 
     /// What was said at the call.
     pub(crate) fn patch(&self) -> Option<&Patch> {
-        self.extra
-            .as_ref()
-            .map(|extra| &extra.patch)
-            .filter(|patch| !patch.is_empty())
+        self.extra.as_ref().map(|extra| &extra.patch).filter(|patch| !patch.is_empty())
     }
 
     /// Changes the policy of its batch into its own: what `#[task]` says, then what the call says.
@@ -252,8 +249,7 @@ impl<R> Delayed<R> {
     /// Its arguments as text, for an error: what `Debug` says where `#[task]` is on the function,
     /// else the length and first bytes of each.
     pub(crate) fn debug_text(&self) -> String {
-        self.arguments
-            .with_slices(|args| self.entry.debug_text(self.codec(), args))
+        self.arguments.with_slices(|args| self.entry.debug_text(self.codec(), args))
     }
 
     /// What reads its result, for as long as the call itself is not kept.

@@ -29,17 +29,8 @@ pub fn enter_test(path: &str) {
 /// The path of a test begins with its crate, which the harness leaves out.
 fn test_arguments(path: &str) -> Vec<String> {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
-    let flags = [
-        "--include-ignored",
-        "--nocapture",
-        "--quiet",
-        "--test-threads=1",
-    ];
-    ["--exact", name]
-        .into_iter()
-        .chain(flags)
-        .map(str::to_owned)
-        .collect()
+    let flags = ["--include-ignored", "--nocapture", "--quiet", "--test-threads=1"];
+    ["--exact", name].into_iter().chain(flags).map(str::to_owned).collect()
 }
 
 /// Whether executors of this program would enter; the arguments with which they do.
@@ -51,10 +42,7 @@ pub(crate) fn check() -> Result<Vec<String>> {
     if executor::is_executor() {
         return Err(Error::new(ErrorKind::InExecutor));
     }
-    ENTERED
-        .get()
-        .cloned()
-        .ok_or_else(|| Error::new(ErrorKind::NotInitialised))
+    ENTERED.get().cloned().ok_or_else(|| Error::new(ErrorKind::NotInitialised))
 }
 
 #[cfg(test)]

@@ -10,10 +10,7 @@
 //!
 //! This file holds the crate's `unsafe`: reading the process's own ELF headers and records, and
 //! re-creating a function of size zero.
-#![expect(
-    unsafe_code,
-    reason = "reads the program's own records; see each block"
-)]
+#![expect(unsafe_code, reason = "reads the program's own records; see each block")]
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
@@ -126,9 +123,7 @@ impl Entry {
     ///
     /// The function does not lie in the executable (a plugin, an extension module, a notebook cell).
     pub fn name(&'static self) -> Result<FunctionName, NotInExecutable> {
-        let refused = || NotInExecutable {
-            function: self.type_name(),
-        };
+        let refused = || NotInExecutable { function: self.type_name() };
         let program = Program::this().ok_or_else(refused)?;
         let offset = (&raw const *self).addr().wrapping_sub(program.header) as u64;
         if !program.holds(offset, size_of::<Self>(), Access::Read) {
@@ -266,23 +261,15 @@ where
         let start = out.len();
         if let Err(error) = encode(codec, &value, out) {
             out.truncate(start);
-            return CallStatus::BadResult {
-                message: error.to_string(),
-            };
+            return CallStatus::BadResult { message: error.to_string() };
         }
         if known(Self::ENTRY).is_first_result()
             && let Err(error) = check_round_trip::<<F::Ret as Ret<K>>::Value>(codec, &out[start..])
         {
             out.truncate(start);
-            return CallStatus::BadResult {
-                message: error.to_string(),
-            };
+            return CallStatus::BadResult { message: error.to_string() };
         }
-        if is_failed(&value) {
-            CallStatus::Failed
-        } else {
-            CallStatus::Done
-        }
+        if is_failed(&value) { CallStatus::Failed } else { CallStatus::Done }
     }
 }
 
@@ -387,10 +374,7 @@ impl Program {
                 flags: u32_at(load, 4)?,
             })
         });
-        Some(Self {
-            header,
-            segments: segments.collect::<Option<_>>()?,
-        })
+        Some(Self { header, segments: segments.collect::<Option<_>>()? })
     }
 
     /// Whether the bytes from `offset` on lie in one segment with that access.

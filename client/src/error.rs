@@ -36,9 +36,7 @@ pub struct Error {
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// No coordinator answers, or none leads: causes by address.
-    NoCluster {
-        causes: Vec<(String, Option<String>)>,
-    },
+    NoCluster { causes: Vec<(String, Option<String>)> },
     /// The address list cannot be read.
     Address { text: String, cause: String },
     /// The identity's directory cannot be used.
@@ -77,31 +75,19 @@ pub(crate) enum Kind {
 
 impl Error {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self {
-            kind: Box::new(kind),
-            source: None,
-        }
+        Self { kind: Box::new(kind), source: None }
     }
 
     pub(crate) fn caused(kind: Kind, source: impl StdError + Send + Sync + 'static) -> Self {
-        Self {
-            kind: Box::new(kind),
-            source: Some(Box::new(source)),
-        }
+        Self { kind: Box::new(kind), source: Some(Box::new(source)) }
     }
 
     pub(crate) fn thread(error: std::io::Error) -> Self {
-        Self::new(Kind::Own {
-            what: "the thread of the session",
-            cause: error.to_string(),
-        })
+        Self::new(Kind::Own { what: "the thread of the session", cause: error.to_string() })
     }
 
     pub(crate) fn socket(cause: String) -> Self {
-        Self::new(Kind::Own {
-            what: "the UDP socket of the session",
-            cause,
-        })
+        Self::new(Kind::Own { what: "the UDP socket of the session", cause })
     }
 
     pub(crate) fn executable(error: std::io::Error) -> Self {
@@ -119,9 +105,7 @@ impl Error {
     /// The embedded cluster does not start.
     #[cfg(feature = "embedded")]
     pub(crate) fn embedded(error: &(dyn StdError + 'static)) -> Self {
-        Self::new(Kind::Embedded {
-            cause: chain(error),
-        })
+        Self::new(Kind::Embedded { cause: chain(error) })
     }
 
     /// Whether doing the same again, with nothing changed by hand, might succeed.

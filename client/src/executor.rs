@@ -43,16 +43,10 @@ pub fn enter_if_executor() {
     };
     ENTERED.store(true, Ordering::Relaxed);
     if let Err(error) = watch::bind_to(worker) {
-        leave(
-            BROKEN,
-            &format!("an executor cannot bind its life to its worker: {error}"),
-        );
+        leave(BROKEN, &format!("an executor cannot bind its life to its worker: {error}"));
     }
     // Without this a crash in user code writes gigabytes of core somewhere.
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
     _ = rustix::process::setrlimit(Resource::Core, none);
     match link::connect(&socket).and_then(|link| lanes::run(link, worker)) {
         Ok(()) => leave(0, ""),
@@ -93,15 +87,8 @@ fn announced() -> Option<(Pid, PathBuf)> {
     None
 }
 
-#[expect(
-    clippy::exit,
-    clippy::disallowed_methods,
-    reason = "an executor has no main to return to"
-)]
-#[expect(
-    clippy::print_stderr,
-    reason = "the worker reads an executor's last words there"
-)]
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "an executor has no main to return to")]
+#[expect(clippy::print_stderr, reason = "the worker reads an executor's last words there")]
 fn leave(code: i32, words: &str) -> ! {
     if !words.is_empty() {
         eprintln!("allhands: {words}");

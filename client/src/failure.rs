@@ -27,10 +27,7 @@ pub struct Failure {
 impl Failure {
     /// An error that says `message`.
     pub fn msg(message: impl fmt::Display) -> Self {
-        Self {
-            message: message.to_string(),
-            causes: Vec::new(),
-        }
+        Self { message: message.to_string(), causes: Vec::new() }
     }
 
     /// The error's own text.
@@ -45,10 +42,7 @@ impl Failure {
 
     fn of(error: &(dyn Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |&cause| cause.source());
-        Self {
-            message: error.to_string(),
-            causes: causes.map(ToString::to_string).collect(),
-        }
+        Self { message: error.to_string(), causes: causes.map(ToString::to_string).collect() }
     }
 }
 
@@ -62,9 +56,7 @@ impl fmt::Display for Failure {
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        self.causes
-            .iter()
-            .try_for_each(|cause| write!(f, "\n  caused by: {cause}"))
+        self.causes.iter().try_for_each(|cause| write!(f, "\n  caused by: {cause}"))
     }
 }
 
@@ -102,10 +94,7 @@ impl From<Failure> for Link {
     fn from(failure: Failure) -> Self {
         let causes = failure.causes.into_iter().rev();
         let source = causes.fold(None, |source, text| Some(Box::new(Self { text, source })));
-        Self {
-            text: failure.message,
-            source,
-        }
+        Self { text: failure.message, source }
     }
 }
 
@@ -197,10 +186,7 @@ mod tests {
     fn the_causes_survive_the_way_out_and_back() {
         let inner = std::io::Error::other(Link {
             text: "outer".into(),
-            source: Some(Box::new(Link {
-                text: "inner".into(),
-                source: None,
-            })),
+            source: Some(Box::new(Link { text: "inner".into(), source: None })),
         });
         let failure = inner.into_failure();
         assert_eq!(failure.message(), "outer");
@@ -214,9 +200,6 @@ mod tests {
 
     #[test]
     fn the_question_mark_converts() {
-        assert_eq!(
-            parse().unwrap_err().to_string(),
-            "invalid digit found in string"
-        );
+        assert_eq!(parse().unwrap_err().to_string(), "invalid digit found in string");
     }
 }

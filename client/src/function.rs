@@ -154,20 +154,14 @@ impl<F: Future<Output: Ret<K>>, K> Ret<Async<K>> for F {
 fn take_one<T: Arg>(codec: Codec, args: &[&[u8]], position: usize) -> Result<T, BadArgument> {
     match decode(codec, args[position]) {
         Ok(value) => Ok(value),
-        Err(error) => Err(BadArgument {
-            position: position as u8,
-            message: error.to_string(),
-        }),
+        Err(error) => Err(BadArgument { position: position as u8, message: error.to_string() }),
     }
 }
 
 #[cold]
 fn wrong_count(wanted: u8, got: usize) -> BadArgument {
     let position = u8::try_from(got).unwrap_or(u8::MAX).min(wanted);
-    BadArgument {
-        position,
-        message: format!("the function takes {wanted} arguments, not {got}"),
-    }
+    BadArgument { position, message: format!("the function takes {wanted} arguments, not {got}") }
 }
 
 macro_rules! arities {

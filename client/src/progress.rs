@@ -24,11 +24,7 @@ impl Progress {
     /// Tasks that ended per second, so far.
     pub fn rate(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
-        if seconds > 0.0 {
-            self.done as f64 / seconds
-        } else {
-            0.0
-        }
+        if seconds > 0.0 { self.done as f64 / seconds } else { 0.0 }
     }
 
     /// How long the rest takes at this rate, where that can be said.
@@ -44,18 +40,10 @@ mod tests {
 
     #[test]
     fn the_rest_takes_as_long_as_the_rate_says() {
-        let progress = Progress {
-            done: 20,
-            failed: 0,
-            total: Some(50),
-            elapsed: Duration::from_secs(2),
-        };
+        let progress =
+            Progress { done: 20, failed: 0, total: Some(50), elapsed: Duration::from_secs(2) };
         assert_eq!(progress.remaining(), Some(Duration::from_secs(3)));
-        let nothing = Progress {
-            done: 0,
-            total: Some(5),
-            ..progress
-        };
+        let nothing = Progress { done: 0, total: Some(5), ..progress };
         assert_eq!(nothing.remaining(), None);
     }
 }

@@ -70,10 +70,7 @@ pub struct TaskResources {
 impl From<TaskResources> for Resources {
     fn from(constant: TaskResources) -> Self {
         let plain = Self::cpus(constant.cpus).memory(constant.memory_bytes);
-        constant
-            .custom
-            .iter()
-            .fold(plain, |all, (name, count)| all.with(*name, *count))
+        constant.custom.iter().fold(plain, |all, (name, count)| all.with(*name, *count))
     }
 }
 

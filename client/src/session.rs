@@ -104,10 +104,6 @@ impl Session {
             let waited = self.attached.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if state.attached {
-            Ok(())
-        } else {
-            Err(state.causes.clone())
-        }
+        if state.attached { Ok(()) } else { Err(state.causes.clone()) }
     }
 }

@@ -73,10 +73,7 @@ mod tests {
             start.option(Some("")),
         ];
         for (place, digest) in digests.iter().enumerate() {
-            assert!(
-                !digests[..place].contains(digest),
-                "number {place} repeats an earlier one"
-            );
+            assert!(!digests[..place].contains(digest), "number {place} repeats an earlier one");
         }
     }
 

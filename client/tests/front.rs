@@ -29,14 +29,8 @@ fn run_status<R>(call: &Delayed<R>) -> (R, bool) {
     let entry = Entry::resolve(name).unwrap();
     let mut out = Vec::new();
     let status = entry.call()(parts.codec, &parts.args, &mut out);
-    assert!(
-        matches!(status, CallStatus::Done | CallStatus::Failed),
-        "{status:?}"
-    );
-    (
-        (parts.decode)(parts.codec, &out).unwrap(),
-        status == CallStatus::Failed,
-    )
+    assert!(matches!(status, CallStatus::Done | CallStatus::Failed), "{status:?}");
+    ((parts.decode)(parts.codec, &out).unwrap(), status == CallStatus::Failed)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -47,10 +41,7 @@ struct Point {
 
 impl Point {
     fn scale(self, by: f64) -> Self {
-        Self {
-            x: self.x * by,
-            y: self.y * by,
-        }
+        Self { x: self.x * by, y: self.y * by }
     }
 }
 
@@ -84,11 +75,7 @@ fn eight(a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8) -> Vec<u8> {
 }
 
 fn serde_error(n: i32) -> Result<i32, String> {
-    if n < 0 {
-        Err(format!("{n} is negative"))
-    } else {
-        Ok(n)
-    }
+    if n < 0 { Err(format!("{n} is negative")) } else { Ok(n) }
 }
 
 fn io_error(path: PathBuf) -> io::Result<u64> {
@@ -117,10 +104,7 @@ fn functions_of_every_arity() {
     run(delayed(none)());
     assert_eq!(run(delayed(square)(7)), 49);
     assert_eq!(run(delayed(|a: u8, b: u8| a * b)(3, 4)), 12);
-    assert_eq!(
-        run(delayed(eight)(1, 2, 3, 4, 5, 6, 7, 8)),
-        [1, 2, 3, 4, 5, 6, 7, 8]
-    );
+    assert_eq!(run(delayed(eight)(1, 2, 3, 4, 5, 6, 7, 8)), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 #[test]
@@ -155,10 +139,7 @@ fn generic_functions() {
 #[test]
 fn methods_by_value() {
     let point = Point { x: 2.0, y: 3.0 };
-    assert_eq!(
-        run(delayed(Point::scale)(point, 2.0)),
-        Point { x: 4.0, y: 6.0 }
-    );
+    assert_eq!(run(delayed(Point::scale)(point, 2.0)), Point { x: 4.0, y: 6.0 });
     assert_eq!(run(delayed(<Point as Area>::area)(point)), 6.0);
 }
 
@@ -189,18 +170,10 @@ fn async_functions() {
 #[test]
 fn recursion() {
     fn down(n: u8) -> u8 {
-        if n == 0 {
-            0
-        } else {
-            1 + run(delayed(down)(n - 1))
-        }
+        if n == 0 { 0 } else { 1 + run(delayed(down)(n - 1)) }
     }
     async fn down_later(n: u8) -> u8 {
-        if n == 0 {
-            0
-        } else {
-            1 + run(delayed(down_later)(n - 1))
-        }
+        if n == 0 { 0 } else { 1 + run(delayed(down_later)(n - 1)) }
     }
     assert_eq!(run(delayed(down)(5)), 5);
     assert_eq!(run(delayed(down_later)(5)), 5);
@@ -366,16 +339,9 @@ fn tasks_take_what_their_parameters_are_made_of() {
 fn references_are_owned_by_the_executor_and_lent() {
     let point = Point { x: 1.5, y: 0.0 };
     let names = ["a".to_owned(), "b".to_owned()];
-    assert_eq!(
-        run(tasks::words::delayed("hi", "/tmp", point, &names)),
-        "hi /tmp 1.5 a+b"
-    );
+    assert_eq!(run(tasks::words::delayed("hi", "/tmp", point, &names)), "hi /tmp 1.5 a+b");
     assert_eq!(run(tasks::later::delayed("abc")), "ABC");
-    assert_eq!(
-        run(tasks::__allhands_lend::delayed("abc")),
-        3,
-        "a name of the macro's own"
-    );
+    assert_eq!(run(tasks::__allhands_lend::delayed("abc")), 3, "a name of the macro's own");
     assert_eq!(run(tasks::cow::delayed(Cow::Borrowed("abc"))), 3);
 }
 
@@ -417,10 +383,7 @@ fn literals_and_options_infer() {
         format!("{a} {b:?} {c:?} {d:?}")
     }
     let n = 1;
-    assert_eq!(
-        run(many::delayed(-1.5, None, vec![], (n + 1, 2.0))),
-        "-1.5 None [] (2, 2.0)"
-    );
+    assert_eq!(run(many::delayed(-1.5, None, vec![], (n + 1, 2.0))), "-1.5 None [] (2, 2.0)");
     let text = run(many::delayed(1.0, Some(3), vec!["a".into()], (1 << 3, 0.5)));
     assert_eq!(text, "1 Some(3) [\"a\"] (8, 0.5)");
 }
@@ -431,38 +394,20 @@ fn the_policy_of_a_task_holds_for_every_form() {
         let parts = parts(&call);
         assert_eq!(parts.label, "heavy.name");
         let policy = parts.policy;
-        assert_eq!(
-            (policy.retries, policy.priority, policy.idempotent),
-            (3, -2, false)
-        );
-        assert_eq!(
-            (policy.backoff.first_ms, policy.backoff.max_ms),
-            (10, 30_000)
-        );
-        assert_eq!(
-            (policy.timeout_ms, policy.queue_timeout_ms),
-            (Some(30_000), Some(300_000))
-        );
-        assert_eq!(
-            policy.resources,
-            Resources::cpus(2).memory(1 << 30).with("gpu", 1)
-        );
+        assert_eq!((policy.retries, policy.priority, policy.idempotent), (3, -2, false));
+        assert_eq!((policy.backoff.first_ms, policy.backoff.max_ms), (10, 30_000));
+        assert_eq!((policy.timeout_ms, policy.queue_timeout_ms), (Some(30_000), Some(300_000)));
+        assert_eq!(policy.resources, Resources::cpus(2).memory(1 << 30).with("gpu", 1));
     }
     let call = heavy::delayed(1).retries(9).name("mine");
     let parts = parts(&call);
-    assert_eq!(
-        (parts.policy.retries, parts.policy.priority, &*parts.label),
-        (9, -2, "mine")
-    );
+    assert_eq!((parts.policy.retries, parts.policy.priority, &*parts.label), (9, -2, "mine"));
 }
 
 #[test]
 fn a_task_is_named_by_its_path() {
     assert_eq!(parts(&average::delayed([1.0])).label, "front::tasks::mean");
-    assert_eq!(
-        parts(&tasks::total::delayed(vec![1u8])).label,
-        "front::tasks::total"
-    );
+    assert_eq!(parts(&tasks::total::delayed(vec![1u8])).label, "front::tasks::total");
 }
 
 #[test]
@@ -482,10 +427,7 @@ fn arguments_of_a_task_are_shown_as_debug() {
         silent.0 + n as u8 + names.len() as u8
     }
     let call = shown::delayed(5, ["a".to_owned()], Silent(7));
-    assert_eq!(
-        parts(&call).text,
-        "(n = 5, names = [\"a\"], silent = <1 bytes: 07>)"
-    );
+    assert_eq!(parts(&call).text, "(n = 5, names = [\"a\"], silent = <1 bytes: 07>)");
     assert_eq!(run(call), 13);
     assert_eq!(parts(&delayed(none)()).text, "()");
 }
@@ -501,10 +443,7 @@ fn json_travels_both_ways() {
         a
     }
     let more = BTreeMap::from([("b".to_owned(), json!([1, null]))]);
-    assert_eq!(
-        run(merge::delayed(json!({ "a": 1 }), more)),
-        json!({ "a": 1, "b": [1, null] })
-    );
+    assert_eq!(run(merge::delayed(json!({ "a": 1 }), more)), json!({ "a": 1, "b": [1, null] }));
 }
 
 mod once {
@@ -536,11 +475,7 @@ mod changed {
 mod included {
     #[allhands::task]
     pub(super) fn same(a: u8) -> u8 {
-        if cfg!(unix) {
-            a + 1
-        } else {
-            include_bytes!("front.rs").len() as u8
-        }
+        if cfg!(unix) { a + 1 } else { include_bytes!("front.rs").len() as u8 }
     }
 }
 
@@ -548,11 +483,7 @@ mod included {
 fn digests_tell_sources_apart() {
     let digest = |call: Delayed<u8>| {
         let label = parts(&call).label;
-        TASKS
-            .iter()
-            .find(|task| task.name == label)
-            .map(|task| task.digest)
-            .unwrap()
+        TASKS.iter().find(|task| task.name == label).map(|task| task.digest).unwrap()
     };
     let [once, again, changed, included] = [
         once::same::delayed(1),
@@ -564,13 +495,5 @@ fn digests_tell_sources_apart() {
     assert_eq!(once, again);
     assert_ne!(once, changed);
     assert_ne!(once, included);
-    assert_eq!(
-        [
-            once::same(1),
-            again::same(1),
-            changed::same(1),
-            included::same(1)
-        ],
-        [2, 2, 3, 2]
-    );
+    assert_eq!([once::same(1), again::same(1), changed::same(1), included::same(1)], [2, 2, 3, 2]);
 }

@@ -17,9 +17,7 @@ fn identity(folder: &std::path::Path) {
 
 #[expect(clippy::disallowed_methods, reason = "certificates use the wall clock")]
 fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
 
 #[allhands::test]
@@ -31,23 +29,13 @@ fn no_cluster_at_the_address() {
     let error = Cluster::connect("127.0.0.1:9", &folder).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("no cluster: 127.0.0.1:9: "), "{text}");
-    assert!(
-        text.contains("nothing answers") && error.retry_can_help(),
-        "{text}"
-    );
-    assert!(
-        begun.elapsed() < Duration::from_secs(9),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(text.contains("nothing answers") && error.retry_can_help(), "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
 #[allhands::test]
 fn no_identity_in_the_directory() {
     let error = Cluster::connect("127.0.0.1:9", "/no/such/identity").unwrap_err();
     let text = format!("{error:?}");
-    assert!(
-        text.contains("/no/such/identity") && text.contains("allhands init"),
-        "{text}"
-    );
+    assert!(text.contains("/no/such/identity") && text.contains("allhands init"), "{text}");
 }

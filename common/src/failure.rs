@@ -149,7 +149,9 @@ impl fmt::Display for Cause {
                 }
                 Ok(())
             }
-            Self::TimedOut { limit_ms } => write!(f, "ran longer than its timeout of {limit_ms} ms"),
+            Self::TimedOut { limit_ms } => {
+                write!(f, "ran longer than its timeout of {limit_ms} ms")
+            }
             Self::QueueTimedOut { limit_ms } => {
                 write!(f, "waited for a slot longer than its queue_timeout of {limit_ms} ms")
             }

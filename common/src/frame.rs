@@ -141,20 +141,10 @@ impl Header {
     pub fn new(kind: Kind, head_bytes: usize, bulk_bytes: usize) -> Result<Self, FrameError> {
         Ok(Self {
             kind,
-            head_bytes: within(head_bytes as u64, kind.head_bytes_max()).map_err(|max| {
-                FrameError::HeadTooLong {
-                    kind,
-                    bytes: head_bytes as u64,
-                    max,
-                }
-            })?,
-            bulk_bytes: within(bulk_bytes as u64, kind.bulk_bytes_max()).map_err(|max| {
-                FrameError::BulkTooLong {
-                    kind,
-                    bytes: bulk_bytes as u64,
-                    max,
-                }
-            })?,
+            head_bytes: within(head_bytes as u64, kind.head_bytes_max())
+                .map_err(|max| FrameError::HeadTooLong { kind, bytes: head_bytes as u64, max })?,
+            bulk_bytes: within(bulk_bytes as u64, kind.bulk_bytes_max())
+                .map_err(|max| FrameError::BulkTooLong { kind, bytes: bulk_bytes as u64, max })?,
         })
     }
 
@@ -184,34 +174,14 @@ impl Header {
 
     /// Reads a header. The version is checked before the kind and the lengths, whose meaning it decides.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, FrameError> {
-        let [
-            m0,
-            m1,
-            m2,
-            m3,
-            v0,
-            v1,
-            k0,
-            k1,
-            h0,
-            h1,
-            h2,
-            h3,
-            b0,
-            b1,
-            b2,
-            b3,
-        ] = *bytes;
+        let [m0, m1, m2, m3, v0, v1, k0, k1, h0, h1, h2, h3, b0, b1, b2, b3] = *bytes;
         let magic = [m0, m1, m2, m3];
         if magic != MAGIC {
             return Err(FrameError::NotOurs { magic });
         }
         let version = u16::from_le_bytes([v0, v1]);
         if version != PROTOCOL_VERSION {
-            return Err(FrameError::Version {
-                theirs: version,
-                ours: PROTOCOL_VERSION,
-            });
+            return Err(FrameError::Version { theirs: version, ours: PROTOCOL_VERSION });
         }
         let code = u16::from_le_bytes([k0, k1]);
         let kind = Kind::from_code(code).ok_or(FrameError::UnknownKind { code })?;
@@ -227,19 +197,13 @@ impl Header {
         if self.kind == kind {
             Ok(self)
         } else {
-            Err(FrameError::OtherKind {
-                expected: kind,
-                got: self.kind,
-            })
+            Err(FrameError::OtherKind { expected: kind, got: self.kind })
         }
     }
 }
 
 fn within(bytes: u64, max: u32) -> Result<u32, u32> {
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| *bytes <= max)
-        .ok_or(max)
+    u32::try_from(bytes).ok().filter(|bytes| *bytes <= max).ok_or(max)
 }
 
 /// Why 16 bytes are not the header of a frame that may be read, or sent.

@@ -169,8 +169,10 @@ impl FromStr for TaskId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let wrong =
-            ParseIdError { what: "a task id", expected: "BATCH:INDEX, as `allhands job` prints it" };
+        let wrong = ParseIdError {
+            what: "a task id",
+            expected: "BATCH:INDEX, as `allhands job` prints it",
+        };
         let (batch, index) = text.split_once(':').ok_or_else(|| wrong.clone())?;
         match (batch.parse(), index.parse()) {
             (Ok(batch), Ok(index)) => Ok(Self { batch, index }),

@@ -67,7 +67,10 @@ impl Platform {
                 alloc::format!(
                     "needs glibc {}.{}, the worker has {}.{}: build it on an older system or for a \
                      musl target",
-                    needs.0, needs.1, has.0, has.1
+                    needs.0,
+                    needs.1,
+                    has.0,
+                    has.1
                 )
             }),
         }

@@ -137,10 +137,8 @@ impl RangeSet {
             self.0.insert(from, range);
             return;
         }
-        let merged = TaskRange::new(
-            range.start.min(self.0[from].start),
-            range.end.max(self.0[to - 1].end),
-        );
+        let merged =
+            TaskRange::new(range.start.min(self.0[from].start), range.end.max(self.0[to - 1].end));
         self.0[from] = merged;
         self.0.drain(from + 1..to);
     }

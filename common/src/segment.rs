@@ -260,7 +260,8 @@ impl Segment {
         let mut runs = Vec::with_capacity((count as usize).min(bytes.len() / RUN_HEADER_BYTES));
         let (mut at, mut first) = (HEADER_BYTES, 0u32);
         for _ in 0..count {
-            let header = bytes.get(at..at + RUN_HEADER_BYTES).ok_or_else(|| truncated("run header"))?;
+            let header =
+                bytes.get(at..at + RUN_HEADER_BYTES).ok_or_else(|| truncated("run header"))?;
             let (arity, fixed, length) = (usize::from(header[2]), header[3], u32_at(header, 4));
             if arity > ARITY_MAX || fixed > 1 || length == 0 {
                 return Err(SegmentError::Field("run header"));
@@ -394,10 +395,8 @@ impl Segment {
         out: &mut Vec<u8>,
     ) -> Result<(), SegmentError> {
         let wrong = SegmentError::Field("column of ends");
-        let (from, to) = (
-            (part.start - run.tasks.start) as usize,
-            (part.end - run.tasks.start) as usize,
-        );
+        let (from, to) =
+            ((part.start - run.tasks.start) as usize, (part.end - run.tasks.start) as usize);
         let payload = &self.bytes[run.payload..run.end];
         if run.fixed {
             let row = run.row_bytes(&self.bytes) as usize;

@@ -5,30 +5,15 @@ use proptest::prelude::*;
 
 /// These bytes are the protocol: a change here is a new `PROTOCOL_VERSION`.
 const GOLDEN: [(Kind, usize, usize, [u8; HEADER_BYTES]); 4] = [
-    (
-        Kind::Hello,
-        9,
-        0,
-        *b"AHND\x01\x00\x01\x00\x09\x00\x00\x00\x00\x00\x00\x00",
-    ),
-    (
-        Kind::Refused,
-        16 << 10,
-        0,
-        *b"AHND\x01\x00\x03\x00\x00\x40\x00\x00\x00\x00\x00\x00",
-    ),
+    (Kind::Hello, 9, 0, *b"AHND\x01\x00\x01\x00\x09\x00\x00\x00\x00\x00\x00\x00"),
+    (Kind::Refused, 16 << 10, 0, *b"AHND\x01\x00\x03\x00\x00\x40\x00\x00\x00\x00\x00\x00"),
     (
         Kind::ClientToCoordinator,
         258,
         4 << 20,
         *b"AHND\x01\x00\x04\x00\x02\x01\x00\x00\x00\x00\x40\x00",
     ),
-    (
-        Kind::ChunkReply,
-        1 << 20,
-        8 << 20,
-        *b"AHND\x01\x00\x0d\x00\x00\x00\x10\x00\x00\x00\x80\x00",
-    ),
+    (Kind::ChunkReply, 1 << 20, 8 << 20, *b"AHND\x01\x00\x0d\x00\x00\x00\x10\x00\x00\x00\x80\x00"),
 ];
 
 #[test]
@@ -37,10 +22,7 @@ fn golden_headers() {
         let header = Header::new(kind, head, bulk).unwrap();
         assert_eq!(header.encode(), bytes, "{kind:?}");
         assert_eq!(Header::decode(&bytes), Ok(header));
-        assert_eq!(
-            (header.kind(), header.head_bytes(), header.bulk_bytes()),
-            (kind, head, bulk)
-        );
+        assert_eq!((header.kind(), header.head_bytes(), header.bulk_bytes()), (kind, head, bulk));
     }
 }
 
@@ -57,32 +39,17 @@ fn codes_are_dense_and_stable() {
 #[test]
 fn lengths_beyond_the_caps_are_refused_from_the_header_alone() {
     for kind in Kind::ALL {
-        let (head, bulk) = (
-            kind.head_bytes_max() as usize,
-            kind.bulk_bytes_max() as usize,
-        );
+        let (head, bulk) = (kind.head_bytes_max() as usize, kind.bulk_bytes_max() as usize);
         assert!(Header::new(kind, head, bulk).is_ok());
-        assert!(matches!(
-            Header::new(kind, head + 1, 0),
-            Err(FrameError::HeadTooLong { .. })
-        ));
-        assert!(matches!(
-            Header::new(kind, 0, bulk + 1),
-            Err(FrameError::BulkTooLong { .. })
-        ));
+        assert!(matches!(Header::new(kind, head + 1, 0), Err(FrameError::HeadTooLong { .. })));
+        assert!(matches!(Header::new(kind, 0, bulk + 1), Err(FrameError::BulkTooLong { .. })));
         let mut bytes = Header::new(kind, head, bulk).unwrap().encode();
         bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(
-            Header::decode(&bytes),
-            Err(FrameError::HeadTooLong { .. })
-        ));
+        assert!(matches!(Header::decode(&bytes), Err(FrameError::HeadTooLong { .. })));
     }
     assert!(matches!(
         Header::new(Kind::PeerRequest, 1 << 40, 0),
-        Err(FrameError::HeadTooLong {
-            bytes: 0x100_0000_0000,
-            ..
-        })
+        Err(FrameError::HeadTooLong { bytes: 0x100_0000_0000, .. })
     ));
 }
 

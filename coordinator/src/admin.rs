@@ -87,9 +87,9 @@ fn sentences(found: &Explanation) -> Vec<String> {
             until.0
         )],
         Explanation::Deciding => vec!["something about it is on its way through the log".into()],
-        Explanation::Resuming { workers } => vec![format!(
-            "the leader is new and waits for {workers} workers to say what they hold"
-        )],
+        Explanation::Resuming { workers } => {
+            vec![format!("the leader is new and waits for {workers} workers to say what they hold")]
+        }
         Explanation::Unread { bytes } => vec![format!(
             "its client has {bytes} bytes of results to read first: read them, or read faster"
         )],

@@ -82,38 +82,20 @@ impl Segments {
         cache_bytes: usize,
         file_bytes: u64,
     ) -> Result<Self, OpenSegmentsError> {
-        std::fs::create_dir_all(dir).map_err(|source| OpenSegmentsError::Io {
-            dir: dir.to_owned(),
-            source,
-        })?;
+        std::fs::create_dir_all(dir)
+            .map_err(|source| OpenSegmentsError::Io { dir: dir.to_owned(), source })?;
         let index = Index::scan(&*disk, dir)?;
-        let state = State {
-            index,
-            cache: Cache::new(cache_bytes),
-            latched: false,
-        };
+        let state = State { index, cache: Cache::new(cache_bytes), latched: false };
         let dir = dir.to_owned();
         let state = Mutex::new(state);
-        Ok(Self {
-            shared: Arc::new(Shared {
-                dir,
-                disk,
-                durability,
-                file_bytes,
-                state,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { dir, disk, durability, file_bytes, state }) })
     }
 
     /// Stores a segment, in the page cache; durable after [`Segments::sync`]. Storing it again is storing it once.
     pub fn append(&self, id: SegmentId, bytes: &Bytes) -> Result<(), AppendError> {
         let length = bytes.len();
         if length > SEGMENT_BYTES_MAX {
-            return Err(AppendError::TooLarge {
-                id,
-                bytes: length,
-                max: SEGMENT_BYTES_MAX,
-            });
+            return Err(AppendError::TooLarge { id, bytes: length, max: SEGMENT_BYTES_MAX });
         }
         let head = SegmentHead::of(id, bytes);
         // The copy keeps the cache's budget honest: `bytes` is part of a whole entry.
@@ -151,11 +133,7 @@ impl Segments {
             }
             Err((file, source)) => {
                 state.latched = true;
-                Err(AppendError::Io {
-                    id,
-                    path: format::file_path(&self.shared.dir, file),
-                    source,
-                })
+                Err(AppendError::Io { id, path: format::file_path(&self.shared.dir, file), source })
             }
         }
     }
@@ -168,10 +146,7 @@ impl Segments {
                 return Ok(bytes);
             }
             let known = state.index.get(id).ok_or(ReadError::Unknown { id })?;
-            let file = state
-                .index
-                .file(known.place.file)
-                .ok_or(ReadError::Unknown { id })?;
+            let file = state.index.file(known.place.file).ok_or(ReadError::Unknown { id })?;
             (known.place, file)
         };
         let bytes = read_checked(&*file, &self.shared.dir, place)?;
@@ -214,10 +189,7 @@ impl Segments {
 
     fn read_place(&self, state: &State, place: SegmentPlace) -> Result<Bytes, ReadError> {
         let id = place.head.id;
-        let file = state
-            .index
-            .file(place.file)
-            .ok_or(ReadError::Unknown { id })?;
+        let file = state.index.file(place.file).ok_or(ReadError::Unknown { id })?;
         read_checked(&*file, &self.shared.dir, place)
     }
 
@@ -230,11 +202,8 @@ impl Segments {
 /// Reads a segment out of the copy of its file in `dir`: a snapshot's.
 pub fn read_linked(dir: &Path, place: SegmentPlace) -> Result<Bytes, ReadError> {
     let path = format::file_path(dir, place.file);
-    let file = RealDisk.open(&path).map_err(|source| ReadError::Io {
-        id: place.head.id,
-        path,
-        source,
-    })?;
+    let file =
+        RealDisk.open(&path).map_err(|source| ReadError::Io { id: place.head.id, path, source })?;
     read_checked(&*file, dir, place)
 }
 
@@ -244,16 +213,8 @@ fn read_checked(file: &dyn DiskFile, dir: &Path, place: SegmentPlace) -> Result<
     let mut bytes = vec![0; head.length as usize];
     match file.read_at(&mut bytes, offset) {
         Ok(()) if head.matches(&bytes) => Ok(bytes.into()),
-        Ok(()) => Err(ReadError::Mismatch {
-            id: head.id,
-            path,
-            offset,
-        }),
-        Err(source) => Err(ReadError::Io {
-            id: head.id,
-            path,
-            source,
-        }),
+        Ok(()) => Err(ReadError::Mismatch { id: head.id, path, offset }),
+        Err(source) => Err(ReadError::Io { id: head.id, path, source }),
     }
 }
 

@@ -135,7 +135,8 @@ impl Shell {
     /// Leads from now on, without asking anybody.
     pub(crate) fn lead_alone(&mut self) {
         let now = self.now();
-        self.dispatcher = Some(Dispatcher::resume(CoreConfig::new(self.id, Term(1)), now, &self.state));
+        self.dispatcher =
+            Some(Dispatcher::resume(CoreConfig::new(self.id, Term(1)), now, &self.state));
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -188,11 +189,14 @@ impl Shell {
     /// Puts what was proposed on its way.
     async fn settle(&mut self) {
         loop {
-            if self.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX || !self.proposals.pressing(self.now()) {
+            if self.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX || !self.proposals.pressing(self.now())
+            {
                 return;
             }
             let Some(dispatcher) = &self.dispatcher else { return self.proposals.clear() };
-            let Some(entry) = self.proposals.take(dispatcher.cluster_time(self.now())) else { return };
+            let Some(entry) = self.proposals.take(dispatcher.cluster_time(self.now())) else {
+                return;
+            };
             match &self.log {
                 Log::Direct => {
                     let index = LogIndex(self.state.applied.0 + 1);
@@ -364,7 +368,9 @@ impl Shell {
     /// Leads once everything that earlier leaders committed is applied: the first entry of this
     /// leader's own term says so.
     fn take_lead(&mut self) {
-        let Some(leader) = self.leadership.leader.filter(|_| self.leadership.am_leader) else { return };
+        let Some(leader) = self.leadership.leader.filter(|_| self.leadership.am_leader) else {
+            return;
+        };
         if self.dispatcher.is_some() || self.applied_leader != Some(leader) {
             return;
         }

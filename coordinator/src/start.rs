@@ -80,8 +80,7 @@ pub async fn run(config: Config) -> Result<Coordinator, RunError> {
     }
     let endpoint = Endpoint::bind(config.identity.clone(), config.listen)?;
     let address = endpoint.local_address()?;
-    let segments =
-        Segments::open(&config.dir.join("segments"), config.durability, CACHE_BYTES)?;
+    let segments = Segments::open(&config.dir.join("segments"), config.durability, CACHE_BYTES)?;
     let programs = config.dir.join("programs");
     let programs = Programs::open(Some(programs.clone()))
         .map_err(|source| RunError::Programs { dir: programs, source })?;

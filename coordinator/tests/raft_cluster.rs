@@ -16,11 +16,8 @@ use bytes::Bytes;
 use support::{CLUSTER, Cluster, hang, member, outcome};
 
 /// Snapshots after few entries, no log kept behind them.
-const SHORT_LOG: Compaction = Compaction {
-    snapshot_log_bytes: 64 << 20,
-    snapshot_log_entries: 20,
-    kept_log_bytes_max: 0,
-};
+const SHORT_LOG: Compaction =
+    Compaction { snapshot_log_bytes: 64 << 20, snapshot_log_entries: 20, kept_log_bytes_max: 0 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_cut_off_is_replaced_and_its_proposals_are_unknown_or_refused() {
@@ -31,43 +28,23 @@ async fn a_leader_that_is_cut_off_is_replaced_and_its_proposals_are_unknown_or_r
 
     cluster.cut(old);
     // Appended by the old leader, never by a quorum.
-    let pending = cluster
-        .node(old)
-        .propose(Bytes::from_static(b"lost"), fence)
-        .await
-        .unwrap();
+    let pending = cluster.node(old).propose(Bytes::from_static(b"lost"), fence).await.unwrap();
     let second = cluster.write_to(&others, "two").await;
     assert!(second > first);
     let (new, newer) = cluster.leader_of(&others).await;
     assert!(newer > fence);
     // The new leader has no use for the old one's decisions, and says so before anything is appended.
     let stale = outcome(cluster.node(new), Bytes::from_static(b"stale"), fence).await;
-    assert!(
-        matches!(stale, Err(ProposeError::NotLeader { .. })),
-        "{stale:?}"
-    );
+    assert!(matches!(stale, Err(ProposeError::NotLeader { .. })), "{stale:?}");
 
     cluster.heal();
     assert_eq!(hang(pending).await, Err(ProposeError::Unknown { fence }));
-    let refused = hang(outcome(
-        cluster.node(old),
-        Bytes::from_static(b"late"),
-        fence,
-    ))
-    .await;
-    assert!(
-        matches!(refused, Err(ProposeError::NotLeader { .. })),
-        "{refused:?}"
-    );
+    let refused = hang(outcome(cluster.node(old), Bytes::from_static(b"late"), fence)).await;
+    assert!(matches!(refused, Err(ProposeError::NotLeader { .. })), "{refused:?}");
     let third = cluster.write("three").await;
     for id in 1..=3 {
-        let lines: Vec<_> = cluster
-            .applied(id, third)
-            .await
-            .lines
-            .into_iter()
-            .map(|(_, line)| line)
-            .collect();
+        let lines: Vec<_> =
+            cluster.applied(id, third).await.lines.into_iter().map(|(_, line)| line).collect();
         assert_eq!(lines, ["one", "two", "three"], "node {id}");
     }
 }
@@ -92,11 +69,7 @@ async fn after_a_restart_of_all_nodes_everything_is_applied_again() {
         book.lines.pop();
         assert_eq!(book, before, "node {id}");
         let live: BTreeSet<_> = book.segments.iter().map(|id| SegmentId(*id)).collect();
-        assert_eq!(
-            cluster.running[&id].segments.retain(&live).unwrap(),
-            [],
-            "node {id}"
-        );
+        assert_eq!(cluster.running[&id].segments.retain(&live).unwrap(), [], "node {id}");
     }
 }
 
@@ -111,11 +84,7 @@ async fn a_restart_from_a_snapshot_brings_back_state_and_segments() {
             cluster.write(format!("-{gone}")).await;
         }
     }
-    cluster
-        .until(1, |node| {
-            node.progress().purged.is_some_and(|id| id.index > 50)
-        })
-        .await;
+    cluster.until(1, |node| node.progress().purged.is_some_and(|id| id.index > 50)).await;
     let last = cluster.write("last").await;
     let before = cluster.applied(1, last).await;
 
@@ -151,11 +120,7 @@ async fn a_node_that_was_away_gets_a_snapshot_with_the_segments_it_misses() {
         }
     }
     for id in 1..=2 {
-        cluster
-            .until(id, |node| {
-                node.progress().purged.is_some_and(|id| id.index > early)
-            })
-            .await;
+        cluster.until(id, |node| node.progress().purged.is_some_and(|id| id.index > early)).await;
     }
     let last = cluster.write("last").await;
     cluster.start_node(3).await;
@@ -163,31 +128,16 @@ async fn a_node_that_was_away_gets_a_snapshot_with_the_segments_it_misses() {
     assert_eq!(book, cluster.applied(1, last).await);
     assert!(cluster.running[&3].installs.load(Ordering::Relaxed) >= 1);
     for (index, text) in &written {
-        assert_eq!(
-            cluster.running[&3]
-                .segments
-                .read(SegmentId(*index))
-                .unwrap(),
-            text.as_str()
-        );
+        assert_eq!(cluster.running[&3].segments.read(SegmentId(*index)).unwrap(), text.as_str());
     }
 
     // It has all of that on its own disk.
     cluster.stop_node(3).await;
     cluster.start_node(3).await;
     let after = cluster.write("after").await;
-    assert_eq!(
-        cluster.applied(3, after).await,
-        cluster.applied(1, after).await
-    );
+    assert_eq!(cluster.applied(3, after).await, cluster.applied(1, after).await);
     for (index, text) in &written {
-        assert_eq!(
-            cluster.running[&3]
-                .segments
-                .read(SegmentId(*index))
-                .unwrap(),
-            text.as_str()
-        );
+        assert_eq!(cluster.running[&3].segments.read(SegmentId(*index)).unwrap(), text.as_str());
     }
 }
 
@@ -213,13 +163,7 @@ async fn appends_that_overtake_each_other_are_put_in_order() {
             .lines
             .iter()
             .map(|(_, line)| {
-                std::str::from_utf8(line)
-                    .unwrap()
-                    .split(' ')
-                    .next()
-                    .unwrap()
-                    .parse()
-                    .unwrap()
+                std::str::from_utf8(line).unwrap().split(' ').next().unwrap().parse().unwrap()
             })
             .collect();
         assert_eq!(numbers, (0..200).collect::<Vec<_>>(), "node {id}");
@@ -236,11 +180,7 @@ async fn a_single_voter_leads_at_once_and_again_after_a_restart() {
     assert!(second > first);
     assert_eq!(cluster.applied(1, second).await.lines.len(), 2);
     // The first membership is made once; saying it again changes nothing.
-    cluster
-        .node(1)
-        .initialize([(1, member(1))].into())
-        .await
-        .unwrap();
+    cluster.node(1).initialize([(1, member(1))].into()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,9 +208,7 @@ async fn a_new_node_learns_votes_and_takes_over() {
     for id in 2..=3 {
         hang(leader.add_learner(id, member(id))).await.unwrap();
     }
-    hang(leader.change_membership(BTreeSet::from([1, 2, 3]), false))
-        .await
-        .unwrap();
+    hang(leader.change_membership(BTreeSet::from([1, 2, 3]), false)).await.unwrap();
     let two = cluster.write("two").await;
     for id in 2..=3 {
         cluster.applied(id, two).await;
@@ -288,16 +226,11 @@ async fn a_read_index_comes_from_a_leader_with_a_quorum_only() {
     assert!(cluster.node(leader).read_index().await.unwrap() >= index);
     let follower = leader % 3 + 1;
     let refused = cluster.node(follower).read_index().await;
-    assert!(
-        matches!(refused, Err(ReadIndexError::NotLeader { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(ReadIndexError::NotLeader { .. })), "{refused:?}");
 
     cluster.cut(leader);
     let mut leadership = cluster.node(leader).leader();
-    hang(leadership.wait_for(|now| !now.am_leader))
-        .await
-        .unwrap();
+    hang(leadership.wait_for(|now| !now.am_leader)).await.unwrap();
     let alone = hang(cluster.node(leader).read_index()).await;
     assert!(alone.is_err(), "{alone:?}");
 }
@@ -308,46 +241,17 @@ async fn what_is_meant_for_another_node_or_is_malformed_is_refused() {
     let (_, fence) = cluster.leader().await;
     let node = cluster.node(1);
     let call = || PeerCall::SnapshotMissing { transfer: 1 };
-    let ask = |cluster, to, call| {
-        node.serve(
-            PeerRequest {
-                cluster,
-                from: 2,
-                to,
-                call,
-            },
-            Bytes::new(),
-        )
-    };
+    let ask =
+        |cluster, to, call| node.serve(PeerRequest { cluster, from: 2, to, call }, Bytes::new());
 
     let other_node = ask(CLUSTER, 3, call()).await;
-    assert!(matches!(
-        other_node,
-        PeerReply::Refused(Refusal::NotMe { node: 1, .. })
-    ));
+    assert!(matches!(other_node, PeerReply::Refused(Refusal::NotMe { node: 1, .. })));
     let other_cluster = ask(ClusterId([8; 16]), 1, call()).await;
-    assert!(matches!(
-        other_cluster,
-        PeerReply::Refused(Refusal::NotMe { .. })
-    ));
+    assert!(matches!(other_cluster, PeerReply::Refused(Refusal::NotMe { .. })));
     let unknown_transfer = ask(CLUSTER, 1, call()).await;
-    assert!(matches!(
-        unknown_transfer,
-        PeerReply::Refused(Refusal::Overtaken { .. })
-    ));
-    let huge = ask(
-        CLUSTER,
-        1,
-        PeerCall::SnapshotBegin {
-            transfer: 1,
-            file_bytes: u64::MAX,
-        },
-    )
-    .await;
-    assert!(matches!(
-        huge,
-        PeerReply::Refused(Refusal::Malformed { .. })
-    ));
+    assert!(matches!(unknown_transfer, PeerReply::Refused(Refusal::Overtaken { .. })));
+    let huge = ask(CLUSTER, 1, PeerCall::SnapshotBegin { transfer: 1, file_bytes: u64::MAX }).await;
+    assert!(matches!(huge, PeerReply::Refused(Refusal::Malformed { .. })));
 
     let long = Bytes::from(vec![0; ENTRY_BYTES_MAX + 1]);
     let long = outcome(node, long, fence).await;

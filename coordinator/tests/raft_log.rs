@@ -15,18 +15,12 @@ use openraft::{EntryPayload, RaftLogReader};
 
 type Entry = openraft::alias::EntryOf<TypeConfig>;
 
-const LEADER: LeaderId = LeaderId {
-    term: 1,
-    node_id: 1,
-};
+const LEADER: LeaderId = LeaderId { term: 1, node_id: 1 };
 
 fn entry(index: u64, bytes: usize) -> Entry {
     let content = Bytes::from(vec![index as u8; bytes]);
     Entry {
-        log_id: LogId {
-            leader_id: LEADER,
-            index,
-        },
+        log_id: LogId { leader_id: LEADER, index },
         payload: EntryPayload::Normal(Proposal(content)),
     }
 }
@@ -39,11 +33,7 @@ async fn append(log: &mut LogStore, entries: impl IntoIterator<Item = Entry> + S
 }
 
 async fn entries(log: &mut LogStore) -> Vec<Entry> {
-    log.get_log_reader()
-        .await
-        .try_get_log_entries(..)
-        .await
-        .unwrap()
+    log.get_log_reader().await.try_get_log_entries(..).await.unwrap()
 }
 
 fn open(dir: &Path) -> LogStore {
@@ -65,10 +55,7 @@ fn chunks(dir: &Path) -> Vec<PathBuf> {
 async fn everything_acknowledged_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path());
-    let vote = Vote {
-        leader_id: LEADER,
-        committed: true,
-    };
+    let vote = Vote { leader_id: LEADER, committed: true };
     log.save_vote(&vote).await.unwrap();
     append(&mut log, (0..100).map(|index| entry(index, 1000))).await;
     log.save_committed(Some(entry(50, 0).log_id)).await.unwrap();
@@ -77,14 +64,8 @@ async fn everything_acknowledged_is_there_after_a_restart() {
     drop(log);
 
     let mut log = open(dir.path());
-    assert_eq!(
-        log.get_log_reader().await.read_vote().await.unwrap(),
-        Some(vote)
-    );
-    assert_eq!(
-        log.read_committed().await.unwrap(),
-        Some(entry(50, 0).log_id)
-    );
+    assert_eq!(log.get_log_reader().await.read_vote().await.unwrap(), Some(vote));
+    assert_eq!(log.read_committed().await.unwrap(), Some(entry(50, 0).log_id));
     let expected: Vec<_> = (10..=80).map(|index| entry(index, 1000)).collect();
     assert_eq!(entries(&mut log).await, expected);
     assert_eq!(log.bytes_between(Some(9), 80).unwrap(), 71 * 1064);
@@ -97,14 +78,8 @@ async fn reads_are_bounded_by_bytes_but_give_at_least_one() {
     append(&mut log, (0..20).map(|index| entry(index, 1 << 20))).await;
     append(&mut log, (20..22).map(|index| entry(index, 4 << 20))).await;
     let mut reader = log.get_log_reader().await;
-    assert_eq!(
-        reader.limited_get_log_entries(0, 22).await.unwrap().len(),
-        4
-    );
-    assert_eq!(
-        reader.limited_get_log_entries(20, 22).await.unwrap().len(),
-        1
-    );
+    assert_eq!(reader.limited_get_log_entries(0, 22).await.unwrap().len(), 4);
+    assert_eq!(reader.limited_get_log_entries(20, 22).await.unwrap().len(), 1);
     assert_eq!(reader.try_get_log_entries(0..22).await.unwrap().len(), 22);
 }
 
@@ -134,12 +109,7 @@ async fn a_torn_tail_is_cut_wherever_it_is_torn() {
 async fn any_flipped_bit_refuses_to_open_or_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path());
-    log.save_vote(&Vote {
-        leader_id: LEADER,
-        committed: true,
-    })
-    .await
-    .unwrap();
+    log.save_vote(&Vote { leader_id: LEADER, committed: true }).await.unwrap();
     append(&mut log, (0..3).map(|index| entry(index, 50))).await;
     let expected = entries(&mut log).await;
     drop(log);
@@ -157,9 +127,5 @@ async fn any_flipped_bit_refuses_to_open_or_changes_nothing() {
             Ok(mut log) => assert_eq!(entries(&mut log).await, expected, "byte {at}"),
         }
     }
-    assert!(
-        refused > written.len() * 9 / 10,
-        "{refused} of {}",
-        written.len()
-    );
+    assert!(refused > written.len() * 9 / 10, "{refused} of {}", written.len());
 }

@@ -34,10 +34,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
 }
 
 async fn forgetful_core(mut requests: mpsc::Receiver<CoreRequest>) {
-    let image = SnapshotImage {
-        state: Bytes::from_static(b"state"),
-        segments: Vec::new(),
-    };
+    let image = SnapshotImage { state: Bytes::from_static(b"state"), segments: Vec::new() };
     while let Some(request) = requests.recv().await {
         match request {
             CoreRequest::Apply { done, .. } | CoreRequest::Install { done, .. } => {
@@ -52,17 +49,11 @@ async fn forgetful_core(mut requests: mpsc::Receiver<CoreRequest>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_passes_the_suite_of_openraft_synced() {
-    let builder = Builder {
-        durability: Durability::Disk,
-    };
+    let builder = Builder { durability: Durability::Disk };
     Suite::test_all(builder).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_passes_the_suite_of_openraft_unsynced() {
-    Suite::test_all(Builder {
-        durability: Durability::Process,
-    })
-    .await
-    .unwrap();
+    Suite::test_all(Builder { durability: Durability::Process }).await.unwrap();
 }

@@ -51,11 +51,7 @@ impl TaskAttribute {
     }
 
     fn argument(&mut self, meta: &ParseNestedMeta<'_>, seen: &mut Vec<String>) -> syn::Result<()> {
-        let key = meta
-            .path
-            .get_ident()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let key = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
         if seen.contains(&key) {
             return Err(meta.error(format!("`{key}` is said twice")));
         }
@@ -73,9 +69,9 @@ impl TaskAttribute {
             "codec" => self.codec = Some(codec(meta)?),
             "crate" => self.krate = Some(path(meta)?),
             later if LATER.contains(&later) => {
-                return Err(meta.error(format!(
-                    "`{later}` is not available yet: remove it from #[task]"
-                )));
+                return Err(
+                    meta.error(format!("`{later}` is not available yet: remove it from #[task]"))
+                );
             }
             _ => {
                 return Err(meta.error(
@@ -90,9 +86,7 @@ impl TaskAttribute {
 
     /// The path of the crate `allhands`.
     pub(crate) fn krate(&self) -> Path {
-        self.krate
-            .clone()
-            .unwrap_or_else(|| parse_quote!(::allhands))
+        self.krate.clone().unwrap_or_else(|| parse_quote!(::allhands))
     }
 }
 
@@ -117,10 +111,7 @@ fn path(meta: &ParseNestedMeta<'_>) -> syn::Result<Path> {
 fn name(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
     let name: LitStr = meta.value()?.parse()?;
     if name.value().trim().is_empty() {
-        return Err(syn::Error::new(
-            name.span(),
-            "a task's name has at least one letter",
-        ));
+        return Err(syn::Error::new(name.span(), "a task's name has at least one letter"));
     }
     Ok(name)
 }
@@ -151,10 +142,7 @@ fn codec(meta: &ParseNestedMeta<'_>) -> syn::Result<Codec> {
     match name.value().as_str() {
         "bincode" => Ok(Codec::Bincode),
         "cbor" => Ok(Codec::Cbor),
-        _ => Err(syn::Error::new(
-            name.span(),
-            "a codec is \"bincode\" or \"cbor\"",
-        )),
+        _ => Err(syn::Error::new(name.span(), "a codec is \"bincode\" or \"cbor\"")),
     }
 }
 
@@ -185,11 +173,7 @@ fn backoff(meta: &ParseNestedMeta<'_>) -> syn::Result<(u64, u64)> {
 }
 
 fn resources(meta: &ParseNestedMeta<'_>) -> syn::Result<Resources> {
-    let mut read = Resources {
-        cpus: 1,
-        memory_bytes: 0,
-        custom: Vec::new(),
-    };
+    let mut read = Resources { cpus: 1, memory_bytes: 0, custom: Vec::new() };
     meta.parse_nested_meta(|part| {
         let name = part.path.require_ident().map(Ident::unraw)?.to_string();
         match name.as_str() {
@@ -216,11 +200,7 @@ impl TaskAttribute {
         let queue_timeout_ms = option(self.queue_timeout_ms.map(|n| quote!(#n)));
         let priority = option(self.priority.map(|n| quote!(#n)));
         let resources = option(self.resources.as_ref().map(|resources| {
-            let Resources {
-                cpus,
-                memory_bytes,
-                custom,
-            } = resources;
+            let Resources { cpus, memory_bytes, custom } = resources;
             let custom = custom.iter().map(|(name, count)| quote!((#name, #count)));
             quote!(#private::TaskResources {
                 cpus: #cpus,
@@ -261,10 +241,7 @@ mod tests {
     use super::*;
 
     fn error(tokens: Tokens) -> String {
-        TaskAttribute::parse(tokens)
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default()
+        TaskAttribute::parse(tokens).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -284,10 +261,7 @@ mod tests {
         .unwrap();
         assert_eq!(read.name.as_ref().unwrap().value(), "a.b");
         assert_eq!((read.retries, read.backoff), (Some(3), Some((10, 1000))));
-        assert_eq!(
-            (read.timeout_ms, read.queue_timeout_ms),
-            (Some(30_000), Some(300_000))
-        );
+        assert_eq!((read.timeout_ms, read.queue_timeout_ms), (Some(30_000), Some(300_000)));
         assert_eq!((read.priority, read.idempotent), (Some(-4), Some(false)));
         let resources = read.resources.as_ref().unwrap();
         assert_eq!((resources.cpus, resources.memory_bytes), (2, 2 << 30));
@@ -311,15 +285,9 @@ mod tests {
             assert_eq!(error(quote!(#ident)), says);
         }
         assert!(error(quote!(retry = 3)).starts_with("#[task] takes `name`, `retries`"));
-        assert_eq!(
-            error(quote!(retries = 3, retries = 4)),
-            "`retries` is said twice"
-        );
+        assert_eq!(error(quote!(retries = 3, retries = 4)), "`retries` is said twice");
         assert!(error(quote!(timeout = "5 days")).starts_with("a time is a whole number"));
-        assert_eq!(
-            error(quote!(codec = "json")),
-            "a codec is \"bincode\" or \"cbor\""
-        );
+        assert_eq!(error(quote!(codec = "json")), "a codec is \"bincode\" or \"cbor\"");
         assert!(error(quote!(priority = 40000)).starts_with("a priority lies between"));
         assert!(error(quote!(backoff(first = "2s", max = "1s"))).starts_with("`max` of a backoff"));
     }

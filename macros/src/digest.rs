@@ -27,16 +27,10 @@ const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
 /// A constant `Digest` of the function `item`, whose calls use the codec that `codec` says.
 pub(crate) fn constant(item: Tokens, codec: &str, private: &Tokens) -> Tokens {
-    let mut walker = Walker {
-        state: START,
-        decided_later: Vec::new(),
-    };
+    let mut walker = Walker { state: START, decided_later: Vec::new() };
     walker.token(b'C', codec);
     walker.tokens(item);
-    let Walker {
-        state,
-        decided_later,
-    } = walker;
+    let Walker { state, decided_later } = walker;
     quote!(#private::Digest(#state).crate_of(::core::module_path!()) #(#decided_later)*)
 }
 
@@ -121,9 +115,7 @@ impl Walker {
 
     fn operators(&mut self, mut run: &str) {
         while let Some(first) = run.chars().next() {
-            let operator = OPERATORS
-                .into_iter()
-                .find(|operator| run.starts_with(operator));
+            let operator = OPERATORS.into_iter().find(|operator| run.starts_with(operator));
             let length = operator.map_or_else(|| first.len_utf8(), str::len);
             self.token(b'P', &run[..length]);
             run = &run[length..];
@@ -139,26 +131,15 @@ impl Walker {
             return;
         };
         if name == "cfg" || name == "cfg_attr" {
-            let predicate: Tokens = arguments
-                .stream()
-                .into_iter()
-                .take_while(|token| !is_punct(token, ','))
-                .collect();
-            self.decided_later
-                .push(quote!(.flag(::core::cfg!(#predicate))));
+            let predicate: Tokens =
+                arguments.stream().into_iter().take_while(|token| !is_punct(token, ',')).collect();
+            self.decided_later.push(quote!(.flag(::core::cfg!(#predicate))));
         }
     }
 
     /// `cfg!(..)`, `include_str!(..)`, `env!(..)` and their like: what they yield is mixed in.
     fn macro_call(&mut self, name: &str, rest: &Peekable<IntoIter>) {
-        let kinds = [
-            "cfg",
-            "env",
-            "include",
-            "include_bytes",
-            "include_str",
-            "option_env",
-        ];
+        let kinds = ["cfg", "env", "include", "include_bytes", "include_str", "option_env"];
         if !kinds.contains(&name) {
             return;
         }
@@ -211,18 +192,9 @@ mod tests {
 
     #[test]
     fn whitespace_comments_and_trailing_commas_do_not_count() {
-        same(
-            "fn f(a: u8, b: u8) { a+1 }",
-            "fn  f ( a : u8 ,\r\n b : u8 , )\n{ a + 1 /* x */ }",
-        );
-        same(
-            "fn f() { g(-1) }",
-            "/// Doc\nfn f() { //! inner\n g( - 1) }",
-        );
-        same(
-            "fn f() { struct S { a: u8 } }",
-            "fn f() { struct S { /// nested\n a: u8 } }",
-        );
+        same("fn f(a: u8, b: u8) { a+1 }", "fn  f ( a : u8 ,\r\n b : u8 , )\n{ a + 1 /* x */ }");
+        same("fn f() { g(-1) }", "/// Doc\nfn f() { //! inner\n g( - 1) }");
+        same("fn f() { struct S { a: u8 } }", "fn f() { struct S { /// nested\n a: u8 } }");
         same("fn f() { a=-1 }", "fn f() { a = -1 }");
     }
 

@@ -17,26 +17,14 @@ pub(crate) fn main(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
             "`main` is async and nothing runs it: put #[tokio::main] below #[allhands::main]",
         ));
     }
-    Ok(around(
-        &function,
-        &quote!(),
-        &function.attrs,
-        &quote!(#krate::init();),
-    ))
+    Ok(around(&function, &quote!(), &function.attrs, &quote!(#krate::init();)))
 }
 
 /// `#[test] fn name() { enter_test("path::of::name"); ... }`
 pub(crate) fn test(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let krate = only_crate(attribute, "allhands::test")?;
-    let function = function(
-        item,
-        "#[allhands::test] goes on a function without parameters",
-    )?;
-    if let Some(second) = function
-        .attrs
-        .iter()
-        .find(|attribute| ends_with(attribute, "test"))
-    {
+    let function = function(item, "#[allhands::test] goes on a function without parameters")?;
+    if let Some(second) = function.attrs.iter().find(|attribute| ends_with(attribute, "test")) {
         return Err(Error::new_spanned(
             second,
             "#[allhands::test] is a #[test] already: remove this one (for an async test put \
@@ -69,9 +57,7 @@ fn function(item: Tokens, says: &str) -> syn::Result<ItemFn> {
 
 /// A function of the same name and result that says `first`, then calls the original inside of it.
 fn around(function: &ItemFn, outer: &Tokens, inner: &[Attribute], first: &Tokens) -> Tokens {
-    let ItemFn {
-        vis, sig, block, ..
-    } = function;
+    let ItemFn { vis, sig, block, .. } = function;
     let (name, output) = (&sig.ident, &sig.output);
     let mut original = sig.clone();
     original.ident = quote::format_ident!("__{name}");
@@ -93,11 +79,7 @@ fn is_runtime(attribute: &Attribute) -> bool {
 }
 
 fn ends_with(attribute: &Attribute, name: &str) -> bool {
-    attribute
-        .path()
-        .segments
-        .last()
-        .is_some_and(|last| last.ident == name)
+    attribute.path().segments.last().is_some_and(|last| last.ident == name)
 }
 
 #[cfg(test)]
@@ -162,10 +144,7 @@ mod tests {
                 async fn t() {}
             ),
         ));
-        assert!(
-            runtime.contains("#[tokio::main(flavor = \"current_thread\")] below"),
-            "{runtime}"
-        );
+        assert!(runtime.contains("#[tokio::main(flavor = \"current_thread\")] below"), "{runtime}");
         let twice = text(test(
             nothing(),
             quote!(
@@ -173,10 +152,7 @@ mod tests {
                 async fn t() {}
             ),
         ));
-        assert!(
-            twice.starts_with("#[allhands::test] is a #[test] already"),
-            "{twice}"
-        );
+        assert!(twice.starts_with("#[allhands::test] is a #[test] already"), "{twice}");
         let parameter = text(main(
             nothing(),
             quote!(

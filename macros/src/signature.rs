@@ -44,10 +44,8 @@ pub(crate) fn parameters(function: &ItemFn) -> syn::Result<Vec<Parameter>> {
     }
     if parameters.len() > PARAMETERS_MAX {
         let ninth = signature.inputs[PARAMETERS_MAX].span();
-        errors.add(
-            ninth,
-            "a task has eight parameters at most: put several into a struct or tuple",
-        );
+        errors
+            .add(ninth, "a task has eight parameters at most: put several into a struct or tuple");
     }
     errors.into_result()?;
     Ok(parameters)
@@ -65,10 +63,7 @@ fn refuse_kinds(signature: &Signature, errors: &mut Errors) {
         errors.add(unsafety.span(), says);
     }
     if let Some(abi) = &signature.abi {
-        errors.add(
-            abi.span(),
-            "a task cannot be `extern`: call it from an ordinary function",
-        );
+        errors.add(abi.span(), "a task cannot be `extern`: call it from an ordinary function");
     }
     if let Some(variadic) = &signature.variadic {
         errors.add(variadic.span(), "a task has a fixed number of parameters");
@@ -91,10 +86,7 @@ fn parameter(place: usize, pattern: &Pat, ty: &Type, errors: &mut Errors) -> Par
         _ => format_ident!("arg{place}", span = pattern.span()),
     };
     let (mut ty, lent) = match ty {
-        Type::Reference(TypeReference {
-            mutability: Some(mutability),
-            ..
-        }) => {
+        Type::Reference(TypeReference { mutability: Some(mutability), .. }) => {
             errors.add(
                 mutability.span(),
                 "a task cannot change its caller's value: take it by value and return it",
@@ -156,10 +148,8 @@ pub(crate) fn generics(signature: &Signature) -> Generics {
     generics.params = generics.params.into_iter().filter(kept).collect();
     if let Some(bounds) = &mut generics.where_clause {
         let kept = |bound: &syn::WherePredicate| !matches!(bound, syn::WherePredicate::Lifetime(_));
-        bounds.predicates = std::mem::take(&mut bounds.predicates)
-            .into_iter()
-            .filter(kept)
-            .collect();
+        bounds.predicates =
+            std::mem::take(&mut bounds.predicates).into_iter().filter(kept).collect();
     }
     StaticLifetimes.visit_generics_mut(&mut generics);
     generics

@@ -14,10 +14,7 @@ use crate::signature::{self, Parameter};
 /// The items that stand beside the function.
 pub(crate) fn expand(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let function: ItemFn = syn::parse2(item.clone()).map_err(|error| {
-        syn::Error::new(
-            error.span(),
-            format!("#[task] goes on free functions: {error}"),
-        )
+        syn::Error::new(error.span(), format!("#[task] goes on free functions: {error}"))
     })?;
     let attribute = TaskAttribute::parse(attribute)?;
     let parameters = signature::parameters(&function)?;
@@ -50,18 +47,10 @@ impl Task<'_> {
     fn items(&self, item: Tokens) -> Tokens {
         let Self { name, function, .. } = self;
         let vis = &function.vis;
-        let cfgs: Vec<&Attribute> = function
-            .attrs
-            .iter()
-            .filter(|attribute| attribute.path().is_ident("cfg"))
-            .collect();
-        let parts = [
-            self.record(item),
-            self.marker(),
-            self.wrapper(),
-            self.delayed(),
-            self.checks(),
-        ];
+        let cfgs: Vec<&Attribute> =
+            function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
+        let parts =
+            [self.record(item), self.marker(), self.wrapper(), self.delayed(), self.checks()];
         quote! {
             #(#cfgs)*
             #[doc(hidden)]
@@ -75,12 +64,7 @@ impl Task<'_> {
 
     /// The task's record, in the program's list of tasks.
     fn record(&self, item: Tokens) -> Tokens {
-        let Self {
-            private,
-            name,
-            attribute,
-            ..
-        } = self;
+        let Self { private, name, attribute, .. } = self;
         let full_name = match &attribute.name {
             Some(given) => quote!(#given),
             None => {
@@ -116,14 +100,10 @@ impl Task<'_> {
         let debug = if self.is_generic() {
             quote!(::core::option::Option::None)
         } else {
-            let texts = self
-                .parameters
-                .iter()
-                .enumerate()
-                .map(|(place, parameter)| {
-                    let ty = self.owned(parameter);
-                    quote!((&#private::ArgText::<#ty>::new()).text(codec, args, #place))
-                });
+            let texts = self.parameters.iter().enumerate().map(|(place, parameter)| {
+                let ty = self.owned(parameter);
+                quote!((&#private::ArgText::<#ty>::new()).text(codec, args, #place))
+            });
             let names: Vec<String> = self
                 .parameters
                 .iter()
@@ -154,22 +134,13 @@ impl Task<'_> {
         if !self.lends() {
             return Tokens::new();
         }
-        let Self {
-            krate,
-            name,
-            output,
-            generics,
-            ..
-        } = self;
+        let Self { krate, name, output, generics, .. } = self;
         let asyncness = &self.function.sig.asyncness;
         let wait = asyncness.map(|_| quote!(.await));
         let turbofish = self.turbofish();
         let bounds = &generics.where_clause;
         let names = self.parameters.iter().map(|parameter| &parameter.name);
-        let types = self
-            .parameters
-            .iter()
-            .map(|parameter| self.owned(parameter));
+        let types = self.parameters.iter().map(|parameter| self.owned(parameter));
         let arguments = self.parameters.iter().map(|parameter| {
             let Parameter { name, ty, lent } = parameter;
             match lent {
@@ -186,30 +157,13 @@ impl Task<'_> {
     }
 
     fn delayed(&self) -> Tokens {
-        let Self {
-            krate,
-            private,
-            name,
-            output,
-            ..
-        } = self;
+        let Self { krate, private, name, output, .. } = self;
         let vis = &self.function.vis;
         let turbofish = self.turbofish();
-        let called = if self.lends() {
-            quote!(__allhands_lend)
-        } else {
-            quote!(#name)
-        };
-        let names: Vec<&Ident> = self
-            .parameters
-            .iter()
-            .map(|parameter| &parameter.name)
-            .collect();
-        let types: Vec<Tokens> = self
-            .parameters
-            .iter()
-            .map(|parameter| self.owned(parameter))
-            .collect();
+        let called = if self.lends() { quote!(__allhands_lend) } else { quote!(#name) };
+        let names: Vec<&Ident> = self.parameters.iter().map(|parameter| &parameter.name).collect();
+        let types: Vec<Tokens> =
+            self.parameters.iter().map(|parameter| self.owned(parameter)).collect();
         // What kind of result it is, is for inference to find; but a generic function is called with
         // its own parameters in a turbofish, which leaves no room for one more.
         let mut generics = self.generics.clone();
@@ -248,22 +202,13 @@ impl Task<'_> {
 
     /// Each type on its own, so that an error points at it even if the task is never used.
     fn checks(&self) -> Tokens {
-        let Self {
-            krate,
-            output,
-            generics,
-            ..
-        } = self;
+        let Self { krate, output, generics, .. } = self;
         let bounds = &generics.where_clause;
         let parameters = self.parameters.iter().map(|parameter| {
             let ty = self.owned(parameter);
             quote_spanned!(parameter.ty.span()=> argument::<#ty>();)
         });
-        let kind = if self.is_generic() {
-            quote!(#krate::Value)
-        } else {
-            quote!(_)
-        };
+        let kind = if self.is_generic() { quote!(#krate::Value) } else { quote!(_) };
         let result = quote_spanned!(output.span()=> result::<#output, #kind>(););
         quote! {
             #[allow(dead_code)]
@@ -295,15 +240,11 @@ impl Task<'_> {
 
     /// The generic parameters as arguments, `::<T, N>`, if there are any.
     fn turbofish(&self) -> Option<Tokens> {
-        let arguments = self
-            .generics
-            .params
-            .iter()
-            .filter_map(|parameter| match parameter {
-                GenericParam::Type(ty) => Some(&ty.ident),
-                GenericParam::Const(constant) => Some(&constant.ident),
-                GenericParam::Lifetime(_) => None,
-            });
+        let arguments = self.generics.params.iter().filter_map(|parameter| match parameter {
+            GenericParam::Type(ty) => Some(&ty.ident),
+            GenericParam::Const(constant) => Some(&constant.ident),
+            GenericParam::Lifetime(_) => None,
+        });
         self.is_generic().then(|| quote!(::<#(#arguments),*>))
     }
 }

@@ -54,16 +54,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in [
-            "",
-            "5",
-            "s",
-            "1.5s",
-            "-1s",
-            "5 days",
-            "99999999999999999999s",
-            "6000000000000h",
-        ] {
+        for text in
+            ["", "5", "s", "1.5s", "-1s", "5 days", "99999999999999999999s", "6000000000000h"]
+        {
             assert_eq!(read(text, &TIMES), None, "{text}");
         }
     }

@@ -25,15 +25,12 @@ mod event;
 mod state;
 
 pub use action::Action;
-pub use agent::{
-    Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent, Load, Share, Spawn,
-};
+pub use agent::{Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent, Load, Share, Spawn};
 pub use command::{Charge, Command, Entry};
 pub use dispatch::{Config, Dispatcher, Explanation, Violation};
 pub use effect::Effect;
 pub use event::Event;
 pub use state::{
     ArgumentSegment, Batch, Exception, Job, OutcomeSegment, Progress, Session, SnapshotError,
-    Started, State, Stop,
-    WorkerRecord,
+    Started, State, Stop, WorkerRecord,
 };

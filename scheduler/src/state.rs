@@ -14,7 +14,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, BootId, JobId, LogIndex, RequestId, SegmentId, SessionId, WorkerId};
+use allhands_common::id::{
+    BatchId, BootId, JobId, LogIndex, RequestId, SegmentId, SessionId, WorkerId,
+};
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
 use allhands_common::range::RangeSet;

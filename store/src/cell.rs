@@ -132,8 +132,7 @@ impl Cell {
 
     /// Arms the slot of load `sequence` with `tasks` tasks. Worker only, before it announces the load.
     pub fn arm(&self, sequence: u32, tasks: u32) {
-        self.window(sequence)
-            .store(u64::from(tasks) << 32, Ordering::Release);
+        self.window(sequence).store(u64::from(tasks) << 32, Ordering::Release);
     }
 
     /// Takes the next task of load `sequence` for `lane`, or `None` when none is left. With `timed`
@@ -197,20 +196,12 @@ impl Cell {
 
     /// What each of the first `lanes` lanes runs, where it runs something.
     pub fn running(&self, lanes: u32) -> impl Iterator<Item = Running> + '_ {
-        self.layout()
-            .lanes
-            .iter()
-            .take(lanes as usize)
-            .filter_map(|lane| {
-                let current = lane.current.load(Ordering::Acquire);
-                let started_us = lane.started_us.load(Ordering::Relaxed);
-                let index = (current as u32).checked_sub(1)?;
-                Some(Running {
-                    sequence: (current >> 32) as u32,
-                    index,
-                    started_us,
-                })
-            })
+        self.layout().lanes.iter().take(lanes as usize).filter_map(|lane| {
+            let current = lane.current.load(Ordering::Acquire);
+            let started_us = lane.started_us.load(Ordering::Relaxed);
+            let index = (current as u32).checked_sub(1)?;
+            Some(Running { sequence: (current >> 32) as u32, index, started_us })
+        })
     }
 
     #[inline]
@@ -224,10 +215,7 @@ impl Cell {
     }
 
     #[inline]
-    #[expect(
-        unsafe_code,
-        reason = "memory that another process writes is seen through a pointer"
-    )]
+    #[expect(unsafe_code, reason = "memory that another process writes is seen through a pointer")]
     fn layout(&self) -> &Layout {
         let layout = self.map.as_ptr().cast::<Layout>();
         // SAFETY: the map is CELL_BYTES long (checked in `map`), aligned to a page, and lives as long as
@@ -247,9 +235,7 @@ impl AsFd for Cell {
 impl fmt::Debug for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slots = [self.taken(0), self.taken(1)];
-        f.debug_struct("Cell")
-            .field("slots", &slots)
-            .finish_non_exhaustive()
+        f.debug_struct("Cell").field("slots", &slots).finish_non_exhaustive()
     }
 }
 

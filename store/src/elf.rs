@@ -104,24 +104,14 @@ impl<'a> Dynamic<'a> {
         if file.get(4..6) != Some(&[2, 1]) {
             return Err(ElfError::Unsupported);
         }
-        let mut this = Self {
-            file,
-            loads: Vec::new(),
-            entries: 0,
-            count: 0,
-            strings: 0,
-        };
+        let mut this = Self { file, loads: Vec::new(), entries: 0, count: 0, strings: 0 };
         let (table, size) = (this.place(this.u64(32)?)?, usize::from(this.u16(54)?));
         for number in 0..usize::from(this.u16(56)?) {
             let header = table + number * size;
             let (offset, bytes) = (this.u64(header + 8)?, this.u64(header + 32)?);
             match this.u32(header)? {
                 PT_LOAD => {
-                    this.loads.push(Load {
-                        address: this.u64(header + 16)?,
-                        offset,
-                        bytes,
-                    });
+                    this.loads.push(Load { address: this.u64(header + 16)?, offset, bytes });
                 }
                 PT_DYNAMIC => {
                     (this.entries, this.count) = (this.place(offset)?, bytes as usize / 16);
@@ -133,9 +123,7 @@ impl<'a> Dynamic<'a> {
             return Ok(None);
         }
         this.count = this.count.min(file.len() / 16);
-        this.strings = this
-            .offset(DT_STRTAB)?
-            .ok_or(ElfError::Damaged("string table"))?;
+        this.strings = this.offset(DT_STRTAB)?.ok_or(ElfError::Damaged("string table"))?;
         Ok(Some(this))
     }
 
@@ -152,23 +140,15 @@ impl<'a> Dynamic<'a> {
 
     fn file_offset(&self, address: u64) -> Result<usize, ElfError> {
         let within = |load: &&Load| {
-            address
-                .checked_sub(load.address)
-                .is_some_and(|inside| inside < load.bytes)
+            address.checked_sub(load.address).is_some_and(|inside| inside < load.bytes)
         };
-        let load = self
-            .loads
-            .iter()
-            .find(within)
-            .ok_or(ElfError::Damaged("dynamic table"))?;
+        let load = self.loads.iter().find(within).ok_or(ElfError::Damaged("dynamic table"))?;
         self.place((address - load.address).saturating_add(load.offset))
     }
 
     /// An offset that lies in the file, so that adding a few records to it cannot overflow.
     fn place(&self, offset: u64) -> Result<usize, ElfError> {
-        let inside = usize::try_from(offset)
-            .ok()
-            .filter(|offset| *offset < self.file.len());
+        let inside = usize::try_from(offset).ok().filter(|offset| *offset < self.file.len());
         inside.ok_or(ElfError::Damaged("table"))
     }
 
@@ -177,13 +157,9 @@ impl<'a> Dynamic<'a> {
         let wrong = ElfError::Damaged("name of a version");
         let text = self.file.get(self.strings + name as usize..).ok_or(wrong)?;
         let end = text.iter().position(|byte| *byte == 0).ok_or(wrong)?;
-        let version = std::str::from_utf8(&text[..end])
-            .ok()
-            .and_then(|text| text.strip_prefix("GLIBC_"));
-        let mut numbers = version
-            .unwrap_or_default()
-            .split('.')
-            .map(str::parse::<u16>);
+        let version =
+            std::str::from_utf8(&text[..end]).ok().and_then(|text| text.strip_prefix("GLIBC_"));
+        let mut numbers = version.unwrap_or_default().split('.').map(str::parse::<u16>);
         match (numbers.next(), numbers.next()) {
             (Some(Ok(major)), Some(Ok(minor))) => Ok(Some((major, minor))),
             _ => Ok(None),
@@ -192,9 +168,7 @@ impl<'a> Dynamic<'a> {
 
     fn bytes<const N: usize>(&self, at: usize) -> Result<[u8; N], ElfError> {
         let bytes = at.checked_add(N).and_then(|end| self.file.get(at..end));
-        bytes
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(ElfError::Damaged("record"))
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(ElfError::Damaged("record"))
     }
 
     fn u16(&self, at: usize) -> Result<u16, ElfError> {
@@ -223,10 +197,7 @@ mod tests {
         let needed = glibc_needed(&own()).unwrap();
         let has = crate::glibc::of_this_machine();
         if cfg!(target_env = "gnu") {
-            assert!(
-                needed.unwrap() >= (2, 0) && needed <= has,
-                "{needed:?}, {has:?}"
-            );
+            assert!(needed.unwrap() >= (2, 0) && needed <= has, "{needed:?}, {has:?}");
         } else {
             assert_eq!(needed, None);
         }
@@ -235,14 +206,8 @@ mod tests {
     #[test]
     fn other_files_are_told_apart() {
         assert_eq!(glibc_needed(b"#!/bin/sh\n"), Err(ElfError::NotElf));
-        assert_eq!(
-            glibc_needed(b"\x7fELF\x01\x01\x01"),
-            Err(ElfError::Unsupported)
-        );
-        assert!(matches!(
-            glibc_needed(&own()[..100]),
-            Err(ElfError::Damaged(_))
-        ));
+        assert_eq!(glibc_needed(b"\x7fELF\x01\x01\x01"), Err(ElfError::Unsupported));
+        assert!(matches!(glibc_needed(&own()[..100]), Err(ElfError::Damaged(_))));
     }
 
     #[test]

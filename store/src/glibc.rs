@@ -9,14 +9,8 @@ use std::path::PathBuf;
 use crate::elf::{self, Version};
 
 /// Where distributions keep it, where no process of ours has it mapped.
-const DIRECTORIES: [&str; 6] = [
-    "/lib/x86_64-linux-gnu",
-    "/lib/aarch64-linux-gnu",
-    "/lib64",
-    "/usr/lib64",
-    "/usr/lib",
-    "/lib",
-];
+const DIRECTORIES: [&str; 6] =
+    ["/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib", "/lib"];
 
 /// The glibc of this machine; `None` where there is none.
 pub fn of_this_machine() -> Option<Version> {

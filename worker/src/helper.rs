@@ -25,12 +25,7 @@ const FAILED: i32 = 72;
 
 /// The helper's arguments, its name included.
 pub(crate) fn arguments(program: &Path, name: &str) -> [OsString; 4] {
-    [
-        SUBCOMMAND.into(),
-        std::process::id().to_string().into(),
-        program.into(),
-        name.into(),
-    ]
+    [SUBCOMMAND.into(), std::process::id().to_string().into(), program.into(), name.into()]
 }
 
 /// Becomes the program that `args` name (what follows the subcommand's name). Never returns.
@@ -47,9 +42,7 @@ pub fn executor_helper(args: impl IntoIterator<Item = OsString>) -> ! {
 }
 
 fn become_program(mut args: impl Iterator<Item = OsString>) -> String {
-    let worker = args
-        .next()
-        .and_then(|pid| Pid::from_raw(pid.to_str()?.parse().ok()?));
+    let worker = args.next().and_then(|pid| Pid::from_raw(pid.to_str()?.parse().ok()?));
     let (Some(worker), Some(program), Some(name)) = (worker, args.next(), args.next()) else {
         return format!("`{SUBCOMMAND}` is for the worker alone: PID PROGRAM NAME");
     };
@@ -59,10 +52,7 @@ fn become_program(mut args: impl Iterator<Item = OsString>) -> String {
     if getppid() != Some(worker) {
         return "the worker has died".to_owned();
     }
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
         return format!("core files cannot be switched off: {error}");
     }

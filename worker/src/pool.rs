@@ -79,12 +79,7 @@ impl Pool {
         std::fs::create_dir_all(&config.directory)?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let spawner = Spawner::start()?;
-        let pool = Self {
-            config: Rc::new(config),
-            spawner,
-            seats: BTreeMap::new(),
-            events,
-        };
+        let pool = Self { config: Rc::new(config), spawner, seats: BTreeMap::new(), events };
         Ok((pool, receiver))
     }
 
@@ -94,16 +89,10 @@ impl Pool {
         let seat = match Seat::new(&spawn) {
             Ok(seat) => Rc::new(seat),
             Err(error) => {
-                let cause = Cause::Program {
-                    message: crate::chain(&error),
-                };
+                let cause = Cause::Program { message: crate::chain(&error) };
                 let events = self.events.clone();
                 tokio::task::spawn_local(async move {
-                    let died = ExecutorEvent::Died {
-                        running: Vec::new(),
-                        culprit: None,
-                        cause,
-                    };
+                    let died = ExecutorEvent::Died { running: Vec::new(), culprit: None, cause };
                     _ = events.send((executor, died)).await;
                 });
                 return;
@@ -135,9 +124,7 @@ impl Pool {
         share: Share,
     ) -> ExecutorEvent {
         let seat = self.seats.get(&executor);
-        let range = seat
-            .and_then(|seat| seat.take(attempt, share))
-            .unwrap_or_default();
+        let range = seat.and_then(|seat| seat.take(attempt, share)).unwrap_or_default();
         ExecutorEvent::Taken { attempt, range }
     }
 
@@ -156,8 +143,7 @@ impl Pool {
     /// Asks an idle executor to exit; kills it if it does not. `Died` follows, with nothing running.
     pub fn stop(&mut self, executor: ExecutorId) {
         if let Some(seat) = self.seats.get(&executor) {
-            seat.stop_by
-                .set(Some(tokio::time::Instant::now() + STOP_GRACE));
+            seat.stop_by.set(Some(tokio::time::Instant::now() + STOP_GRACE));
             seat.send(&mut ToExecutor::Stop);
             seat.changed.notify_one();
         }
@@ -165,9 +151,7 @@ impl Pool {
 
     /// Kills all executors; a `Died` of each follows.
     pub fn end(&mut self) {
-        self.seats
-            .values()
-            .for_each(|seat| seat.kill(seat::Doom::Told));
+        self.seats.values().for_each(|seat| seat.kill(seat::Doom::Told));
     }
 
     /// Whether there is no executor.

@@ -66,11 +66,7 @@ impl Programs {
         if let Some(directory) = &directory {
             std::fs::create_dir_all(directory)?;
         }
-        Ok(Self {
-            directory,
-            platform,
-            coming: BTreeMap::new(),
-        })
+        Ok(Self { directory, platform, coming: BTreeMap::new() })
     }
 
     /// Has `program` in the store.
@@ -90,16 +86,7 @@ impl Programs {
         let part = whole.with_extension("part");
         match open_part(&part, program.bytes) {
             Ok((file, have)) => {
-                self.coming.insert(
-                    id,
-                    Coming {
-                        program,
-                        part,
-                        file,
-                        have,
-                        again: false,
-                    },
-                );
+                self.coming.insert(id, Coming { program, part, file, have, again: false });
                 self.next(id)
             }
             Err(error) => failed(id, &program.name, &error),
@@ -130,18 +117,12 @@ impl Programs {
 
     /// No coordinator has it.
     pub(crate) fn unknown(&mut self, id: ProgramId) -> Step {
-        self.give_up(
-            id,
-            "no coordinator has it any more: submit the call again from its client",
-        )
+        self.give_up(id, "no coordinator has it any more: submit the call again from its client")
     }
 
     /// The questions to ask a leader that has just taken this worker: earlier ones may be lost.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = (ProgramId, u64)> + '_ {
-        let open = self
-            .coming
-            .values()
-            .filter(|coming| coming.have < coming.program.bytes);
+        let open = self.coming.values().filter(|coming| coming.have < coming.program.bytes);
         open.map(|coming| (coming.program.id, coming.have))
     }
 
@@ -179,10 +160,7 @@ impl Programs {
         if coming.have < coming.program.bytes {
             return Step::Want(id, coming.have);
         }
-        Step::Seal(Seal {
-            program: id,
-            part: coming.part.clone(),
-        })
+        Step::Seal(Seal { program: id, part: coming.part.clone() })
     }
 
     fn give_up(&mut self, id: ProgramId, why: &str) -> Step {
@@ -196,12 +174,7 @@ impl Programs {
 }
 
 fn open_part(part: &Path, bytes: u64) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(part)?;
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(part)?;
     let have = file.metadata()?.len();
     if have > bytes {
         file.set_len(0)?;

@@ -34,10 +34,7 @@ pub type WorkerLink = Link<FromWorker, ToWorker>;
 
 /// Where the coordinators are.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a worker has one, and moves it once"
-)]
+#[expect(clippy::large_enum_variant, reason = "a worker has one, and moves it once")]
 pub enum Coordinators {
     /// Out there.
     Remote {
@@ -86,26 +83,13 @@ impl Session {
                     link::serve(Peer(0), None, own, &news).await;
                 });
             }
-            Coordinators::Remote {
-                endpoint,
-                addresses,
-            } => {
+            Coordinators::Remote { endpoint, addresses } => {
                 for (place, address) in addresses.into_iter().enumerate() {
-                    tasks.spawn(link::keep(
-                        Peer(place),
-                        endpoint.clone(),
-                        address,
-                        news.clone(),
-                    ));
+                    tasks.spawn(link::keep(Peer(place), endpoint.clone(), address, news.clone()));
                 }
             }
         }
-        Self {
-            follow: Follow::default(),
-            outs: BTreeMap::new(),
-            events,
-            tasks,
-        }
+        Self { follow: Follow::default(), outs: BTreeMap::new(), events, tasks }
     }
 
     /// What happens next; `None` once all links have ended for good. May be dropped while it waits.
@@ -129,26 +113,14 @@ impl Session {
 
     /// Ends the links in order: what was said still arrives, where somebody reads it.
     pub(crate) async fn end(self) {
-        let Self {
-            outs,
-            events,
-            mut tasks,
-            ..
-        } = self;
+        let Self { outs, events, mut tasks, .. } = self;
         drop((outs, events));
-        _ = timeout(END_MAX, async {
-            while tasks.join_next().await.is_some() {}
-        })
-        .await;
+        _ = timeout(END_MAX, async { while tasks.join_next().await.is_some() {} }).await;
     }
 
     fn hear(&mut self, event: LinkEvent) -> Option<News> {
         let turn = match event {
-            LinkEvent::Up {
-                peer,
-                coordinator,
-                out,
-            } => {
+            LinkEvent::Up { peer, coordinator, out } => {
                 self.outs.insert(peer, out);
                 self.follow.up(peer, coordinator)
             }
@@ -156,10 +128,9 @@ impl Session {
                 self.outs.remove(&peer);
                 self.follow.down(peer)
             }
-            LinkEvent::Said {
-                message: ToWorker::Leader { term, leader },
-                ..
-            } => self.follow.leader(term, leader),
+            LinkEvent::Said { message: ToWorker::Leader { term, leader }, .. } => {
+                self.follow.leader(term, leader)
+            }
             LinkEvent::Said { peer, message } => {
                 return (self.follow.current() == Some(peer)).then_some(News::Said(message));
             }
@@ -170,9 +141,7 @@ impl Session {
 
 /// The coordinator's id, in which its certificate's name ends: `coordinator-2`, or `2`.
 fn coordinator_of(name: &str) -> Option<CoordinatorId> {
-    let digits = name
-        .rsplit(|letter: char| !letter.is_ascii_digit())
-        .next()?;
+    let digits = name.rsplit(|letter: char| !letter.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
 

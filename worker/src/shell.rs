@@ -66,9 +66,7 @@ pub async fn run(
     coordinators: Coordinators,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    LocalSet::new()
-        .run_until(serve(config, coordinators, shutdown))
-        .await
+    LocalSet::new().run_until(serve(config, coordinators, shutdown)).await
 }
 
 async fn serve(
@@ -76,28 +74,16 @@ async fn serve(
     coordinators: Coordinators,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let Config {
-        agent,
-        launch,
-        scratch,
-        output,
-    } = config;
+    let Config { agent, launch, scratch, output } = config;
     let store = match &launch {
         Launch::Own(_) => None,
         Launch::Stored(stored) => Some(stored.programs.clone()),
     };
     let programs = Programs::open(store, agent.platform.clone()).map_err(RunError::Programs)?;
     let worker: WorkerId = agent.worker;
-    let pool = PoolConfig {
-        worker,
-        launch,
-        directory: scratch.clone(),
-        output,
-    };
-    let (pool, executors) = Pool::new(pool).map_err(|source| RunError::Pool {
-        directory: scratch,
-        source,
-    })?;
+    let pool = PoolConfig { worker, launch, directory: scratch.clone(), output };
+    let (pool, executors) =
+        Pool::new(pool).map_err(|source| RunError::Pool { directory: scratch, source })?;
     let shell = Shell {
         agent: Agent::new(agent, Instant::default()),
         session: Session::start(coordinators),
@@ -183,11 +169,7 @@ impl Shell {
             }
             AgentAction::Spawn(spawn) => self.pool.spawn(spawn),
             AgentAction::Load { executor, load } => self.pool.load(executor, load),
-            AgentAction::Take {
-                executor,
-                attempt,
-                share,
-            } => {
+            AgentAction::Take { executor, attempt, share } => {
                 return Some(AgentEvent::Executor(
                     executor,
                     self.pool.take(executor, attempt, share),
@@ -213,11 +195,7 @@ impl Shell {
     fn hear(&mut self, news: News) -> Option<AgentEvent> {
         match news {
             News::Turn(turn) => Some(turn.into()),
-            News::Said(ToWorker::ProgramChunk {
-                program,
-                offset,
-                chunk,
-            }) => {
+            News::Said(ToWorker::ProgramChunk { program, offset, chunk }) => {
                 let step = self.programs.chunk(program, offset, &chunk.bytes);
                 self.step(step)
             }
@@ -247,8 +225,7 @@ impl Shell {
     /// Questions that an earlier leader has not answered.
     fn ask_again(&self) {
         for (program, offset) in self.programs.wanted() {
-            self.session
-                .send(FromWorker::WantProgram { program, offset });
+            self.session.send(FromWorker::WantProgram { program, offset });
         }
     }
 
@@ -256,15 +233,13 @@ impl Shell {
         match step {
             Step::Nothing => None,
             Step::Want(program, offset) => {
-                self.session
-                    .send(FromWorker::WantProgram { program, offset });
+                self.session.send(FromWorker::WantProgram { program, offset });
                 None
             }
             Step::Ready(program) => Some(AgentEvent::ProgramReady(program)),
             Step::Failed(program, cause) => Some(AgentEvent::ProgramFailed(program, cause)),
             Step::Seal(seal) => {
-                self.seals
-                    .spawn_blocking(move || (seal.program, seal.run()));
+                self.seals.spawn_blocking(move || (seal.program, seal.run()));
                 None
             }
         }

@@ -1,9 +1,6 @@
 //! Programs from the store, through the helper: what a worker daemon does. This test is the helper,
 //! the program and the test in one, so it has no harness.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test ends where things are not as they should be"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where things are not as they should be")]
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -41,10 +38,7 @@ fn main() {
         helper::executor_helper(args);
     }
     allhands::executor::enter_if_executor();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, stored_programs_run_as_they_should());
 }
 
@@ -64,24 +58,11 @@ async fn stored_programs_run_as_they_should() {
         variables: Vec::new(),
     });
     let (output, _printed) = tokio::sync::mpsc::channel(4);
-    let pool = PoolConfig {
-        worker: WorkerId(1),
-        launch,
-        directory: directory.path().to_owned(),
-        output,
-    };
+    let pool =
+        PoolConfig { worker: WorkerId(1), launch, directory: directory.path().to_owned(), output };
     let (mut pool, mut events) = Pool::new(pool).unwrap();
-    let platform = Platform {
-        arch: "any".into(),
-        os: "linux".into(),
-        glibc: None,
-    };
-    let program = Program {
-        id,
-        bytes: 1,
-        platform,
-        name: "my-program".into(),
-    };
+    let platform = Platform { arch: "any".into(), os: "linux".into(), glibc: None };
+    let program = Program { id, bytes: 1, platform, name: "my-program".into() };
     let executor = ExecutorId(1);
     let env = vec![("JOB".to_owned(), "mine".to_owned())];
     let (owner, threads, cpus) = (String::new(), 1, 1);
@@ -100,10 +81,7 @@ async fn stored_programs_run_as_they_should() {
     let call = parts(&call);
     let mut builder = SegmentBuilder::new(call.codec.byte());
     builder.push(0, call.args.iter().copied());
-    let function = Function {
-        name: call.entry.name().unwrap(),
-        label: "look".into(),
-    };
+    let function = Function { name: call.entry.name().unwrap(), label: "look".into() };
     let spec = BatchSpec {
         name: "look".into(),
         functions: vec![function],
@@ -114,30 +92,17 @@ async fn stored_programs_run_as_they_should() {
     let load = Load {
         attempt: AttemptId::default(),
         range: TaskRange::new(0, 1),
-        shared: Shared {
-            batch,
-            job,
-            owner,
-            program,
-            spec,
-            context,
-        }
-        .into(),
+        shared: Shared { batch, job, owner, program, spec, context }.into(),
         segments: vec![builder.finish()],
     };
     pool.load(executor, load);
     let (_, event) = events.recv().await.unwrap();
-    let ExecutorEvent::Outcomes { segment, .. } = event else {
-        panic!("{event:?}")
-    };
+    let ExecutorEvent::Outcomes { segment, .. } = event else { panic!("{event:?}") };
     let segment = Segment::parse(segment).unwrap();
     let (tag, bytes) = segment.value(0).unwrap();
     let user = user.map_or_else(|| rustix::process::getuid().as_raw(), |(user, _)| user);
     let expected = format!("{user} my-program false mine true Some(0)");
-    assert_eq!(
-        (tag, String::from_utf8_lossy(&bytes[8..])),
-        (DONE, expected.into())
-    );
+    assert_eq!((tag, String::from_utf8_lossy(&bytes[8..])), (DONE, expected.into()));
 
     let unfinished = directory.path().join("x1");
     assert!(unfinished.exists());

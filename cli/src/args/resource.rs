@@ -11,12 +11,7 @@ pub(crate) enum Resource {
     Counted(String, u32),
 }
 
-const UNITS: [(&str, u64); 4] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("", 1),
-];
+const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
 
 impl FromStr for Resource {
     type Err = &'static str;
@@ -28,18 +23,16 @@ impl FromStr for Resource {
             "" => Err(wrong),
             "cpus" | "slots" => Err("cpus are slots: use --slots"),
             "memory" => bytes(amount).map(Self::Memory).ok_or(wrong),
-            name => amount
-                .parse()
-                .map(|count| Self::Counted(name.into(), count))
-                .map_err(|_| wrong),
+            name => {
+                amount.parse().map(|count| Self::Counted(name.into(), count)).map_err(|_| wrong)
+            }
         }
     }
 }
 
 fn bytes(text: &str) -> Option<u64> {
-    let (digits, unit) = UNITS
-        .iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    let (digits, unit) =
+        UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
     digits.parse::<u64>().ok()?.checked_mul(*unit)
 }
 

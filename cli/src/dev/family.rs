@@ -77,11 +77,7 @@ impl Family {
     /// Must be called inside a tokio runtime.
     pub(crate) fn new(own: Own) -> anyhow::Result<Self> {
         let children = signal(SignalKind::child()).context("the ends of children are not told")?;
-        Ok(Self {
-            own,
-            members: Vec::new(),
-            children,
-        })
+        Ok(Self { own, members: Vec::new(), children })
     }
 
     pub(crate) fn members(&self) -> &[Member] {
@@ -91,11 +87,8 @@ impl Family {
     pub(crate) fn start(&mut self, part: Part) -> anyhow::Result<()> {
         let (executable, words) = self.own.command(&part.arguments)?;
         let unusable = || format!("{} cannot be written", part.log.display());
-        let mut log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&part.log)
-            .with_context(unusable)?;
+        let mut log =
+            OpenOptions::new().create(true).append(true).open(&part.log).with_context(unusable)?;
         writeln!(log, "$ {}", shell_line(&executable, &words)).with_context(unusable)?;
         let log_from = log.seek(SeekFrom::End(0)).with_context(unusable)?;
         let child = Command::new(&executable)
@@ -107,13 +100,7 @@ impl Family {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} cannot be started", part.name))?;
-        self.members.push(Member {
-            part,
-            executable,
-            words,
-            child,
-            log_from,
-        });
+        self.members.push(Member { part, executable, words, child, log_from });
         Ok(())
     }
 
@@ -128,15 +115,11 @@ impl Family {
     }
 
     fn ended(&mut self) -> Option<Ended> {
-        let (place, status) = self
-            .members
-            .iter_mut()
-            .enumerate()
-            .find_map(|(place, member)| Some((place, member.child.try_wait().ok().flatten()?)))?;
-        Some(Ended {
-            member: self.members.swap_remove(place),
-            status,
-        })
+        let (place, status) =
+            self.members.iter_mut().enumerate().find_map(|(place, member)| {
+                Some((place, member.child.try_wait().ok().flatten()?))
+            })?;
+        Some(Ended { member: self.members.swap_remove(place), status })
     }
 
     /// Ends all, workers first, and returns when none is left.
@@ -157,11 +140,7 @@ impl Family {
     }
 
     fn signal(&self, role: Role, signal: Signal) {
-        for member in self
-            .members
-            .iter()
-            .filter(|member| member.part.role == role)
-        {
+        for member in self.members.iter().filter(|member| member.part.role == role) {
             // One that has just ended is not there to be told; it has not been waited for, so its
             // number is nobody else's.
             let _ = kill_process(Pid::from_child(&member.child), signal);
@@ -176,10 +155,7 @@ impl Family {
             command: member.command(),
             log: &member.part.log,
         });
-        FamilyView {
-            pid: std::process::id(),
-            processes: members.collect(),
-        }
+        FamilyView { pid: std::process::id(), processes: members.collect() }
     }
 }
 
@@ -204,21 +180,13 @@ struct MemberView<'a> {
 impl Member {
     fn command(&self) -> Vec<String> {
         let words = self.words.iter().map(|word| word.to_string_lossy().into());
-        std::iter::once(self.executable.to_string_lossy().into())
-            .chain(words)
-            .collect()
+        std::iter::once(self.executable.to_string_lossy().into()).chain(words).collect()
     }
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}  pid {}  {}",
-            self.part.name,
-            self.child.id(),
-            self.part.log.display()
-        )
+        write!(f, "{}  pid {}  {}", self.part.name, self.child.id(), self.part.log.display())
     }
 }
 
@@ -235,10 +203,7 @@ impl Ended {
         let read = || {
             let mut log = std::fs::File::open(&self.member.part.log)?;
             let end = log.seek(SeekFrom::End(0))?;
-            let from = self
-                .member
-                .log_from
-                .max(end.saturating_sub(LAST_WORDS_BYTES));
+            let from = self.member.log_from.max(end.saturating_sub(LAST_WORDS_BYTES));
             log.seek(SeekFrom::Start(from))?;
             let mut bytes = Vec::new();
             log.read_to_end(&mut bytes)?;
@@ -264,8 +229,5 @@ impl fmt::Display for Ended {
 
 fn shell_line(executable: &std::path::Path, arguments: &[OsString]) -> String {
     let words = std::iter::once(executable.as_os_str()).chain(arguments.iter().map(AsRef::as_ref));
-    words
-        .map(|word| quote(&word.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }

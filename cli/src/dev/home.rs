@@ -55,18 +55,12 @@ impl Home {
         );
         fs::create_dir_all(&command.dir)
             .with_context(|| format!("{} cannot be made", command.dir.display()))?;
-        let dir = command
-            .dir
-            .canonicalize()
-            .context("the directory has no path")?;
+        let dir = command.dir.canonicalize().context("the directory has no path")?;
         let lock = lock(&dir)?;
         let mut kept = if is_new {
             let coordinators = ports::free(command.coordinators.unwrap_or(COORDINATORS))?;
             Issuer::create(&dir, IDENTITY_DAYS)?;
-            Kept {
-                coordinators,
-                workers: WORKERS,
-            }
+            Kept { coordinators, workers: WORKERS }
         } else {
             let text =
                 fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
@@ -85,11 +79,7 @@ impl Home {
         Issuer::load(&dir, IDENTITY_DAYS)?.complete(names(coordinators, kept.workers))?;
         write_addresses(
             &dir,
-            &kept
-                .coordinators
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>(),
+            &kept.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>(),
         )?;
         fs::create_dir_all(dir.join("logs")).context("the directory of logs cannot be made")?;
         write_json(&file, &kept)?;
@@ -113,11 +103,7 @@ impl Home {
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.kept
-            .coordinators
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        self.kept.coordinators.iter().map(ToString::to_string).collect()
     }
 
     pub(crate) fn worker_names(&self) -> impl Iterator<Item = String> + use<> {
@@ -155,20 +141,14 @@ impl Home {
     }
 
     fn part<const N: usize>(&self, role: Role, name: String, own: [(&str, String); N]) -> Part {
-        let paths = [
-            ("--identity", self.dir.join(&name)),
-            ("--dir", self.dir.join("data").join(&name)),
-        ];
-        let own = own
-            .into_iter()
-            .map(|(flag, value)| (flag, OsString::from(value)));
+        let paths =
+            [("--identity", self.dir.join(&name)), ("--dir", self.dir.join("data").join(&name))];
+        let own = own.into_iter().map(|(flag, value)| (flag, OsString::from(value)));
         let all = own.chain(paths.map(|(flag, path)| (flag, path.into_os_string())));
         let arguments = all.flat_map(|(flag, value)| [flag.into(), value]);
         Part {
             role,
-            arguments: std::iter::once(role.subcommand().into())
-                .chain(arguments)
-                .collect(),
+            arguments: std::iter::once(role.subcommand().into()).chain(arguments).collect(),
             log: self.logs().join(format!("{name}.log")),
             name,
         }

@@ -24,13 +24,8 @@ pub(crate) fn free(count: u32) -> anyhow::Result<Vec<SocketAddr>> {
         .filter_map(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok())
         .take(count as usize)
         .collect();
-    anyhow::ensure!(
-        held.len() == count as usize,
-        "no {count} UDP ports are free on loopback"
-    );
-    held.iter()
-        .map(|socket| socket.local_addr().context("a bound socket has no address"))
-        .collect()
+    anyhow::ensure!(held.len() == count as usize, "no {count} UDP ports are free on loopback");
+    held.iter().map(|socket| socket.local_addr().context("a bound socket has no address")).collect()
 }
 
 fn ephemeral() -> u16 {

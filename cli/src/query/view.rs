@@ -51,11 +51,7 @@ impl StatusView {
         let coordinators = status
             .coordinators
             .into_iter()
-            .map(|(id, address)| CoordinatorView {
-                id: id.0,
-                address,
-                state: state(id),
-            })
+            .map(|(id, address)| CoordinatorView { id: id.0, address, state: state(id) })
             .collect();
         let mut workers: Vec<_> = status.workers.into_iter().map(WorkerView::new).collect();
         workers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
@@ -91,15 +87,8 @@ impl WorkerView {
 
     fn has(&self) -> String {
         let memory = (self.memory_bytes > 0).then(|| memory(self.memory_bytes));
-        let custom = self
-            .resources
-            .iter()
-            .map(|(name, count)| format!("{name}={count}"));
-        memory
-            .into_iter()
-            .chain(custom)
-            .collect::<Vec<_>>()
-            .join(" ")
+        let custom = self.resources.iter().map(|(name, count)| format!("{name}={count}"));
+        memory.into_iter().chain(custom).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -113,16 +102,9 @@ fn memory(bytes: u64) -> String {
 
 impl Display for StatusView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "cluster {}  leader {}  term {}",
-            self.cluster, self.leader, self.term
-        )?;
+        writeln!(f, "cluster {}  leader {}  term {}", self.cluster, self.leader, self.term)?;
         let (jobs, pending, running) = (self.jobs, self.pending, self.running);
-        writeln!(
-            f,
-            "jobs {jobs}  tasks pending {pending}  tasks running {running}\n"
-        )?;
+        writeln!(f, "jobs {jobs}  tasks pending {pending}  tasks running {running}\n")?;
         let mut table = Table::new(["coordinator", "address", "state"]);
         for one in &self.coordinators {
             table.row([one.id.to_string(), one.address.clone(), one.state.into()]);
@@ -173,9 +155,7 @@ struct BatchView {
 
 impl JobsView {
     pub(crate) fn new(jobs: Vec<admin::JobView>) -> Self {
-        Self {
-            jobs: jobs.into_iter().map(JobView::new).collect(),
-        }
+        Self { jobs: jobs.into_iter().map(JobView::new).collect() }
     }
 }
 
@@ -190,11 +170,7 @@ impl JobView {
     }
 
     fn sum(&self, count: impl Fn(&BatchView) -> u32) -> String {
-        self.batches
-            .iter()
-            .map(|batch| u64::from(count(batch)))
-            .sum::<u64>()
-            .to_string()
+        self.batches.iter().map(|batch| u64::from(count(batch))).sum::<u64>().to_string()
     }
 }
 
@@ -219,9 +195,7 @@ impl BatchView {
 
 impl Display for JobsView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heading = [
-            "job", "name", "owner", "batches", "tasks", "ended", "failed", "running",
-        ];
+        let heading = ["job", "name", "owner", "batches", "tasks", "ended", "failed", "running"];
         let mut table = Table::new(heading);
         for job in &self.jobs {
             table.row([
@@ -242,9 +216,7 @@ impl Display for JobsView {
 impl Display for JobView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "job {}  {}  of {}\n", self.job, self.name, self.owner)?;
-        let heading = [
-            "batch", "name", "state", "tasks", "ended", "failed", "running",
-        ];
+        let heading = ["batch", "name", "state", "tasks", "ended", "failed", "running"];
         let mut table = Table::new(heading);
         for batch in &self.batches {
             table.row([
@@ -275,18 +247,13 @@ pub(crate) struct ExplanationView {
 
 impl ExplanationView {
     pub(crate) fn new(task: TaskId, explanation: Vec<String>) -> Self {
-        Self {
-            task: task.to_string(),
-            explanation,
-        }
+        Self { task: task.to_string(), explanation }
     }
 }
 
 impl Display for ExplanationView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.explanation
-            .iter()
-            .try_for_each(|line| writeln!(f, "{line}"))
+        self.explanation.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 

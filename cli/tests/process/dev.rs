@@ -16,27 +16,16 @@ fn three_and_two_survive_their_leader_and_end_with_ctrl_c() {
     assert_eq!(status["workers"][0]["name"], "worker-1");
     assert_eq!(status["workers"][0]["slots"], 1);
     let shown = output(&mut dev.ask(["status"]));
-    assert!(
-        shown.contains("worker-2") && shown.contains("leader"),
-        "{shown}"
-    );
+    assert!(shown.contains("worker-2") && shown.contains("leader"), "{shown}");
     assert!(output(&mut dev.ask(["jobs"])).starts_with("job "));
     assert_eq!(output(&mut dev.ask(["jobs", "--json"])), "{\"jobs\":[]}\n");
 
     let first = dev.leader().unwrap();
     let name = format!("coordinator-{first}");
     kill_9(dev.pid(&name));
-    eventually("another leader", || {
-        dev.leader().filter(|leader| *leader != first)
-    });
-    eventually("both workers with the new leader", || {
-        (dev.workers_ready() == 2).then_some(())
-    });
-    assert!(
-        dev.said().contains(&format!("{name} (pid ")),
-        "{}",
-        dev.said()
-    );
+    eventually("another leader", || dev.leader().filter(|leader| *leader != first));
+    eventually("both workers with the new leader", || (dev.workers_ready() == 2).then_some(()));
+    assert!(dev.said().contains(&format!("{name} (pid ")), "{}", dev.said());
     let state = |number: u64| {
         let status = dev.status()?;
         let all = status["coordinators"].as_array()?;
@@ -46,9 +35,7 @@ fn three_and_two_survive_their_leader_and_end_with_ctrl_c() {
     assert_eq!(state(first).as_deref(), Some("silent"));
 
     let again = dev.start_again(&name);
-    eventually("the former leader follows", || {
-        (state(first)? == "follower").then_some(())
-    });
+    eventually("the former leader follows", || (state(first)? == "follower").then_some(()));
     drop(again);
 
     dev.signal(Signal::INT);
@@ -75,10 +62,7 @@ fn a_second_run_is_the_same_cluster() {
 
     let (code, _, error) = run(allhands(["dev", "--dir"]).arg(&dir));
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains("is running in") && error.contains("dev"),
-        "{error}"
-    );
+    assert!(error.contains("is running in") && error.contains("dev"), "{error}");
 
     first.signal(Signal::TERM);
     assert_eq!(first.ended().code(), Some(0));
@@ -87,29 +71,20 @@ fn a_second_run_is_the_same_cluster() {
     let second = Dev::start_in(&dir, &[]);
     let after = second.status().unwrap();
     assert_eq!(after["cluster"], before["cluster"]);
-    assert_eq!(
-        after["coordinators"][0]["address"],
-        before["coordinators"][0]["address"]
-    );
+    assert_eq!(after["coordinators"][0]["address"], before["coordinators"][0]["address"]);
     assert!(after["term"].as_u64() > before["term"].as_u64());
     assert_eq!(second.workers_ready(), 1);
     drop(second);
 
     let (code, _, error) = run(allhands(["dev", "--coordinators", "3", "--dir"]).arg(&dir));
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains("a cluster of 1 coordinators, not 3"),
-        "{error}"
-    );
+    assert!(error.contains("a cluster of 1 coordinators, not 3"), "{error}");
 
     let address = after["coordinators"][0]["address"].as_str().unwrap();
     let _taken = UdpSocket::bind(address).unwrap();
     let (code, _, error) = run(allhands(["dev", "--dir"]).arg(&dir));
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains(address) && error.contains("another process"),
-        "{error}"
-    );
+    assert!(error.contains(address) && error.contains("another process"), "{error}");
     assert_eq!(processes_of(&dir), Vec::<String>::new());
 }
 

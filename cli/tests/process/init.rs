@@ -9,31 +9,16 @@ fn it_makes_an_authority_and_a_folder_for_each_process() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("new/cluster");
     let mut command = allhands(["init"]);
-    command.arg(&dir).args([
-        "--workers",
-        "2",
-        "--json",
-        "--at",
-        "h1:7100,h2:7100,h3:7100",
-    ]);
+    command.arg(&dir).args(["--workers", "2", "--json", "--at", "h1:7100,h2:7100,h3:7100"]);
     let made: Value = serde_json::from_str(&output(&mut command)).unwrap();
 
-    let folders = [
-        "coordinator-1",
-        "coordinator-2",
-        "coordinator-3",
-        "worker-1",
-        "worker-2",
-    ];
+    let folders = ["coordinator-1", "coordinator-2", "coordinator-3", "worker-1", "worker-2"];
     for name in folders.into_iter().chain(["client", "admin"]) {
         for file in ["cert.pem", "key.pem", "ca.pem", "reset.key"] {
             assert!(dir.join(name).join(file).is_file(), "{name}/{file}");
         }
     }
-    assert_eq!(
-        std::fs::read_to_string(dir.join("cluster")).unwrap(),
-        "h1:7100,h2:7100,h3:7100\n"
-    );
+    assert_eq!(std::fs::read_to_string(dir.join("cluster")).unwrap(), "h1:7100,h2:7100,h3:7100\n");
     assert_eq!(made["identities"].as_array().unwrap().len(), 7);
     assert_eq!(made["identities"][0]["role"], "coordinator");
     let id = std::fs::read_to_string(dir.join("cluster-id")).unwrap();
@@ -43,17 +28,8 @@ fn it_makes_an_authority_and_a_folder_for_each_process() {
 #[test]
 fn it_says_what_to_copy_and_to_start() {
     let temporary = tempfile::tempdir().unwrap();
-    let said = output(
-        allhands(["init"])
-            .arg(temporary.path())
-            .args(["--coordinators", "1"]),
-    );
-    for part in [
-        "coordinator-1",
-        "allhands worker --coordinators",
-        "ca.key",
-        "ALLHANDS_CLUSTER",
-    ] {
+    let said = output(allhands(["init"]).arg(temporary.path()).args(["--coordinators", "1"]));
+    for part in ["coordinator-1", "allhands worker --coordinators", "ca.key", "ALLHANDS_CLUSTER"] {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
@@ -64,14 +40,8 @@ fn it_refuses_a_directory_with_something_in_it() {
     std::fs::write(temporary.path().join("thesis.txt"), "chapter one").unwrap();
     let (code, out, error) = run(allhands(["init"]).arg(temporary.path()));
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(
-        error.contains(temporary.path().to_str().unwrap()),
-        "{error}"
-    );
-    assert!(
-        error.contains("is not empty") && error.contains("--add"),
-        "{error}"
-    );
+    assert!(error.contains(temporary.path().to_str().unwrap()), "{error}");
+    assert!(error.contains("is not empty") && error.contains("--add"), "{error}");
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 1);
 }
 

@@ -15,20 +15,9 @@ fn cluster_of_one() -> TempDir {
 }
 
 fn coordinator(dir: &Path, id: &str, listen: &str, members: &str) -> (Option<i32>, String) {
-    let mut command = allhands([
-        "coordinator",
-        "--id",
-        id,
-        "--listen",
-        listen,
-        "--members",
-        members,
-    ]);
-    command
-        .arg("--identity")
-        .arg(dir.join("coordinator-1"))
-        .arg("--dir")
-        .arg(dir.join("data"));
+    let mut command =
+        allhands(["coordinator", "--id", id, "--listen", listen, "--members", members]);
+    command.arg("--identity").arg(dir.join("coordinator-1")).arg("--dir").arg(dir.join("data"));
     let (code, _, error) = run(&mut command);
     (code, error)
 }
@@ -40,10 +29,7 @@ fn a_port_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, error) = coordinator(cluster.path(), "1", &address, &format!("1={address}"));
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains(&address) && error.contains("another process"),
-        "{error}"
-    );
+    assert!(error.contains(&address) && error.contains("another process"), "{error}");
 }
 
 #[test]
@@ -51,10 +37,7 @@ fn a_coordinator_needs_its_own_identity() {
     let cluster = cluster_of_one();
     let (code, error) = coordinator(cluster.path(), "2", "127.0.0.1:0", "2=127.0.0.1:1");
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains("coordinator-1") && error.contains("coordinator-2"),
-        "{error}"
-    );
+    assert!(error.contains("coordinator-1") && error.contains("coordinator-2"), "{error}");
 }
 
 #[test]
@@ -62,10 +45,7 @@ fn a_coordinator_is_one_of_the_members() {
     let cluster = cluster_of_one();
     let (code, error) = coordinator(cluster.path(), "1", "127.0.0.1:0", "2=127.0.0.1:1");
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains("--members does not name coordinator 1"),
-        "{error}"
-    );
+    assert!(error.contains("--members does not name coordinator 1"), "{error}");
 }
 
 #[test]
@@ -75,10 +55,7 @@ fn a_folder_that_is_no_identity_is_named() {
     let mut status = allhands(["status", "--cluster", "127.0.0.1:1", "--identity"]);
     let (code, _, error) = run(status.arg(&folder));
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains(folder.to_str().unwrap()) && error.contains("allhands init"),
-        "{error}"
-    );
+    assert!(error.contains(folder.to_str().unwrap()) && error.contains("allhands init"), "{error}");
 }
 
 #[test]
@@ -100,10 +77,7 @@ fn a_client_may_not_ask_what_an_admin_may() {
     let mut status = allhands(["status", "--cluster", "127.0.0.1:1", "--identity"]);
     let (code, _, error) = run(status.arg(cluster.path().join("client")));
     assert_eq!(code, Some(1));
-    assert!(
-        error.contains("client client") && error.contains("admin"),
-        "{error}"
-    );
+    assert!(error.contains("client client") && error.contains("admin"), "{error}");
 }
 
 #[test]
@@ -112,20 +86,10 @@ fn an_address_where_nobody_listens_is_named() {
     // Bound and never read: nobody else gets the port.
     let deaf = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = deaf.local_addr().unwrap().to_string();
-    let mut status = allhands([
-        "status",
-        "--patience",
-        "0.5",
-        "--cluster",
-        &address,
-        "--identity",
-    ]);
+    let mut status = allhands(["status", "--patience", "0.5", "--cluster", &address, "--identity"]);
     let (code, out, error) = run(status.arg(cluster.path().join("admin")));
     assert_eq!((code, out.as_str()), (Some(4), ""));
-    assert!(
-        error.contains(&address) && error.contains("nothing answers"),
-        "{error}"
-    );
+    assert!(error.contains(&address) && error.contains("nothing answers"), "{error}");
 }
 
 #[test]
@@ -135,9 +99,7 @@ fn the_sibling_of_a_programs_identity_asks() {
     let address = deaf.local_addr().unwrap().to_string();
     let client: PathBuf = cluster.path().join("client");
     let mut status = allhands(["status", "--patience", "0.2"]);
-    status
-        .env("ALLHANDS_CLUSTER", address)
-        .env("ALLHANDS_IDENTITY", client);
+    status.env("ALLHANDS_CLUSTER", address).env("ALLHANDS_IDENTITY", client);
     let (code, _, error) = run(&mut status);
     assert_eq!(code, Some(4), "{error}");
 }
@@ -151,10 +113,7 @@ fn a_live_cluster_refuses_strangers_and_knows_what_it_does_not_know() {
     let mut status = allhands(["status", "--cluster", addresses.trim(), "--identity"]);
     let (code, _, error) = run(status.arg(other.path().join("admin")));
     assert_eq!(code, Some(4));
-    assert!(
-        error.contains("another cluster") && error.contains(addresses.trim()),
-        "{error}"
-    );
+    assert!(error.contains("another cluster") && error.contains(addresses.trim()), "{error}");
 
     for question in [["job", "17"], ["cancel", "17"]] {
         let (code, out, error) = run(&mut dev.ask(question));

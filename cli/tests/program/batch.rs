@@ -28,11 +28,7 @@ pub(crate) struct Came {
 
 impl fmt::Display for Came {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{TASKS} results in {:.2?}, gap {:.3?}",
-            self.whole, self.gap
-        )
+        write!(f, "{TASKS} results in {:.2?}, gap {:.3?}", self.whole, self.gap)
     }
 }
 
@@ -52,28 +48,20 @@ pub(crate) fn connect(dev: &Dev) -> Cluster {
 pub(crate) fn all_results_come(dev: &Dev, something: impl FnOnce()) -> Came {
     let cluster = connect(dev);
     // The program is on both workers before anything is measured.
-    let warm: Vec<u64> = Parallel::new()
-        .on(&cluster)
-        .run((0..100).map(delayed(nap)))
-        .unwrap();
+    let warm: Vec<u64> = Parallel::new().on(&cluster).run((0..100).map(delayed(nap))).unwrap();
     assert_eq!(warm[99], 99 * 99);
 
     let mut something = Some(something);
     let start = Instant::now();
     let (mut last, mut gap) = (start, Duration::ZERO);
     let mut seen = vec![false; usize::try_from(TASKS).unwrap()];
-    let results = Parallel::new()
-        .on(&cluster)
-        .run_unordered((0..TASKS).map(delayed(nap)));
+    let results = Parallel::new().on(&cluster).run_unordered((0..TASKS).map(delayed(nap)));
     for (count, (index, result)) in (1..).zip(results) {
         gap = gap.max(last.elapsed());
         last = Instant::now();
         let n = index as u64;
         assert_eq!(result.unwrap(), n * n);
-        assert!(
-            !std::mem::replace(&mut seen[index], true),
-            "result {index} came twice"
-        );
+        assert!(!std::mem::replace(&mut seen[index], true), "result {index} came twice");
         if count >= TASKS / 4
             && let Some(something) = something.take()
         {
@@ -81,8 +69,5 @@ pub(crate) fn all_results_come(dev: &Dev, something: impl FnOnce()) -> Came {
         }
     }
     assert!(seen.iter().all(|seen| *seen), "results are missing");
-    Came {
-        gap,
-        whole: start.elapsed(),
-    }
+    Came { gap, whole: start.elapsed() }
 }

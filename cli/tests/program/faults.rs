@@ -49,10 +49,7 @@ pub(crate) fn all_coordinators_are_killed() {
         names.iter().for_each(|name| kill_9(dev.pid(name)));
         eventually("all are gone", || {
             let said = dev.said();
-            names
-                .iter()
-                .all(|name| said.contains(&format!("{name} (pid ")))
-                .then_some(())
+            names.iter().all(|name| said.contains(&format!("{name} (pid "))).then_some(())
         });
         again.extend(names.map(|name| dev.start_again(name)));
     });
@@ -65,10 +62,7 @@ pub(crate) fn a_worker_is_killed() {
     let dev = cluster();
     let executors = || processes_of(&dev.dir().join("data/worker-1/programs"));
     let came = all_results_come(&dev, || {
-        assert!(
-            !executors().is_empty(),
-            "no executor is found, so that its end cannot be seen"
-        );
+        assert!(!executors().is_empty(), "no executor is found, so that its end cannot be seen");
         kill_9(dev.pid("worker-1"));
         within(Duration::from_secs(2), "its executors are gone", || {
             executors().is_empty().then_some(())
@@ -83,9 +77,7 @@ pub(crate) fn a_worker_is_drained() {
     let dev = cluster();
     let came = all_results_come(&dev, || {
         kill_process(dev.pid("worker-1"), Signal::TERM).unwrap();
-        eventually("the worker has ended", || {
-            dev.said().contains("worker-1 (pid ").then_some(())
-        });
+        eventually("the worker has ended", || dev.said().contains("worker-1 (pid ").then_some(()));
         assert!(dev.said().contains("exit status: 0"), "{}", dev.said());
     });
     println!("{came}");
@@ -110,10 +102,8 @@ pub(crate) fn be_client(directory: &str) {
     let addresses = std::fs::read_to_string(Path::new(directory).join("cluster")).unwrap();
     let identity = Path::new(directory).join("client");
     let cluster = Cluster::connect(addresses.trim(), identity).unwrap();
-    let done: Vec<u64> = Parallel::new()
-        .on(&cluster)
-        .run((0..7_200).map(delayed(long_nap)))
-        .unwrap();
+    let done: Vec<u64> =
+        Parallel::new().on(&cluster).run((0..7_200).map(delayed(long_nap))).unwrap();
     assert_eq!(done.len(), 7_200);
 }
 
@@ -129,23 +119,15 @@ pub(crate) fn a_client_is_killed() {
             .unwrap(),
     );
     let count = |what: &str| dev.status()?[what].as_u64();
-    eventually("its tasks run", || {
-        count("running").filter(|running| *running > 0)
-    });
+    eventually("its tasks run", || count("running").filter(|running| *running > 0));
     client.0.kill().unwrap();
     let start = Instant::now();
-    within(LEASE, "its tasks are cancelled", || {
-        (count("running")? == 0).then_some(())
-    });
-    within(LEASE, "its job is forgotten", || {
-        (count("jobs")? == 0).then_some(())
-    });
+    within(LEASE, "its tasks are cancelled", || (count("running")? == 0).then_some(()));
+    within(LEASE, "its job is forgotten", || (count("jobs")? == 0).then_some(()));
     println!("forgotten after {:.1?}", start.elapsed());
     // Others are served as if nothing had been.
-    let done: Vec<u64> = Parallel::new()
-        .on(&connect(&dev))
-        .run((0..2).map(delayed(long_nap)))
-        .unwrap();
+    let done: Vec<u64> =
+        Parallel::new().on(&connect(&dev)).run((0..2).map(delayed(long_nap))).unwrap();
     assert_eq!(done, [0, 1]);
 }
 

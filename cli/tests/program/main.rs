@@ -18,17 +18,11 @@ mod operator;
 const TESTS: [(&str, fn()); 7] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
-    (
-        "all_coordinators_are_killed",
-        faults::all_coordinators_are_killed,
-    ),
+    ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
     ("a_worker_is_killed", faults::a_worker_is_killed),
     ("a_worker_is_drained", faults::a_worker_is_drained),
     ("a_client_is_killed", faults::a_client_is_killed),
-    (
-        "an_operator_sees_and_cancels",
-        operator::an_operator_sees_and_cancels,
-    ),
+    ("an_operator_sees_and_cancels", operator::an_operator_sees_and_cancels),
 ];
 
 #[allhands::main]

@@ -28,11 +28,7 @@ pub(crate) fn an_operator_sees_and_cancels() {
     let parallel = Parallel::new().on(&cluster).name("naps");
     let batch = parallel.start((0..TASKS).map(delayed(long_nap))).unwrap();
 
-    let running = || {
-        json(&dev, &["status"])["running"]
-            .as_u64()
-            .filter(|running| *running > 0)
-    };
+    let running = || json(&dev, &["status"])["running"].as_u64().filter(|running| *running > 0);
     eventually("tasks run", running);
     let jobs = json(&dev, &["jobs"]);
     let job = jobs["jobs"][0]["job"].as_u64().unwrap().to_string();
@@ -42,10 +38,7 @@ pub(crate) fn an_operator_sees_and_cancels() {
     let shown = json(&dev, &["job", &job]);
     let id = shown["batches"][0]["batch"].as_str().unwrap();
     let people = output(&mut dev.ask(["job", &job]));
-    assert!(
-        people.contains(&format!("allhands explain {id}:0")),
-        "{people}"
-    );
+    assert!(people.contains(&format!("allhands explain {id}:0")), "{people}");
     eventually("it is whole", || {
         (json(&dev, &["job", &job])["batches"][0]["tasks"] == TASKS).then_some(())
     });
@@ -60,9 +53,7 @@ pub(crate) fn an_operator_sees_and_cancels() {
     assert!(said.contains(id), "{said}");
     let error = batch.wait().unwrap_err().to_string();
     assert!(error.contains("cancelled"), "{error}");
-    eventually("nothing runs", || {
-        (json(&dev, &["status"])["running"] == 0).then_some(())
-    });
+    eventually("nothing runs", || (json(&dev, &["status"])["running"] == 0).then_some(()));
 
     // Its only batch is over; to cancel the job as well changes nothing, and is no error.
     let (code, said, error) = run(&mut dev.ask(["cancel", &job]));

@@ -28,11 +28,7 @@ pub(crate) fn allhands<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) 
 
 /// Exit code, standard output and standard error of a command that ends.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
+    let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
@@ -52,10 +48,7 @@ pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 
 /// Looks until `look` finds something, for as long as `bound`.
 #[track_caller]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "other processes cannot be waited for"
-)]
+#[expect(clippy::disallowed_methods, reason = "other processes cannot be waited for")]
 pub(crate) fn within<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -83,13 +76,8 @@ pub(crate) fn processes_of(dir: &Path) -> Vec<String> {
         let found = line.contains(dir) || links.iter().any(|link| link.starts_with(dir));
         found.then(|| format!("{}: {line}", process.display()))
     };
-    let all = std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path());
-    all.filter(|path| path.join("cmdline").exists())
-        .filter_map(|path| mentions(&path))
-        .collect()
+    let all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    all.filter(|path| path.join("cmdline").exists()).filter_map(|path| mentions(&path)).collect()
 }
 
 /// A cluster of `allhands dev`.
@@ -114,24 +102,14 @@ impl Dev {
     pub(crate) fn start_in(dir: &Path, arguments: &[&str]) -> Self {
         let mut command = allhands(["dev", "--dir"]);
         let errors = std::fs::File::create(dir.with_extension("stderr")).unwrap();
-        command
-            .arg(dir)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(errors);
+        command.arg(dir).args(arguments).stdout(Stdio::piped()).stderr(errors);
         let mut process = command.spawn().unwrap();
         let out = BufReader::new(process.stdout.take().unwrap());
-        let dev = Self {
-            process,
-            dir: dir.to_owned(),
-            temporary: None,
-        };
+        let dev = Self { process, dir: dir.to_owned(), temporary: None };
         let (said, line) = mpsc::channel();
         std::thread::spawn(move || said.send(out.lines().next()));
         let line = line.recv_timeout(BOUND).expect("dev says nothing");
-        let line = line
-            .unwrap_or_else(|| panic!("dev has ended: {}", dev.said()))
-            .unwrap();
+        let line = line.unwrap_or_else(|| panic!("dev has ended: {}", dev.said())).unwrap();
         let shown = dir.canonicalize().unwrap();
         assert_eq!(line, format!("export ALLHANDS_CLUSTER={}", shown.display()));
         dev
@@ -170,10 +148,7 @@ impl Dev {
             return 0;
         };
         let workers = status["workers"].as_array().unwrap();
-        workers
-            .iter()
-            .filter(|worker| worker["state"] == "ready")
-            .count()
+        workers.iter().filter(|worker| worker["state"] == "ready").count()
     }
 
     /// One of `processes.json`.
@@ -181,9 +156,7 @@ impl Dev {
         let text = std::fs::read(self.dir.join("processes.json")).unwrap();
         let all: Value = serde_json::from_slice(&text).unwrap();
         let all = all["processes"].as_array().unwrap().clone();
-        all.into_iter()
-            .find(|process| process["name"] == name)
-            .unwrap()
+        all.into_iter().find(|process| process["name"] == name).unwrap()
     }
 
     /// The number of a process as it was started.
@@ -200,11 +173,7 @@ impl Dev {
         let mut command = Command::new(words[0]);
         let log = self.dir.join(format!("{name}-again.log"));
         let log = std::fs::File::create(log).unwrap();
-        command
-            .args(&words[1..])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
+        command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Again(command.spawn().unwrap())
     }
 
@@ -214,9 +183,7 @@ impl Dev {
 
     /// Waits until `allhands dev` itself has ended.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        eventually("the end of `allhands dev`", || {
-            self.process.try_wait().unwrap()
-        })
+        eventually("the end of `allhands dev`", || self.process.try_wait().unwrap())
     }
 }
 

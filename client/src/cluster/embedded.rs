@@ -18,10 +18,7 @@ pub struct EmbeddedBuilder {
 
 /// What an embedded cluster needs to know.
 #[derive(Debug)]
-#[cfg_attr(
-    not(feature = "embedded"),
-    expect(dead_code, reason = "nobody starts one")
-)]
+#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "nobody starts one"))]
 pub(crate) struct EmbeddedConfig {
     /// Its name: 128 random bits.
     pub(crate) cluster: ClusterId,
@@ -46,15 +43,9 @@ impl EmbeddedBuilder {
     pub fn start(self) -> Result<Cluster> {
         let arguments = enter::check()?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let slots = self
-            .slots
-            .unwrap_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX));
+        let slots = self.slots.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX));
         let cluster = ClusterId(random_id().map_err(Error::thread)?);
-        let config = EmbeddedConfig {
-            cluster,
-            slots,
-            arguments,
-        };
+        let config = EmbeddedConfig { cluster, slots, arguments };
         let running = start(Source::Embedded(config), PATIENCE)?;
         // It leads from the beginning; this waits for its first word, which says the slots.
         _ = running.session.wait_attached(PATIENCE);

@@ -35,10 +35,7 @@ pub(super) fn write(
         }
     }
     *arguments = Arguments::new(arguments.codec());
-    *extra = Some(Box::new(Extra {
-        patch: Patch::default(),
-        error,
-    }));
+    *extra = Some(Box::new(Extra { patch: Patch::default(), error }));
 }
 
 fn candidates(entry: &'static Entry, known: &Known) -> &'static [Codec] {

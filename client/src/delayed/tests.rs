@@ -13,10 +13,7 @@ fn run<R>(call: &Delayed<R>) -> R {
     let mut out = Vec::new();
     let args: Vec<&[u8]> = call.arguments().collect();
     let status = entry.call()(call.codec(), &args, &mut out);
-    assert!(
-        matches!(status, CallStatus::Done | CallStatus::Failed),
-        "{status:?}"
-    );
+    assert!(matches!(status, CallStatus::Done | CallStatus::Failed), "{status:?}");
     call.decode_result(call.codec(), &out).unwrap()
 }
 
@@ -60,17 +57,11 @@ fn numbers_travel_as_bincode_in_place() {
 
 #[test]
 fn a_call_that_bincode_refuses_moves_its_function_to_cbor() {
-    let first = delayed(keep)(Opt {
-        id: 1,
-        note: Some(1),
-    });
+    let first = delayed(keep)(Opt { id: 1, note: Some(1) });
     assert_eq!((first.codec(), run(&first)), (Codec::Bincode, 1));
     let second = delayed(keep)(Opt { id: 2, note: None });
     assert_eq!((second.codec(), run(&second)), (Codec::Cbor, 2));
-    let third = delayed(keep)(Opt {
-        id: 3,
-        note: Some(3),
-    });
+    let third = delayed(keep)(Opt { id: 3, note: Some(3) });
     assert_eq!((third.codec(), run(&third)), (Codec::Cbor, 3));
 }
 
@@ -88,14 +79,8 @@ fn an_argument_that_refuses_is_an_error_kept_for_run() {
         let error = call.take_error().unwrap();
         assert_eq!(error.position, 1);
         let text = error.to_string();
-        assert!(
-            text.starts_with("argument 2 of `") && text.ends_with("will not"),
-            "{text}"
-        );
-        assert!(
-            text.contains("::stubborn` cannot be sent: cannot encode `"),
-            "{text}"
-        );
+        assert!(text.starts_with("argument 2 of `") && text.ends_with("will not"), "{text}");
+        assert!(text.contains("::stubborn` cannot be sent: cannot encode `"), "{text}");
         assert_eq!(call.take_error(), None);
     }
 }
@@ -109,13 +94,8 @@ fn a_result_that_bincode_would_corrupt_is_refused_in_the_executor() {
     let args: Vec<&[u8]> = call.arguments().collect();
     let mut out = vec![7];
     let status = call.entry().call()(call.codec(), &args, &mut out);
-    let CallStatus::BadResult { message } = status else {
-        panic!("{status:?}")
-    };
-    assert!(
-        message.contains("field `note` of `Opt` is left out"),
-        "{message}"
-    );
+    let CallStatus::BadResult { message } = status else { panic!("{status:?}") };
+    assert!(message.contains("field `note` of `Opt` is left out"), "{message}");
     assert_eq!(out, [7], "what was written of it is taken back");
 }
 
@@ -146,16 +126,9 @@ fn what_is_said_at_the_call_wins() {
         .queue_timeout(Duration::MAX)
         .priority(-4)
         .resources(Resources::cpus(2).with("gpu", 1));
-    let mut policy = Policy {
-        n_jobs: 7,
-        retries: 1,
-        ..Policy::default()
-    };
+    let mut policy = Policy { n_jobs: 7, retries: 1, ..Policy::default() };
     call.apply_policy(&mut policy);
-    let backoff = allhands_common::policy::Backoff {
-        first_ms: 5,
-        max_ms: 1000,
-    };
+    let backoff = allhands_common::policy::Backoff { first_ms: 5, max_ms: 1000 };
     let expected = Policy {
         n_jobs: 7,
         retries: 3,

@@ -41,14 +41,7 @@ fn functions_of_equal_code_have_names_of_their_own() {
 
 #[test]
 fn an_entry_outside_the_executable_has_no_name() {
-    let &Entry {
-        call,
-        check,
-        result_needs_names,
-        type_name,
-        result_type_name,
-        ..
-    } = entry(twin_a);
+    let &Entry { call, check, result_needs_names, type_name, result_type_name, .. } = entry(twin_a);
     let heap: &'static Entry = Box::leak(Box::new(Entry {
         magic: MAGIC,
         call,
@@ -62,10 +55,7 @@ fn an_entry_outside_the_executable_has_no_name() {
         arity: 1,
     }));
     let error = heap.name().unwrap_err().to_string();
-    assert!(
-        error.contains("twin_a` does not lie in the executable"),
-        "{error}"
-    );
+    assert!(error.contains("twin_a` does not lie in the executable"), "{error}");
 }
 
 #[test]
@@ -74,10 +64,7 @@ fn forged_names_are_refused() {
     let forge = |offset| FunctionName { module: 0, offset };
     let code = (entry(twin_a).call as usize - Program::this().unwrap().header) as u64;
     for name in [
-        FunctionName {
-            module: 1,
-            ..honest
-        },
+        FunctionName { module: 1, ..honest },
         forge(0),
         forge(honest.offset + 1),
         forge(honest.offset + align_of::<Entry>() as u64),
@@ -89,10 +76,7 @@ fn forged_names_are_refused() {
     ] {
         let error = Entry::resolve(name).unwrap_err();
         assert_eq!(error, UnknownFunction { name });
-        assert!(
-            error.to_string().starts_with("no function at module"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("no function at module"), "{error}");
     }
 }
 
@@ -137,20 +121,8 @@ fn a_call_reads_runs_and_writes() {
 fn a_bad_argument_is_named() {
     let entry = entry(twin_a);
     let run = |args: &[&[u8]]| entry.call()(Codec::Bincode, args, &mut Vec::new());
-    let CallStatus::BadArgument {
-        position: 0,
-        message,
-    } = run(&[&[1, 2]])
-    else {
-        panic!()
-    };
+    let CallStatus::BadArgument { position: 0, message } = run(&[&[1, 2]]) else { panic!() };
     assert!(message.contains("cannot decode `u64`"), "{message}");
-    let CallStatus::BadArgument {
-        position: 0,
-        message,
-    } = run(&[])
-    else {
-        panic!()
-    };
+    let CallStatus::BadArgument { position: 0, message } = run(&[]) else { panic!() };
     assert_eq!(message, "the function takes 1 arguments, not 0");
 }

@@ -34,16 +34,9 @@ pub(crate) enum Reason {
     /// The context of `map_with` cannot be encoded.
     Context { source: EncodeError },
     /// The function cannot be found by other processes.
-    Function {
-        index: usize,
-        source: NotInExecutable,
-    },
+    Function { index: usize, source: NotInExecutable },
     /// The arguments of one task, or the context, do not fit a segment.
-    TooLarge {
-        what: String,
-        bytes: usize,
-        limit: usize,
-    },
+    TooLarge { what: String, bytes: usize, limit: usize },
     /// An option has a value that makes no sense.
     Option(&'static str),
     /// More tasks than a batch can count.
@@ -172,11 +165,9 @@ impl fmt::Display for RunError {
                  that every worker can read"
             ),
             Reason::Option(text) => f.write_str(text),
-            Reason::TooManyTasks => write!(
-                f,
-                "more than {} tasks in one call: make several calls of it",
-                u32::MAX
-            ),
+            Reason::TooManyTasks => {
+                write!(f, "more than {} tasks in one call: make several calls of it", u32::MAX)
+            }
         }
     }
 }

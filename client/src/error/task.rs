@@ -67,15 +67,7 @@ impl TaskError {
     ) -> Self {
         let arguments = shortened(arguments);
         let (worker, attempt, tries) = (None, None, 0);
-        Self(Box::new(Inner {
-            index,
-            function,
-            arguments,
-            kind,
-            worker,
-            attempt,
-            tries,
-        }))
+        Self(Box::new(Inner { index, function, arguments, kind, worker, attempt, tries }))
     }
 
     pub(crate) fn at(
@@ -164,11 +156,7 @@ impl TaskError {
 
 impl TaskErrorKind {
     pub(crate) const fn failed(bytes: Bytes, codec: Codec) -> Self {
-        Self::Failed(FunctionError {
-            bytes,
-            codec,
-            text: None,
-        })
+        Self::Failed(FunctionError { bytes, codec, text: None })
     }
 }
 
@@ -176,18 +164,16 @@ impl FunctionError {
     /// The error, if `E` is its type.
     pub fn decode<E: DeserializeOwned>(&self) -> Option<E> {
         // The bytes are those of an `Err`, so what the `Ok` would be does not matter.
-        decode_received::<Result<(), E>>(self.codec, &self.bytes)
-            .ok()?
-            .err()
+        decode_received::<Result<(), E>>(self.codec, &self.bytes).ok()?.err()
     }
 }
 
 impl fmt::Display for TaskErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(FunctionError {
-                text: Some(text), ..
-            }) => write!(f, "returned Err({text})"),
+            Self::Failed(FunctionError { text: Some(text), .. }) => {
+                write!(f, "returned Err({text})")
+            }
             Self::Failed(_) => f.write_str("returned an error"),
             Self::Ended(cause) => cause.fmt(f),
             Self::Call(error) => write!(f, "the call ended before it: {error}"),
@@ -198,11 +184,7 @@ impl fmt::Display for TaskErrorKind {
 
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "task {}, {}{}: {}",
-            self.index, self.function, self.arguments, self.kind
-        )?;
+        write!(f, "task {}, {}{}: {}", self.index, self.function, self.arguments, self.kind)?;
         let mut open = " (";
         let mut part = |f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>| {
             f.write_str(open)?;
@@ -218,11 +200,7 @@ impl fmt::Display for Inner {
         if self.tries > 0 {
             part(f, format_args!("try {}", self.tries))?;
         }
-        if open == ", " {
-            f.write_str(")")
-        } else {
-            Ok(())
-        }
+        if open == ", " { f.write_str(")") } else { Ok(()) }
     }
 }
 

@@ -19,10 +19,7 @@ fn a_task_error_says_which_what_where_and_at_which_try() {
         location: "src/main.rs:3:5".into(),
         backtrace: "app::heavy".into(),
     };
-    let attempt = AttemptId {
-        term: Term(2),
-        number: 40,
-    };
+    let attempt = AttemptId { term: Term(2), number: 40 };
     let error = task(TaskErrorKind::Ended(cause)).at(Some(WorkerId(8)), Some(attempt), 3);
     let text = "task 17, app::heavy(5, \"x\"): panicked at src/main.rs:3:5: boom \
                 (on worker 8, attempt 2.40, try 3)";
@@ -64,10 +61,7 @@ fn a_functions_own_error_comes_back_typed() {
 #[test]
 fn a_cluster_error_names_the_thing_the_cause_and_what_to_do() {
     let causes = vec![
-        (
-            "10.0.0.1:7001".to_owned(),
-            Some("nothing answers".to_owned()),
-        ),
+        ("10.0.0.1:7001".to_owned(), Some("nothing answers".to_owned())),
         ("10.0.0.2:7001".to_owned(), None),
     ];
     let error = Error::new(Kind::NoCluster { causes });
@@ -76,24 +70,12 @@ fn a_cluster_error_names_the_thing_the_cause_and_what_to_do() {
         text.starts_with("no cluster: 10.0.0.1:7001: nothing answers; 10.0.0.2:7001: it answers"),
         "{text}"
     );
-    assert!(
-        text.contains("ALLHANDS_CLUSTER") && error.retry_can_help(),
-        "{text}"
-    );
+    assert!(text.contains("ALLHANDS_CLUSTER") && error.retry_can_help(), "{text}");
 
-    let error = Error::new(Kind::Leaderless {
-        waited: Duration::from_secs(30),
-    });
-    assert!(
-        error
-            .to_string()
-            .starts_with("no coordinator has led for 30.0 s"),
-        "{error}"
-    );
+    let error = Error::new(Kind::Leaderless { waited: Duration::from_secs(30) });
+    assert!(error.to_string().starts_with("no coordinator has led for 30.0 s"), "{error}");
 
-    let error = Error::new(Kind::ProgramRefused {
-        reason: "needs glibc 2.99".into(),
-    });
+    let error = Error::new(Kind::ProgramRefused { reason: "needs glibc 2.99".into() });
     assert!(error.to_string().ends_with("needs glibc 2.99") && !error.retry_can_help());
     let run: RunError = error.into();
     assert!(run.cluster().is_some() && run.task().is_none());
@@ -107,12 +89,7 @@ fn a_cluster_error_names_the_thing_the_cause_and_what_to_do() {
 #[test]
 fn causes_are_chained_once() {
     let cause = std::io::Error::other("no such file");
-    let error = Error::caused(
-        Kind::Identity {
-            directory: "/x".into(),
-        },
-        cause,
-    );
+    let error = Error::caused(Kind::Identity { directory: "/x".into() }, cause);
     let text = format!("{error:?}");
     assert!(
         text.starts_with("the identity in /x cannot be used") && text.ends_with(": no such file"),
@@ -123,18 +100,9 @@ fn causes_are_chained_once() {
 #[test]
 fn what_is_too_large_says_how_large_it_may_be() {
     let what = "task 3, app::heavy: its arguments".to_owned();
-    let error = RunError::new(
-        Reason::TooLarge {
-            what,
-            bytes: 9,
-            limit: 8,
-        },
-        Finished::default(),
-    );
+    let error = RunError::new(Reason::TooLarge { what, bytes: 9, limit: 8 }, Finished::default());
     assert!(
-        error
-            .to_string()
-            .starts_with("task 3, app::heavy: its arguments: 9 bytes, the limit is 8")
+        error.to_string().starts_with("task 3, app::heavy: its arguments: 9 bytes, the limit is 8")
     );
     assert!(error.to_string().contains("map_with"));
 }

@@ -24,9 +24,7 @@ impl Functions {
     pub(super) fn find(functions: &[Function]) -> Self {
         let find = |function: &Function| match Entry::resolve(function.name) {
             Ok(entry) => Ok(entry.call()),
-            Err(error) => Err(Cause::Program {
-                message: format!("{}: {error}", function.label),
-            }),
+            Err(error) => Err(Cause::Program { message: format!("{}: {error}", function.label) }),
         };
         Self(functions.iter().map(find).collect())
     }
@@ -58,9 +56,7 @@ pub(super) fn run(
     out.clear();
     let mut strings = [&[][..]; ARITY_MAX];
     let answer = (|| {
-        let damaged = |message: &str| Cause::Program {
-            message: message.to_owned(),
-        };
+        let damaged = |message: &str| Cause::Program { message: message.to_owned() };
         let (tag, arity) = segment
             .row(row, &mut strings)
             .ok_or_else(|| damaged("its arguments were damaged on the way"))?;
@@ -99,12 +95,7 @@ fn refuse(answer: Result<CallStatus, Cause>, identity: Identity, out: &mut Vec<u
         Err(cause) => cause,
     };
     let Identity { worker, attempt } = identity;
-    let failed = Failed {
-        cause,
-        worker: Some(worker),
-        attempt: Some(attempt),
-        tries: 1,
-    };
+    let failed = Failed { cause, worker: Some(worker), attempt: Some(attempt), tries: 1 };
     tidy(out);
     out.clear();
     if codec::encode(&failed, out).is_err() {

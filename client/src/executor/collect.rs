@@ -64,29 +64,19 @@ enum Clock {
 impl Collector {
     /// Starts the flushing thread.
     pub(super) fn start(writer: Writer) -> io::Result<Self> {
-        let shared = Arc::new(Shared(Mutex::new(State {
-            writer,
-            loads: Vec::new(),
-            flushing: false,
-        })));
+        let shared =
+            Arc::new(Shared(Mutex::new(State { writer, loads: Vec::new(), flushing: false })));
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("allhands-flush".into())
             .stack_size(256 << 10)
             .spawn(move || flush_for_ever(&theirs))?;
-        Ok(Self {
-            shared,
-            flusher: thread.thread().clone(),
-        })
+        Ok(Self { shared, flusher: thread.thread().clone() })
     }
 
     /// Load `sequence`, whose first task is `first`, begins.
     pub(super) fn begin(&self, sequence: u32, range: TaskRange, several_lanes: bool) {
-        let clock = if several_lanes {
-            Clock::Sum(0)
-        } else {
-            Clock::Since(Instant::now())
-        };
+        let clock = if several_lanes { Clock::Sum(0) } else { Clock::Since(Instant::now()) };
         let mut state = self.shared.lock();
         state.loads.push(Collected {
             sequence,
@@ -117,11 +107,7 @@ impl Collector {
     ) {
         let mut state = self.shared.lock();
         let state = &mut *state;
-        let Some(load) = state
-            .loads
-            .iter_mut()
-            .find(|load| load.sequence == sequence)
-        else {
+        let Some(load) = state.loads.iter_mut().find(|load| load.sequence == sequence) else {
             return;
         };
         load.push(index, codec, outcome, run_us);
@@ -134,11 +120,7 @@ impl Collector {
     pub(super) fn finish(&self, sequence: u32) {
         let mut state = self.shared.lock();
         let state = &mut *state;
-        if let Some(at) = state
-            .loads
-            .iter()
-            .position(|load| load.sequence == sequence)
-        {
+        if let Some(at) = state.loads.iter().position(|load| load.sequence == sequence) {
             state.loads.remove(at).flush(&mut state.writer, true);
         }
     }
@@ -180,11 +162,7 @@ impl Collected {
             Clock::Sum(sum) => std::mem::take(sum),
         };
         let range = TaskRange::new(self.first + self.open.start, self.first + self.open.end);
-        self.parts.push(Part {
-            range,
-            segment: segment.into(),
-            run_us,
-        });
+        self.parts.push(Part { range, segment: segment.into(), run_us });
         self.open.start = self.open.end;
     }
 
@@ -196,11 +174,7 @@ impl Collected {
         }
         self.bytes = 0;
         let parts = contiguous(std::mem::take(&mut self.parts));
-        let mut message = FromExecutor::Outcomes {
-            sequence: self.sequence,
-            parts,
-            finished,
-        };
+        let mut message = FromExecutor::Outcomes { sequence: self.sequence, parts, finished };
         if writer.write(&mut message).is_err() {
             watch::end_group();
         }
@@ -213,10 +187,7 @@ fn contiguous(mut parts: Vec<Part>) -> Vec<Part> {
         return parts;
     }
     parts.sort_by_key(|part| part.range);
-    parts
-        .chunk_by(|a, b| a.range.end == b.range.start)
-        .flat_map(join)
-        .collect()
+    parts.chunk_by(|a, b| a.range.end == b.range.start).flat_map(join).collect()
 }
 
 fn join(neighbours: &[Part]) -> Vec<Part> {
@@ -228,11 +199,7 @@ fn join(neighbours: &[Part]) -> Vec<Part> {
         |segment| {
             let range = TaskRange::new(first.range.start, last.range.end);
             let run_us = neighbours.iter().map(|part| part.run_us).sum();
-            vec![Part {
-                range,
-                segment: segment.into(),
-                run_us,
-            }]
+            vec![Part { range, segment: segment.into(), run_us }]
         },
     )
 }
@@ -257,10 +224,7 @@ fn joined(neighbours: &[Part]) -> Option<Bytes> {
     Some(builder.finish())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a beat is what is wanted; nothing is waited for"
-)]
+#[expect(clippy::disallowed_methods, reason = "a beat is what is wanted; nothing is waited for")]
 fn flush_for_ever(shared: &Shared) {
     loop {
         while !shared.lock().flushing {
@@ -274,10 +238,7 @@ fn flush_for_ever(shared: &Shared) {
                 state.flushing = false;
                 break;
             }
-            state
-                .loads
-                .iter_mut()
-                .for_each(|load| load.flush(&mut state.writer, false));
+            state.loads.iter_mut().for_each(|load| load.flush(&mut state.writer, false));
         }
     }
 }

@@ -26,13 +26,7 @@ const STACK_BYTES: usize = 2 << 20;
 /// # Errors
 /// When the worker is not what it should be.
 pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
-    let Link {
-        mut reader,
-        writer,
-        cell,
-        worker: name,
-        lanes,
-    } = link;
+    let Link { mut reader, writer, cell, worker: name, lanes } = link;
     watch::watch(worker, reader.socket()?)?;
     panics::install();
     let crew = Arc::new(Crew {
@@ -99,22 +93,13 @@ impl Crew {
             }
         };
         let name = format!("allhands-lane-{number}");
-        std::thread::Builder::new()
-            .name(name)
-            .stack_size(STACK_BYTES)
-            .spawn(work)?;
+        std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(work)?;
         Ok(())
     }
 
     fn announce(&self, load: Load) {
-        let shift = Arc::new(Shift {
-            load,
-            state: Mutex::default(),
-        });
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(shift);
+        let shift = Arc::new(Shift { load, state: Mutex::default() });
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(shift);
         self.more.notify_all();
     }
 
@@ -145,10 +130,7 @@ impl Crew {
                     return Arc::clone(shift);
                 }
             }
-            waiting = self
-                .more
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

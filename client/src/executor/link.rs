@@ -30,27 +30,12 @@ pub(super) struct Link {
 /// Connects to `socket` and greets.
 pub(super) fn connect(socket: &Path) -> io::Result<Link> {
     let stream = UnixStream::connect(socket)?;
-    let mut writer = Writer {
-        stream: stream.try_clone()?,
-        head: Vec::new(),
-        bulk: Vec::new(),
-    };
+    let mut writer = Writer { stream: stream.try_clone()?, head: Vec::new(), bulk: Vec::new() };
     let release = env!("CARGO_PKG_VERSION").to_owned();
-    writer.write(&mut FromExecutor::Hello {
-        version: VERSION,
-        release,
-    })?;
+    writer.write(&mut FromExecutor::Hello { version: VERSION, release })?;
     let (first, cell) = receive_descriptor(&stream)?;
-    let mut reader = Reader {
-        stream,
-        ready: first.into(),
-    };
-    let Some(ToExecutor::Welcome {
-        version,
-        worker,
-        lanes,
-    }) = reader.next()?
-    else {
+    let mut reader = Reader { stream, ready: first.into() };
+    let Some(ToExecutor::Welcome { version, worker, lanes }) = reader.next()? else {
         return Err(io::Error::other("it did not say welcome"));
     };
     if version != VERSION || !(1..=LANES_MAX).contains(&lanes) {
@@ -62,13 +47,7 @@ pub(super) fn connect(socket: &Path) -> io::Result<Link> {
     }
     let cell = cell.ok_or_else(|| io::Error::other("no cell came with its welcome"))?;
     let cell = Cell::open(cell).map_err(io::Error::other)?;
-    Ok(Link {
-        reader,
-        writer,
-        cell,
-        worker,
-        lanes,
-    })
+    Ok(Link { reader, writer, cell, worker, lanes })
 }
 
 /// The first bytes, and the descriptor that came with them.
@@ -105,10 +84,7 @@ impl Reader {
         if !self.fill(HEADER_BYTES + head + bulk)? {
             return Ok(None);
         }
-        let mut frame = self
-            .ready
-            .split_to(HEADER_BYTES + head + bulk)
-            .slice(HEADER_BYTES..);
+        let mut frame = self.ready.split_to(HEADER_BYTES + head + bulk).slice(HEADER_BYTES..);
         let head = frame.split_to(head);
         read_frame(&head, frame).map(Some).map_err(io::Error::other)
     }

@@ -58,10 +58,7 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) const fn new(number: u32) -> Self {
-        Self {
-            number,
-            out: Vec::new(),
-        }
+        Self { number, out: Vec::new() }
     }
 }
 
@@ -74,9 +71,7 @@ impl Load {
         batches: &Batches,
     ) -> io::Result<Self> {
         let wrong = |what: &str| io::Error::other(format!("load {}: {what}", load.attempt));
-        let batch = batches
-            .get(&load.batch)
-            .ok_or_else(|| wrong("its batch is not known"))?;
+        let batch = batches.get(&load.batch).ok_or_else(|| wrong("its batch is not known"))?;
         let mut segments = Vec::with_capacity(load.segments.len());
         let mut end = 0;
         for segment in load.segments {
@@ -95,10 +90,7 @@ impl Load {
             sequence: load.sequence,
             range: load.range,
             timed: load.timed,
-            identity: Identity {
-                worker,
-                attempt: load.attempt,
-            },
+            identity: Identity { worker, attempt: load.attempt },
             batch: Arc::clone(batch),
             segments,
         })
@@ -115,11 +107,7 @@ impl Load {
         let mut at = 0;
         while let Some(index) = cell.take(self.sequence, lane.number, self.timed) {
             // Tasks are taken in ascending order, so this only ever goes forward.
-            while self
-                .segments
-                .get(at)
-                .is_some_and(|(tasks, _)| tasks.end <= index)
-            {
+            while self.segments.get(at).is_some_and(|(tasks, _)| tasks.end <= index) {
                 at += 1;
             }
             let Some((tasks, segment)) = self.segments.get(at) else {
@@ -127,24 +115,11 @@ impl Load {
             };
             let started = several.then(Instant::now);
             let row = index - tasks.start;
-            let tag = call::run(
-                &self.batch.functions,
-                segment,
-                row,
-                self.identity,
-                &mut lane.out,
-            );
+            let tag = call::run(&self.batch.functions, segment, row, self.identity, &mut lane.out);
             let run_us = started.map_or(0, |started| started.elapsed().as_micros() as u64);
             let outcome = (tag, lane.out.as_slice());
             let at_once = !self.batch.idempotent;
-            outcomes.push(
-                self.sequence,
-                index,
-                segment.codec(),
-                outcome,
-                run_us,
-                at_once,
-            );
+            outcomes.push(self.sequence, index, segment.codec(), outcome, run_us, at_once);
             call::tidy(&mut lane.out);
         }
         cell.rest(lane.number);

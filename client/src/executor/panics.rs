@@ -36,13 +36,11 @@ pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if IN_TASK.get() {
-                note(info)
-            } else {
-                before(info)
-            }
-        }));
+        std::panic::set_hook(Box::new(
+            move |info| {
+                if IN_TASK.get() { note(info) } else { before(info) }
+            },
+        ));
     });
 }
 
@@ -64,10 +62,7 @@ fn note(info: &PanicHookInfo<'_>) {
     } else {
         String::new()
     };
-    NOTED.set(Some(Noted {
-        location,
-        backtrace,
-    }));
+    NOTED.set(Some(Noted { location, backtrace }));
 }
 
 #[cold]
@@ -81,15 +76,9 @@ fn cause(payload: Box<dyn Any + Send>) -> Cause {
     _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
     let noted = NOTED.take();
     let unknown = || "an unknown place (the program has replaced the panic hook)".to_owned();
-    let (location, backtrace) = noted.map_or_else(
-        || (unknown(), String::new()),
-        |noted| (noted.location, noted.backtrace),
-    );
-    Cause::Panicked {
-        message: cut(text),
-        location,
-        backtrace,
-    }
+    let (location, backtrace) =
+        noted.map_or_else(|| (unknown(), String::new()), |noted| (noted.location, noted.backtrace));
+    Cause::Panicked { message: cut(text), location, backtrace }
 }
 
 /// The frames between the panic's machinery and ours.
@@ -112,11 +101,7 @@ fn shorten(full: &str) -> String {
     };
     // A release build names inlined frames without their path, but with their file.
     let ours = |frame: &&String| {
-        let names = [
-            "allhands::executor::",
-            "allhands::entry::",
-            "client/src/function.rs",
-        ];
+        let names = ["allhands::executor::", "allhands::entry::", "client/src/function.rs"];
         names.iter().any(|name| frame.contains(name))
     };
     let first = frames.iter().position(begins).unwrap_or(0);
@@ -146,10 +131,7 @@ mod tests {
         let full = "   0: std::backtrace::Backtrace::create\n   1: rust_begin_unwind\n   1: core::panicking::panic_fmt\n   \
                     2: app::inner\n             at src/main.rs:7:5\n   3: app::task\n   4: \
                     allhands::executor::call::run\n   5: main\n";
-        assert_eq!(
-            shorten(full),
-            "app::inner\n    at src/main.rs:7:5\napp::task"
-        );
+        assert_eq!(shorten(full), "app::inner\n    at src/main.rs:7:5\napp::task");
     }
 
     #[test]

@@ -30,13 +30,12 @@ pub(super) fn bind_to(worker: Pid) -> io::Result<()> {
 /// Ends this process and all of its group when the other end of `socket`, or `worker`, is gone.
 pub(super) fn watch(worker: Pid, socket: OwnedFd) -> io::Result<()> {
     let process = pidfd_open(worker, PidfdFlags::empty()).ok();
-    std::thread::Builder::new()
-        .name("allhands-watch".into())
-        .stack_size(64 << 10)
-        .spawn(move || {
+    std::thread::Builder::new().name("allhands-watch".into()).stack_size(64 << 10).spawn(
+        move || {
             wait(&socket, process.as_ref());
             end_group();
-        })?;
+        },
+    )?;
     Ok(set_parent_process_death_signal(None)?)
 }
 

@@ -45,18 +45,13 @@ struct Buffer {
 impl Buffer {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        if self.heap.is_empty() {
-            &self.inline[..usize::from(self.inline_len)]
-        } else {
-            &self.heap
-        }
+        if self.heap.is_empty() { &self.inline[..usize::from(self.inline_len)] } else { &self.heap }
     }
 
     #[cold]
     fn spill(&mut self, bytes: &[u8]) {
         self.heap.reserve(2 * INLINE_BYTES_MAX + bytes.len());
-        self.heap
-            .extend_from_slice(&self.inline[..usize::from(self.inline_len)]);
+        self.heap.extend_from_slice(&self.inline[..usize::from(self.inline_len)]);
         self.heap.extend_from_slice(bytes);
     }
 
@@ -119,17 +114,8 @@ impl Arguments {
     /// None yet.
     #[inline(always)]
     pub(crate) const fn new(codec: Codec) -> Self {
-        let buffer = Buffer {
-            inline: [0; INLINE_BYTES_MAX],
-            inline_len: 0,
-            heap: Vec::new(),
-        };
-        Self {
-            buffer,
-            ends: [0; ARGUMENTS_MAX],
-            count: 0,
-            codec,
-        }
+        let buffer = Buffer { inline: [0; INLINE_BYTES_MAX], inline_len: 0, heap: Vec::new() };
+        Self { buffer, ends: [0; ARGUMENTS_MAX], count: 0, codec }
     }
 
     /// What they are written in.
@@ -250,10 +236,7 @@ mod tests {
         let arguments = written(Codec::Bincode);
         assert_eq!(arguments.ends(), [8, 8, 19]);
         let strings: Vec<&[u8]> = arguments.iter().collect();
-        assert_eq!(
-            strings,
-            [&[7, 0, 0, 0, 0, 0, 0, 0][..], &[], b"\x03\0\0\0\0\0\0\0abc"]
-        );
+        assert_eq!(strings, [&[7, 0, 0, 0, 0, 0, 0, 0][..], &[], b"\x03\0\0\0\0\0\0\0abc"]);
         assert!(arguments.with_slices(|slices| slices == strings));
         assert!(arguments.buffer.heap.is_empty(), "19 bytes fit in place");
     }
@@ -285,10 +268,7 @@ mod tests {
             writer.put(&long[..]).unwrap();
             let read: Vec<&[u8]> = arguments.iter().collect();
             assert_eq!(crate::payload::decode(codec, read[0]), Ok(long.clone()));
-            assert_eq!(
-                crate::payload::decode(codec, read[1]),
-                Ok("short".to_owned())
-            );
+            assert_eq!(crate::payload::decode(codec, read[1]), Ok("short".to_owned()));
             assert_eq!(crate::payload::decode(codec, read[2]), Ok(7u8));
             assert_eq!(crate::payload::decode(codec, read[3]), Ok(long.clone()));
         }

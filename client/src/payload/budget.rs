@@ -52,17 +52,11 @@ mod tests {
             let value = "ä".repeat(length / 2);
             let mut bytes = Vec::new();
             encode(Codec::Bincode, &value, &mut bytes).unwrap();
-            assert_eq!(
-                decode_received::<String>(Codec::Bincode, &bytes).unwrap(),
-                value
-            );
+            assert_eq!(decode_received::<String>(Codec::Bincode, &bytes).unwrap(), value);
         }
         let letters = vec!['x'; 60_000];
         let mut bytes = Vec::new();
         encode(Codec::Bincode, &letters, &mut bytes).unwrap();
-        assert_eq!(
-            decode_received::<Vec<char>>(Codec::Bincode, &bytes).unwrap(),
-            letters
-        );
+        assert_eq!(decode_received::<Vec<char>>(Codec::Bincode, &bytes).unwrap(), letters);
     }
 }

@@ -17,10 +17,7 @@ pub struct EncodeError {
 
 impl EncodeError {
     pub(super) fn new(type_name: &'static str, cause: impl Display) -> Self {
-        Self {
-            type_name,
-            cause: cause.to_string(),
-        }
+        Self { type_name, cause: cause.to_string() }
     }
 
     /// Unwraps the text of a bincode error, which prints itself as a debug value.
@@ -32,10 +29,7 @@ impl EncodeError {
             Bincode::Other(text) => text.to_owned(),
             other => other.to_string(),
         };
-        Self {
-            type_name: type_name::<T>(),
-            cause,
-        }
+        Self { type_name: type_name::<T>(), cause }
     }
 
     /// Unwraps the text of a CBOR error, which prints itself as a debug value too.
@@ -60,10 +54,7 @@ pub struct DecodeError {
 
 impl DecodeError {
     fn new(type_name: &'static str, cause: impl Display) -> Self {
-        Self {
-            type_name,
-            cause: cause.to_string(),
-        }
+        Self { type_name, cause: cause.to_string() }
     }
 
     /// Says a CBOR error in words.
@@ -110,10 +101,7 @@ impl DecodeError {
             }
             other => other.to_string(),
         };
-        Self {
-            type_name: type_name::<T>(),
-            cause,
-        }
+        Self { type_name: type_name::<T>(), cause }
     }
 }
 

@@ -107,11 +107,7 @@ impl Serializer for Probe {
         variant: &'static str,
         _: &T,
     ) -> Answer {
-        if name == "Result" && variant == "Err" {
-            Ok(())
-        } else {
-            Err(No)
-        }
+        if name == "Result" && variant == "Err" { Ok(()) } else { Err(No) }
     }
 
     #[inline(always)]
@@ -131,10 +127,7 @@ mod tests {
         assert!(!is_failed(&7u64));
         assert!(!is_failed(&()));
         assert!(!is_failed(&vec![Err::<u8, u8>(1)]));
-        assert!(
-            !is_failed(&Some(Err::<u8, u8>(1))),
-            "an `Err` inside a value is data"
-        );
+        assert!(!is_failed(&Some(Err::<u8, u8>(1))), "an `Err` inside a value is data");
     }
 
     #[test]

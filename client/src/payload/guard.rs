@@ -113,8 +113,7 @@ impl<S: Serializer> Serializer for Guard<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0
-            .serialize_newtype_variant(name, index, variant, &Guarded(value))
+        self.0.serialize_newtype_variant(name, index, variant, &Guarded(value))
     }
 
     #[inline(always)]
@@ -122,18 +121,12 @@ impl<S: Serializer> Serializer for Guard<S> {
         if len.is_none() {
             return Err(unknown_length("sequence"));
         }
-        Ok(Parts {
-            inner: self.0.serialize_seq(len)?,
-            of: "",
-        })
+        Ok(Parts { inner: self.0.serialize_seq(len)?, of: "" })
     }
 
     #[inline(always)]
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
-        Ok(Parts {
-            inner: self.0.serialize_tuple(len)?,
-            of: "",
-        })
+        Ok(Parts { inner: self.0.serialize_tuple(len)?, of: "" })
     }
 
     #[inline(always)]
@@ -142,10 +135,7 @@ impl<S: Serializer> Serializer for Guard<S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
-        Ok(Parts {
-            inner: self.0.serialize_tuple_struct(name, len)?,
-            of: name,
-        })
+        Ok(Parts { inner: self.0.serialize_tuple_struct(name, len)?, of: name })
     }
 
     #[inline(always)]
@@ -165,10 +155,7 @@ impl<S: Serializer> Serializer for Guard<S> {
         if len.is_none() {
             return Err(unknown_length("map"));
         }
-        Ok(Parts {
-            inner: self.0.serialize_map(len)?,
-            of: "",
-        })
+        Ok(Parts { inner: self.0.serialize_map(len)?, of: "" })
     }
 
     #[inline(always)]
@@ -177,10 +164,7 @@ impl<S: Serializer> Serializer for Guard<S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStruct, S::Error> {
-        Ok(Parts {
-            inner: self.0.serialize_struct(name, len)?,
-            of: name,
-        })
+        Ok(Parts { inner: self.0.serialize_struct(name, len)?, of: name })
     }
 
     #[inline(always)]

@@ -28,17 +28,9 @@ pub(crate) fn needs_names<T: DeserializeOwned>() -> bool {
     let mut walks = 1;
     let mut walk = 0;
     while walk < walks {
-        let mut state = Walk {
-            variant: walk,
-            steps: 0,
-            variants: 1,
-        };
+        let mut state = Walk { variant: walk, steps: 0, variants: 1 };
         let end = catch_unwind(AssertUnwindSafe(|| {
-            T::deserialize(Probe {
-                walk: &mut state,
-                depth: 0,
-            })
-            .err()
+            T::deserialize(Probe { walk: &mut state, depth: 0 }).err()
         }));
         if matches!(end, Ok(Some(Stop::NeedsNames))) {
             return true;
@@ -186,11 +178,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         visitor: V,
     ) -> Result<V::Value, Stop> {
         self.step()?;
-        visitor.visit_seq(Parts {
-            walk: self.walk,
-            depth: self.depth + 1,
-            left: len,
-        })
+        visitor.visit_seq(Parts { walk: self.walk, depth: self.depth + 1, left: len })
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -205,11 +193,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Stop> {
         self.step()?;
         let left = usize::from(!self.is_deep());
-        visitor.visit_map(Parts {
-            walk: self.walk,
-            depth: self.depth + 1,
-            left,
-        })
+        visitor.visit_map(Parts { walk: self.walk, depth: self.depth + 1, left })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -233,10 +217,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         // All enums take the same turn: what nests them is walked once for each variant.
         let variant = self.walk.variant % count.max(1);
         self.depth += 1;
-        visitor.visit_enum(Choice {
-            probe: self,
-            variant,
-        })
+        visitor.visit_enum(Choice { probe: self, variant })
     }
 
     fn is_human_readable(&self) -> bool {
@@ -254,10 +235,7 @@ struct Parts<'a> {
 impl Parts<'_> {
     fn next(&mut self) -> Option<Probe<'_>> {
         self.left = self.left.checked_sub(1)?;
-        Some(Probe {
-            walk: self.walk,
-            depth: self.depth,
-        })
+        Some(Probe { walk: self.walk, depth: self.depth })
     }
 }
 
@@ -283,10 +261,7 @@ impl<'de> MapAccess<'de> for Parts<'_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stop> {
-        seed.deserialize(Probe {
-            walk: self.walk,
-            depth: self.depth,
-        })
+        seed.deserialize(Probe { walk: self.walk, depth: self.depth })
     }
 }
 
@@ -344,10 +319,7 @@ mod tests {
     #[expect(dead_code, reason = "only the type is looked at")]
     enum Tree {
         Branch(Box<Self>, Box<Self>),
-        Leaf {
-            label: String,
-            extra: Option<serde_json::Value>,
-        },
+        Leaf { label: String, extra: Option<serde_json::Value> },
     }
 
     #[derive(Deserialize)]
@@ -365,10 +337,7 @@ mod tests {
         assert!(!needs_names::<Result<Vec<(String, f64)>, String>>());
         assert!(!needs_names::<HashMap<String, Option<Option<char>>>>());
         assert!(!needs_names::<(Duration, PathBuf, IpAddr, u128)>());
-        assert!(
-            !needs_names::<std::num::NonZeroU8>(),
-            "refuses 0: given up, and so fine"
-        );
+        assert!(!needs_names::<std::num::NonZeroU8>(), "refuses 0: given up, and so fine");
     }
 
     #[test]
@@ -379,14 +348,8 @@ mod tests {
     #[test]
     fn a_value_of_any_kind_is_found_wherever_it_is() {
         assert!(needs_names::<serde_json::Value>());
-        assert!(
-            needs_names::<Result<u8, serde_json::Value>>(),
-            "in the second variant"
-        );
+        assert!(needs_names::<Result<u8, serde_json::Value>>(), "in the second variant");
         assert!(needs_names::<BTreeMap<u8, Vec<Option<serde_json::Value>>>>());
-        assert!(
-            needs_names::<Tree>(),
-            "in the second variant of a recursive type"
-        );
+        assert!(needs_names::<Tree>(), "in the second variant of a recursive type");
     }
 }

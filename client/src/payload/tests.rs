@@ -94,36 +94,15 @@ fn fits_cbor_only<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T,
 
 #[test]
 fn ordinary_types() {
-    fits_both((
-        1u8,
-        -2i16,
-        3u32,
-        -4i64,
-        u128::MAX,
-        i128::MIN,
-        1.5f32,
-        -2.5f64,
-        true,
-        'ß',
-    ));
+    fits_both((1u8, -2i16, 3u32, -4i64, u128::MAX, i128::MIN, 1.5f32, -2.5f64, true, 'ß'));
     fits_both(vec![
         Shape::Unit,
         Shape::New(7),
         Shape::Tuple(1, "x".into()),
-        Shape::Struct {
-            a: -1,
-            b: Some(Some('y')),
-        },
+        Shape::Struct { a: -1, b: Some(Some('y')) },
     ]);
-    fits_both(HashMap::from([
-        ("a".to_owned(), vec![1u16, 2]),
-        ("b".to_owned(), vec![]),
-    ]));
-    fits_both((
-        Duration::new(3, 4),
-        PathBuf::from("/tmp/x"),
-        "::1".parse::<IpAddr>().unwrap(),
-    ));
+    fits_both(HashMap::from([("a".to_owned(), vec![1u16, 2]), ("b".to_owned(), vec![])]));
+    fits_both((Duration::new(3, 4), PathBuf::from("/tmp/x"), "::1".parse::<IpAddr>().unwrap()));
     fits_both([Ok::<u8, String>(1), Err("no".to_owned())]);
     fits_both((vec![(); 1000], Box::new([1u64, 2, 3]), ()));
     fits_both(num_bigint::BigUint::from(7u8).pow(500));
@@ -151,35 +130,17 @@ fn defaults_and_skipped_fields() {
 
 #[test]
 fn a_field_left_out_is_refused_while_it_is_encoded() {
-    let missing = Opt {
-        id: 9,
-        note: None,
-        size: 0,
-    };
-    let there = Opt {
-        id: 7,
-        note: Some(0),
-        size: 5,
-    };
-    fits_cbor_only(
-        (missing.clone(), there.clone()),
-        "field `note` of `Opt` is left out",
-    );
+    let missing = Opt { id: 9, note: None, size: 0 };
+    let there = Opt { id: 7, note: Some(0), size: 5 };
+    fits_cbor_only((missing.clone(), there.clone()), "field `note` of `Opt` is left out");
     fits_cbor_only(Some(vec![missing]), "field `note` of `Opt`");
-    assert_eq!(
-        round(Codec::Bincode, &there).as_ref(),
-        Ok(&there),
-        "this value has all its fields"
-    );
+    assert_eq!(round(Codec::Bincode, &there).as_ref(), Ok(&there), "this value has all its fields");
 }
 
 #[test]
 fn a_field_that_only_one_side_knows_is_found_by_reading_back() {
     round(Codec::Bincode, &Halved { a: 1, b: 2 }).unwrap_err();
-    assert_eq!(
-        round(Codec::Cbor, &Halved { a: 1, b: 2 }),
-        Ok(Halved { a: 0, b: 2 })
-    );
+    assert_eq!(round(Codec::Cbor, &Halved { a: 1, b: 2 }), Ok(Halved { a: 0, b: 2 }));
 }
 
 #[test]
@@ -196,10 +157,7 @@ fn types_that_ask_what_comes_next_are_found_by_reading_back() {
     fits_cbor_only(vec![Untagged::Number(4)], "asks what comes next");
     fits_cbor_only(Tagged::A { x: 1 }, "asks what comes next");
     fits_cbor_only(Tagged::B, "asks what comes next");
-    fits_cbor_only(
-        serde_json::json!({ "a": [1, null, "x"] }),
-        "asks what comes next",
-    );
+    fits_cbor_only(serde_json::json!({ "a": [1, null, "x"] }), "asks what comes next");
 }
 
 #[test]
@@ -218,10 +176,7 @@ fn bytes_left_over_are_an_error() {
         encode(codec, &7u32, &mut bytes).unwrap();
         bytes.push(0);
         let error = decode::<u32>(codec, &bytes).unwrap_err().to_string();
-        assert!(
-            error.starts_with("cannot decode `u32`: 1 bytes are left over"),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot decode `u32`: 1 bytes are left over"), "{error}");
     }
 }
 
@@ -230,10 +185,7 @@ fn the_guard_changes_no_byte() {
     let value = (vec![1u32, 2, 3], Shape::Struct { a: 1, b: None }, "text");
     let mut guarded = Vec::new();
     encode(Codec::Bincode, &value, &mut guarded).unwrap();
-    assert_eq!(
-        guarded,
-        bincode::serde::encode_to_vec(&value, config()).unwrap()
-    );
+    assert_eq!(guarded, bincode::serde::encode_to_vec(&value, config()).unwrap());
 }
 
 #[test]

@@ -24,11 +24,7 @@ pub(crate) fn bytes_text(bytes: &[u8]) -> String {
         // Writing to a string does not fail.
         let _ = write!(text, "{gap}{byte:02x}");
     }
-    text.push_str(if bytes.len() > SHOWN_BYTES_MAX {
-        " …>"
-    } else {
-        ">"
-    });
+    text.push_str(if bytes.len() > SHOWN_BYTES_MAX { " …>" } else { ">" });
     text
 }
 
@@ -40,10 +36,7 @@ pub struct ArgText<T>(PhantomData<T>);
 
 impl<T> ArgText<T> {
     /// Stands for an argument of type `T`.
-    #[expect(
-        clippy::new_without_default,
-        reason = "only the output of `#[task]` makes one"
-    )]
+    #[expect(clippy::new_without_default, reason = "only the output of `#[task]` makes one")]
     pub const fn new() -> Self {
         Self(PhantomData)
     }
@@ -90,11 +83,7 @@ impl Write for Short {
         let room = TEXT_BYTES_MAX - self.0.len();
         let end = text.floor_char_boundary(room);
         self.0.push_str(&text[..end]);
-        if end < text.len() {
-            Err(fmt::Error)
-        } else {
-            Ok(())
-        }
+        if end < text.len() { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
@@ -115,29 +104,18 @@ mod tests {
     fn length_and_the_first_sixteen() {
         assert_eq!(bytes_text(&[]), "<0 bytes>");
         assert_eq!(bytes_text(&[1, 2, 3, 4, 255]), "<5 bytes: 01020304 ff>");
-        assert_eq!(
-            bytes_text(&[7; 40]),
-            "<40 bytes: 07070707 07070707 07070707 07070707 …>"
-        );
+        assert_eq!(bytes_text(&[7; 40]), "<40 bytes: 07070707 07070707 07070707 07070707 …>");
     }
 
     #[test]
     fn debug_where_there_is_one() {
         let bytes = encoded("hé");
         let args = [bytes.as_slice()];
-        assert_eq!(
-            ArgText::<String>::new().text(Codec::Bincode, &args, 0),
-            "\"hé\""
-        );
+        assert_eq!(ArgText::<String>::new().text(Codec::Bincode, &args, 0), "\"hé\"");
         assert!(
-            (&ArgText::<Silent>::new())
-                .text(Codec::Bincode, &args, 0)
-                .starts_with("<11 bytes")
+            (&ArgText::<Silent>::new()).text(Codec::Bincode, &args, 0).starts_with("<11 bytes")
         );
-        assert_eq!(
-            ArgText::<u64>::new().text(Codec::Bincode, &[&[1]], 0),
-            "<1 bytes: 01>"
-        );
+        assert_eq!(ArgText::<u64>::new().text(Codec::Bincode, &[&[1]], 0), "<1 bytes: 01>");
     }
 
     #[test]

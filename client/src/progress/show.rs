@@ -43,19 +43,12 @@ impl<'a> Display<'a> {
             Means::Bar(_) | Means::Function(_) => REDRAW,
         };
         let now = Instant::now();
-        Some(Self {
-            begun: now,
-            shown: now,
-            every,
-            means,
-        })
+        Some(Self { begun: now, shown: now, every, means })
     }
 
     /// How long one may wait before it is time to show something.
     pub(crate) fn patience(&self) -> Duration {
-        self.every
-            .saturating_sub(self.shown.elapsed())
-            .max(Duration::from_millis(1))
+        self.every.saturating_sub(self.shown.elapsed()).max(Duration::from_millis(1))
     }
 
     /// Shows how far the call is, if it is time.
@@ -63,24 +56,14 @@ impl<'a> Display<'a> {
         let now = Instant::now();
         if now - self.shown >= self.every {
             self.shown = now;
-            self.draw(Progress {
-                done,
-                failed,
-                total,
-                elapsed: now - self.begun,
-            });
+            self.draw(Progress { done, failed, total, elapsed: now - self.begun });
         }
     }
 
     /// Shows the end.
     pub(crate) fn finish(mut self, done: u64, failed: u64, total: Option<u64>) {
         let elapsed = self.begun.elapsed();
-        self.draw(Progress {
-            done,
-            failed,
-            total,
-            elapsed,
-        });
+        self.draw(Progress { done, failed, total, elapsed });
         if let Means::Bar(bar) = &self.means {
             bar.abandon();
         }
@@ -132,12 +115,7 @@ impl fmt::Display for Line<'_> {
         if progress.failed > 0 {
             write!(f, ", {} failed", progress.failed)?;
         }
-        write!(
-            f,
-            ", {:.1} s, {:.0} tasks/s",
-            progress.elapsed.as_secs_f64(),
-            progress.rate()
-        )?;
+        write!(f, ", {:.1} s, {:.0} tasks/s", progress.elapsed.as_secs_f64(), progress.rate())?;
         match progress.remaining() {
             Some(left) if progress.total != Some(progress.done) => {
                 write!(f, ", {:.0} s left", left.as_secs_f64())
@@ -153,24 +131,10 @@ mod tests {
 
     #[test]
     fn a_line_says_what_is_known() {
-        let mut progress = Progress {
-            done: 30,
-            failed: 0,
-            total: Some(90),
-            elapsed: Duration::from_secs(3),
-        };
-        assert_eq!(
-            Line(&progress).to_string(),
-            "30 of 90 tasks, 3.0 s, 10 tasks/s, 6 s left"
-        );
-        progress = Progress {
-            total: None,
-            failed: 2,
-            ..progress
-        };
-        assert_eq!(
-            Line(&progress).to_string(),
-            "30 tasks, 2 failed, 3.0 s, 10 tasks/s"
-        );
+        let mut progress =
+            Progress { done: 30, failed: 0, total: Some(90), elapsed: Duration::from_secs(3) };
+        assert_eq!(Line(&progress).to_string(), "30 of 90 tasks, 3.0 s, 10 tasks/s, 6 s left");
+        progress = Progress { total: None, failed: 2, ..progress };
+        assert_eq!(Line(&progress).to_string(), "30 tasks, 2 failed, 3.0 s, 10 tasks/s");
     }
 }

@@ -94,9 +94,7 @@ fn look_up(entry: &'static Entry) -> &'static Known {
     let known = there.unwrap_or_else(|| {
         let made = Known::new(entry);
         let mut all = ALL.write().unwrap_or_else(PoisonError::into_inner);
-        all.get_or_insert_default()
-            .entry(address)
-            .or_insert_with(|| Box::leak(Box::new(made)))
+        all.get_or_insert_default().entry(address).or_insert_with(|| Box::leak(Box::new(made)))
     });
     LAST.set(Some((entry, known)));
     known

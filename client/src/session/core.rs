@@ -106,13 +106,8 @@ impl Core {
     pub(crate) fn name_batch(&mut self) -> (BatchId, u32) {
         let sequence = self.sequence;
         self.sequence += 1;
-        let Config {
-            cluster, session, ..
-        } = self.config;
-        (
-            BatchId::of_session(cluster, session, sequence.into()),
-            sequence,
-        )
+        let Config { cluster, session, .. } = self.config;
+        (BatchId::of_session(cluster, session, sequence.into()), sequence)
     }
 
     /// When a [`Event::Tick`] is due.
@@ -120,10 +115,7 @@ impl Core {
         match self.leader {
             Some(_) => Some(self.said_at + HEARTBEAT),
             None => {
-                let oldest = self
-                    .batches
-                    .values()
-                    .filter(|batch| batch.cancelled.is_none());
+                let oldest = self.batches.values().filter(|batch| batch.cancelled.is_none());
                 oldest.map(|batch| self.patient_until(batch)).min()
             }
         }
@@ -148,19 +140,10 @@ impl Core {
                 }
             }
             Event::Said { peer, message } => self.hear(peer, message, out),
-            Event::Open {
-                batch,
-                sequence,
-                spec,
-                context,
-            } => {
+            Event::Open { batch, sequence, spec, context } => {
                 self.open(batch, sequence, spec, context);
             }
-            Event::Append {
-                batch,
-                tasks,
-                segment,
-            } => {
+            Event::Append { batch, tasks, segment } => {
                 self.change(batch, |outbox| outbox.give(tasks, segment));
             }
             Event::Seal { batch } => self.change(batch, |outbox| outbox.sealing = Step::Due),
@@ -170,10 +153,7 @@ impl Core {
             Event::Detach => {
                 let all = || self.peers.keys().copied().collect();
                 let peers: Vec<Peer> = self.leader.map_or_else(all, |leader| vec![leader]);
-                let detach = |peer| Action::Send {
-                    peer,
-                    message: FromClient::Detach,
-                };
+                let detach = |peer| Action::Send { peer, message: FromClient::Detach };
                 out.extend(peers.into_iter().map(detach));
                 return;
             }
@@ -182,11 +162,7 @@ impl Core {
     }
 
     fn open(&mut self, batch: BatchId, sequence: u32, spec: BatchSpec, context: Bytes) {
-        let outbox = Outbox {
-            opening: Step::Due,
-            queued: true,
-            ..Outbox::default()
-        };
+        let outbox = Outbox { opening: Step::Due, queued: true, ..Outbox::default() };
         let opened = Batch {
             sequence,
             spec,
@@ -250,11 +226,7 @@ impl Core {
 
     fn tick(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
-        while self
-            .finished
-            .front()
-            .is_some_and(|(at, ..)| now - *at >= REMEMBER)
-        {
+        while self.finished.front().is_some_and(|(at, ..)| now - *at >= REMEMBER) {
             self.finished.pop_front();
         }
         if let Some(peer) = self.leader {
@@ -275,10 +247,7 @@ impl Core {
             .filter(|(_, waited)| *waited >= self.config.patience)
             .collect();
         for (batch, waited) in lost {
-            out.push(Action::End {
-                batch,
-                end: End::Leaderless(waited),
-            });
+            out.push(Action::End { batch, end: End::Leaderless(waited) });
             self.cancel(batch, "its client had lost all coordinators".into());
         }
     }

@@ -100,13 +100,7 @@ impl Exchange {
             stopped: false,
         };
         let (batch, beating) = (OnceLock::new(), AtomicBool::new(false));
-        Self {
-            feed: Mutex::new(feed),
-            inbox,
-            part,
-            batch,
-            beating,
-        }
+        Self { feed: Mutex::new(feed), inbox, part, batch, beating }
     }
 
     fn feed(&self) -> MutexGuard<'_, Feed> {
@@ -174,11 +168,7 @@ impl Exchange {
     pub(crate) fn flush(&self) -> Note {
         let mut feed = self.feed();
         self.cut(&mut feed);
-        if feed.ready.is_empty() {
-            Note::Quiet
-        } else {
-            feed.note()
-        }
+        if feed.ready.is_empty() { Note::Quiet } else { feed.note() }
     }
 
     /// There are no more tasks.
@@ -195,11 +185,7 @@ impl Exchange {
         let mut feed = self.feed();
         feed.consumed += segments;
         feed.consumed_bytes += bytes;
-        if feed.consumed_bytes >= CONSUMED_BYTES {
-            feed.note()
-        } else {
-            Note::Quiet
-        }
+        if feed.consumed_bytes >= CONSUMED_BYTES { feed.note() } else { Note::Quiet }
     }
 
     /// Nothing more of it will run: tasks need not be given.

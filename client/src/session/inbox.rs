@@ -87,11 +87,7 @@ pub(crate) enum Wanted {
 
 impl Inbox {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self {
-            mail: Mutex::default(),
-            bell: Condvar::new(),
-            rules,
-        }
+        Self { mail: Mutex::default(), bell: Condvar::new(), rules }
     }
 
     pub(crate) const fn rules(&self) -> Rules {
@@ -112,10 +108,7 @@ impl Inbox {
         let mut mail = match patience {
             None => self.bell.wait(mail).unwrap_or_else(PoisonError::into_inner),
             Some(patience) => {
-                self.bell
-                    .wait_timeout(mail, patience)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+                self.bell.wait_timeout(mail, patience).unwrap_or_else(PoisonError::into_inner).0
             }
         };
         mail.waiting = None;
@@ -155,21 +148,12 @@ impl Inbox {
         }
         let mut mail = self.mail();
         let kept = mail.kept_of(part);
-        let arguments = if valueless {
-            kept.covering(range)
-        } else {
-            Vec::new()
-        };
+        let arguments = if valueless { kept.covering(range) } else { Vec::new() };
         kept.finish(range);
         mail.finished += u64::from(range.len());
         mail.failures += failures;
         mail.arrived_bytes += outcomes.bytes().len();
-        mail.arrived.push_back(Arrived {
-            part,
-            range,
-            outcomes,
-            arguments,
-        });
+        mail.arrived.push_back(Arrived { part, range, outcomes, arguments });
         let stopped = mail.is_stopped(self.rules);
         self.ring(mail);
         stopped
@@ -184,17 +168,11 @@ impl Inbox {
 
     /// Wakes the caller if what it waits for is there.
     fn ring(&self, mut mail: MutexGuard<'_, Mail>) {
-        let parked = mail
-            .waiting
-            .is_some_and(|wanted| mail.has(wanted, self.rules));
+        let parked = mail.waiting.is_some_and(|wanted| mail.has(wanted, self.rules));
         if parked {
             mail.waiting = None;
         }
-        let waker = if mail.has(Wanted::Outcome, self.rules) {
-            mail.waker.take()
-        } else {
-            None
-        };
+        let waker = if mail.has(Wanted::Outcome, self.rules) { mail.waker.take() } else { None };
         drop(mail);
         if parked {
             self.bell.notify_one();

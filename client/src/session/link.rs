@@ -25,11 +25,7 @@ pub(crate) type ClientLink = Link<FromClient, ToClient>;
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     /// A link is there; what is put into `out` is sent.
-    Up {
-        peer: Peer,
-        coordinator: Option<CoordinatorId>,
-        out: UnboundedSender<FromClient>,
-    },
+    Up { peer: Peer, coordinator: Option<CoordinatorId>, out: UnboundedSender<FromClient> },
     /// A message has come.
     Said { peer: Peer, message: ToClient },
     /// There is no link, or no longer.
@@ -80,26 +76,20 @@ async fn dial(
     endpoint: &Endpoint,
     address: SocketAddr,
 ) -> Result<(ClientLink, Option<CoordinatorId>), String> {
-    let expected = Expected {
-        role: Role::Coordinator,
-        name: None,
-    };
+    let expected = Expected { role: Role::Coordinator, name: None };
     let connection = endpoint
         .connect(address, expected, CONNECT_DEADLINE)
         .await
         .map_err(|error| chain(&error))?;
     let coordinator = coordinator_of(&connection.peer().name);
-    let (link, _) = open_link(&connection, Purpose::Client, BUILD)
-        .await
-        .map_err(|error| chain(&error))?;
+    let (link, _) =
+        open_link(&connection, Purpose::Client, BUILD).await.map_err(|error| chain(&error))?;
     Ok((link, coordinator))
 }
 
 /// The coordinator's id, which its certificate's name ends in: `coordinator-2`, or `2`.
 fn coordinator_of(name: &str) -> Option<CoordinatorId> {
-    let digits = name
-        .rsplit(|letter: char| !letter.is_ascii_digit())
-        .next()?;
+    let digits = name.rsplit(|letter: char| !letter.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
 
@@ -112,13 +102,7 @@ pub(super) async fn serve(
 ) -> Option<String> {
     let (sender, mut receiver) = link.split();
     let (out, outgoing) = unbounded_channel();
-    events
-        .send(LinkEvent::Up {
-            peer,
-            coordinator,
-            out,
-        })
-        .ok()?;
+    events.send(LinkEvent::Up { peer, coordinator, out }).ok()?;
     let mut writing = std::pin::pin!(write(sender, outgoing));
     loop {
         tokio::select! {

@@ -31,10 +31,7 @@ impl Executable {
         io::copy(&mut &file, &mut bytes)?;
         let glibc = allhands_store::elf::glibc_needed(&bytes).map_err(io::Error::other)?;
         let id = ProgramId(*blake3::hash(&bytes).as_bytes());
-        Ok(Self {
-            file,
-            program: program(id, bytes.len() as u64, glibc),
-        })
+        Ok(Self { file, program: program(id, bytes.len() as u64, glibc) })
     }
 
     /// For the embedded cluster, which starts the running file itself: named by which file it is, so
@@ -52,28 +49,18 @@ impl Executable {
         for number in [data.dev(), data.ino(), data.size()] {
             hasher.update(&number.to_le_bytes());
         }
-        for number in [
-            data.mtime(),
-            data.mtime_nsec(),
-            data.ctime(),
-            data.ctime_nsec(),
-        ] {
+        for number in [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()] {
             hasher.update(&number.to_le_bytes());
         }
         let id = ProgramId(*hasher.finalize().as_bytes());
-        Ok(Self {
-            file,
-            program: program(id, data.size(), None),
-        })
+        Ok(Self { file, program: program(id, data.size(), None) })
     }
 
     /// The bytes from `offset` on, at most `bytes` of them.
     pub(crate) fn read(&self, offset: u64, bytes: u32) -> io::Result<Bytes> {
         let left = self.program.bytes.saturating_sub(offset);
-        let length = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(bytes as usize)
-            .min(CHUNK_BYTES_MAX);
+        let length =
+            usize::try_from(left).unwrap_or(usize::MAX).min(bytes as usize).min(CHUNK_BYTES_MAX);
         let mut chunk = vec![0; length];
         self.file.read_exact_at(&mut chunk, offset)?;
         Ok(chunk.into())
@@ -81,27 +68,16 @@ impl Executable {
 }
 
 fn program(id: ProgramId, bytes: u64, glibc: Option<(u16, u16)>) -> Program {
-    let platform = Platform {
-        arch: std::env::consts::ARCH.into(),
-        os: std::env::consts::OS.into(),
-        glibc,
-    };
-    Program {
-        id,
-        bytes,
-        platform,
-        name: program_name(),
-    }
+    let platform =
+        Platform { arch: std::env::consts::ARCH.into(), os: std::env::consts::OS.into(), glibc };
+    Program { id, bytes, platform, name: program_name() }
 }
 
 /// The executable's file name.
 pub(crate) fn program_name() -> String {
     let path = std::env::current_exe().ok();
     let name = path.as_deref().and_then(|path| path.file_name());
-    name.map_or_else(
-        || "program".into(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    name.map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -54,12 +54,7 @@ struct Opened {
 
 /// Speaks for `session` until it is closed. Whatever ends it, no caller is left waiting.
 pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
-    let Beginning {
-        config,
-        executable,
-        peers,
-        mut links,
-    } = beginning;
+    let Beginning { config, executable, peers, mut links } = beginning;
     session.state().causes = vec![None; peers];
     let mut shell = Shell {
         core: Core::new(config, Instant(0)),
@@ -110,9 +105,7 @@ impl Drop for Shell {
         let notes = std::mem::take(&mut state.notes);
         drop(state);
         self.session.attached.notify_all();
-        let opened = std::mem::take(&mut self.batches)
-            .into_values()
-            .map(|opened| opened.exchange);
+        let opened = std::mem::take(&mut self.batches).into_values().map(|opened| opened.exchange);
         for exchange in opened.chain(notes) {
             exchange.inbox.end(exchange.part, End::Closed);
         }
@@ -165,38 +158,20 @@ impl Shell {
         if let Some((spec, context)) = taken.open {
             let (batch, sequence) = self.core.name_batch();
             exchange.set_batch(batch);
-            self.batches.insert(
-                batch,
-                Opened {
-                    exchange: Arc::clone(&exchange),
-                    held: 0,
-                },
-            );
-            self.step(Event::Open {
-                batch,
-                sequence,
-                spec,
-                context,
-            });
+            self.batches.insert(batch, Opened { exchange: Arc::clone(&exchange), held: 0 });
+            self.step(Event::Open { batch, sequence, spec, context });
         }
         let Some(batch) = exchange.batch() else {
             return;
         };
         for (tasks, segment) in taken.segments {
-            self.step(Event::Append {
-                batch,
-                tasks,
-                segment,
-            });
+            self.step(Event::Append { batch, tasks, segment });
         }
         if taken.sealed {
             self.step(Event::Seal { batch });
         }
         if taken.consumed > 0 {
-            self.step(Event::Consumed {
-                batch,
-                segments: taken.consumed,
-            });
+            self.step(Event::Consumed { batch, segments: taken.consumed });
         }
         if let Some(reason) = taken.cancel {
             self.batches.remove(&batch);
@@ -219,11 +194,7 @@ impl Shell {
 
     fn link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up {
-                peer,
-                coordinator,
-                out,
-            } => {
+            LinkEvent::Up { peer, coordinator, out } => {
                 self.out.insert(peer, out);
                 self.step(Event::LinkUp { peer, coordinator });
             }
@@ -244,11 +215,7 @@ impl Shell {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send { peer, message } => self.send(peer, message),
-                Action::Deliver {
-                    batch,
-                    range,
-                    segment,
-                } => {
+                Action::Deliver { batch, range, segment } => {
                     let Some(opened) = self.batches.get_mut(&batch) else {
                         continue;
                     };
@@ -281,39 +248,23 @@ impl Shell {
                         self.session.attached.notify_all();
                     }
                 }
-                Action::SendProgram {
-                    peer,
-                    program,
-                    offset,
-                    bytes,
-                } => match self.executable.read(offset, bytes) {
-                    Ok(chunk) => {
-                        let chunk = chunk.into();
-                        self.send(
-                            peer,
-                            FromClient::ProgramChunk {
-                                program,
-                                offset,
-                                chunk,
-                            },
-                        );
+                Action::SendProgram { peer, program, offset, bytes } => {
+                    match self.executable.read(offset, bytes) {
+                        Ok(chunk) => {
+                            let chunk = chunk.into();
+                            self.send(peer, FromClient::ProgramChunk { program, offset, chunk });
+                        }
+                        Err(error) => tracing::error!(%error, "the program's file cannot be read"),
                     }
-                    Err(error) => tracing::error!(%error, "the program's file cannot be read"),
-                },
+                }
             }
         }
         for (batch, segments) in held {
             self.step(Event::Consumed { batch, segments });
         }
         for (batch, why) in unreadable {
-            self.end(
-                batch,
-                End::Unreadable(format!("an outcome segment is damaged: {why}")),
-            );
-            self.step(Event::Cancel {
-                batch,
-                reason: "its outcomes cannot be read".into(),
-            });
+            self.end(batch, End::Unreadable(format!("an outcome segment is damaged: {why}")));
+            self.step(Event::Cancel { batch, reason: "its outcomes cannot be read".into() });
         }
     }
 

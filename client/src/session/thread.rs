@@ -25,10 +25,7 @@ const GOODBYE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum Source {
     /// At these addresses, for the holder of this identity.
-    Remote {
-        identity: Identity,
-        addresses: Vec<SocketAddr>,
-    },
+    Remote { identity: Identity, addresses: Vec<SocketAddr> },
     /// In this process.
     Embedded(EmbeddedConfig),
 }
@@ -59,10 +56,7 @@ pub(crate) fn start(source: Source, patience: Duration) -> Result<Running, Error
         })
         .map_err(Error::thread)?;
     match begins.recv() {
-        Ok(begun) => begun.map(|()| Running {
-            session,
-            ended: Mutex::new(ended),
-        }),
+        Ok(begun) => begun.map(|()| Running { session, ended: Mutex::new(ended) }),
         Err(mpsc::RecvError) => Err(Error::thread(std::io::Error::other("it panicked"))),
     }
 }
@@ -82,10 +76,7 @@ fn live(
     patience: Duration,
     begun: &mpsc::SyncSender<Result<(), Error>>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             _ = begun.send(Err(Error::thread(error)));
@@ -94,10 +85,7 @@ fn live(
     };
     LocalSet::new().block_on(&runtime, async {
         match source {
-            Source::Remote {
-                identity,
-                addresses,
-            } => {
+            Source::Remote { identity, addresses } => {
                 remote(session, identity, addresses, patience, begun).await;
             }
             Source::Embedded(config) => embedded(session, config, patience, begun).await,
@@ -133,25 +121,13 @@ async fn remote(
         .collect();
     drop(events);
     _ = begun.send(Ok(()));
-    run(
-        session,
-        Beginning {
-            config,
-            executable,
-            peers,
-            links,
-        },
-    )
-    .await;
+    run(session, Beginning { config, executable, peers, links }).await;
     // The session is gone; what its links still had to say is sent, then they end.
     for keeper in keepers {
         _ = tokio::time::timeout(Duration::from_millis(500), keeper).await;
     }
-    _ = tokio::time::timeout(
-        Duration::from_millis(500),
-        endpoint.close("the client is done"),
-    )
-    .await;
+    _ = tokio::time::timeout(Duration::from_millis(500), endpoint.close("the client is done"))
+        .await;
 }
 
 fn bind(identity: Identity, addresses: &[SocketAddr]) -> Result<Endpoint, Error> {
@@ -195,22 +171,10 @@ async fn beside(
     let served = tokio::task::spawn_local(async move {
         if let Some(cause) = link::serve(Peer(0), None, client, &events).await {
             tracing::error!(cause, "the embedded coordinator is gone");
-            _ = events.send(link::LinkEvent::Down {
-                peer: Peer(0),
-                cause,
-            });
+            _ = events.send(link::LinkEvent::Down { peer: Peer(0), cause });
         }
     });
-    run(
-        session,
-        Beginning {
-            config,
-            executable,
-            peers: 1,
-            links,
-        },
-    )
-    .await;
+    run(session, Beginning { config, executable, peers: 1, links }).await;
     _ = tokio::time::timeout(Duration::from_millis(500), served).await;
 }
 
@@ -227,10 +191,7 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
     let (alive, ended) = mpsc::sync_channel(1);
     let own = Arc::clone(&session);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let (client, theirs) = Link::pair(64);
             tokio::task::spawn_local(coordinator(theirs));
@@ -241,10 +202,7 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
         });
         drop(alive);
     });
-    Running {
-        session,
-        ended: Mutex::new(ended),
-    }
+    Running { session, ended: Mutex::new(ended) }
 }
 
 #[cfg(not(feature = "embedded"))]
@@ -265,16 +223,7 @@ fn config(
     let executable = executable.map_err(Error::executable)?;
     let session = SessionId(random_id().map_err(Error::thread)?);
     let program = executable.program.clone();
-    Ok((
-        Config {
-            cluster,
-            session,
-            program,
-            name: program_name(),
-            patience,
-        },
-        executable,
-    ))
+    Ok((Config { cluster, session, program, name: program_name(), patience }, executable))
 }
 
 /// 128 random bits.

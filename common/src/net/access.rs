@@ -77,13 +77,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 5] = [
-        Self::Client,
-        Self::Admin,
-        Self::Worker,
-        Self::Peer,
-        Self::Chunks,
-    ];
+    pub const ALL: [Self; 5] = [Self::Client, Self::Admin, Self::Worker, Self::Peer, Self::Chunks];
 
     /// What the opener sends, and what it receives.
     pub const fn kinds(self) -> (Kind, Kind) {
@@ -145,11 +139,7 @@ mod tests {
     fn the_table_at_a_coordinator() {
         for (purpose, row) in AT_A_COORDINATOR {
             for (role, may) in Role::ALL.into_iter().zip(row) {
-                assert_eq!(
-                    purpose.allows(role, Role::Coordinator),
-                    may,
-                    "{role} opens {purpose}"
-                );
+                assert_eq!(purpose.allows(role, Role::Coordinator), may, "{role} opens {purpose}");
             }
         }
     }
@@ -157,9 +147,8 @@ mod tests {
     #[test]
     fn everybody_else_serves_chunks_and_nothing_more() {
         for acceptor in [Role::Worker, Role::Client, Role::Admin] {
-            for (opener, purpose) in Role::ALL
-                .into_iter()
-                .flat_map(|role| Purpose::ALL.map(|purpose| (role, purpose)))
+            for (opener, purpose) in
+                Role::ALL.into_iter().flat_map(|role| Purpose::ALL.map(|purpose| (role, purpose)))
             {
                 let stranger =
                     acceptor != Role::Worker && matches!(opener, Role::Client | Role::Admin);
@@ -174,9 +163,8 @@ mod tests {
 
     #[test]
     fn an_admin_may_do_whatever_a_client_may() {
-        for (purpose, acceptor) in Purpose::ALL
-            .into_iter()
-            .flat_map(|purpose| Role::ALL.map(|role| (purpose, role)))
+        for (purpose, acceptor) in
+            Purpose::ALL.into_iter().flat_map(|purpose| Role::ALL.map(|role| (purpose, role)))
         {
             assert!(
                 !purpose.allows(Role::Client, acceptor) || purpose.allows(Role::Admin, acceptor)

@@ -55,10 +55,7 @@ pub struct Validity {
 impl Validity {
     /// `days` from `now` on, and an hour back for clocks that lag.
     pub fn days(now: SystemTime, days: u32) -> Self {
-        Self {
-            not_before: now - CLOCK_LAG,
-            not_after: now + DAY * days,
-        }
+        Self { not_before: now - CLOCK_LAG, not_after: now + DAY * days }
     }
 }
 
@@ -91,11 +88,7 @@ impl Authority {
         let certificate_pem = made.pem();
         let key =
             KeyPair::from_pem(&made.key().serialize_pem()).map_err(AuthorityError::generating)?;
-        Ok(Self {
-            cluster,
-            certificate_pem,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { cluster, certificate_pem, issuer: Issuer::new(params, key) })
     }
 
     /// Writes the authority to `folder`, which is made if it is missing.
@@ -122,30 +115,15 @@ impl Authority {
             let path = folder.join(name);
             fs::read_to_string(&path).map_err(|source| AuthorityError::Read { path, source })
         };
-        let cluster =
-            read(CLUSTER_ID)?
-                .trim()
-                .parse()
-                .map_err(|source| AuthorityError::ClusterId {
-                    path: folder.join(CLUSTER_ID),
-                    source,
-                })?;
+        let cluster = read(CLUSTER_ID)?.trim().parse().map_err(|source| {
+            AuthorityError::ClusterId { path: folder.join(CLUSTER_ID), source }
+        })?;
         let certificate_pem = read(CA)?;
-        let key = KeyPair::from_pem(&read(CA_KEY)?).map_err(|source| AuthorityError::Unusable {
-            path: folder.join(CA_KEY),
-            source,
-        })?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|source| {
-            AuthorityError::Unusable {
-                path: folder.join(CA),
-                source,
-            }
-        })?;
-        Ok(Self {
-            cluster,
-            certificate_pem,
-            issuer,
-        })
+        let key = KeyPair::from_pem(&read(CA_KEY)?)
+            .map_err(|source| AuthorityError::Unusable { path: folder.join(CA_KEY), source })?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key)
+            .map_err(|source| AuthorityError::Unusable { path: folder.join(CA), source })?;
+        Ok(Self { cluster, certificate_pem, issuer })
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -166,10 +144,8 @@ impl Authority {
         check_name(name)?;
         let mut params = params(&format!("{role} {name}"), validity);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         params.subject_alt_names = vec![
             SanType::DnsName(
@@ -184,9 +160,8 @@ impl Authority {
             ),
         ];
         let key = KeyPair::generate().map_err(AuthorityError::generating)?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .map_err(AuthorityError::generating)?;
+        let certificate =
+            params.signed_by(&key, &self.issuer).map_err(AuthorityError::generating)?;
         let mut reset_key = [0; 32];
         tls::provider()
             .secure_random
@@ -206,9 +181,7 @@ impl Authority {
 fn params(common_name: &str, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = OffsetDateTime::from(validity.not_before);
     params.not_after = OffsetDateTime::from(validity.not_after);
     params
@@ -220,8 +193,6 @@ fn check_name(name: &str) -> Result<(), AuthorityError> {
     if fits && name.bytes().all(plain) && !name.starts_with('-') {
         Ok(())
     } else {
-        Err(AuthorityError::BadName {
-            name: name.to_owned(),
-        })
+        Err(AuthorityError::BadName { name: name.to_owned() })
     }
 }

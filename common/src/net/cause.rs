@@ -22,12 +22,7 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
-    const ALL: [Self; 4] = [
-        Self::Done,
-        Self::ShuttingDown,
-        Self::Protocol,
-        Self::Refused,
-    ];
+    const ALL: [Self; 4] = [Self::Done, Self::ShuttingDown, Self::Protocol, Self::Refused];
 
     pub(super) const fn wire(self) -> VarInt {
         VarInt::from_u32(match self {
@@ -116,11 +111,7 @@ struct Reason<'a>(&'a str);
 
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.0)
-        }
+        if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
     }
 }
 
@@ -150,9 +141,9 @@ impl Cause {
                 u64::from(close.error_code),
                 String::from_utf8_lossy(&close.reason).into_owned(),
             ),
-            ConnectionError::VersionMismatch | ConnectionError::CidsExhausted => Self::Quic {
-                detail: error.to_string(),
-            },
+            ConnectionError::VersionMismatch | ConnectionError::CidsExhausted => {
+                Self::Quic { detail: error.to_string() }
+            }
         }
     }
 
@@ -163,9 +154,7 @@ impl Cause {
             BAD_CERTIFICATE => Self::PeerOfOtherRole { detail },
             NO_APPLICATION_PROTOCOL => Self::OtherProtocol,
             code if ALERTS.contains(&code) => Self::Tls { detail },
-            code => Self::Quic {
-                detail: format!("code {code:#x}: {detail}"),
-            },
+            code => Self::Quic { detail: format!("code {code:#x}: {detail}") },
         }
     }
 
@@ -176,9 +165,7 @@ impl Cause {
             CERTIFICATE_REQUIRED => Self::WeShowedNone,
             NO_APPLICATION_PROTOCOL => Self::OtherProtocol,
             code if ALERTS.contains(&code) => Self::Tls { detail },
-            code => Self::Quic {
-                detail: format!("code {code:#x} from the peer: {detail}"),
-            },
+            code => Self::Quic { detail: format!("code {code:#x} from the peer: {detail}") },
         }
     }
 
@@ -187,10 +174,7 @@ impl Cause {
         match self {
             Self::NoAnswer | Self::Silent | Self::Restarted | Self::Quic { .. } => true,
             Self::ClosedByPeer { code, .. } => {
-                matches!(
-                    code,
-                    PeerCode::Known(CloseCode::Done | CloseCode::ShuttingDown)
-                )
+                matches!(code, PeerCode::Known(CloseCode::Done | CloseCode::ShuttingDown))
             }
             Self::ClosedHere
             | Self::PeerOfOtherCluster

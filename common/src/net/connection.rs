@@ -34,13 +34,7 @@ impl Connection {
                 quinn.close(CloseCode::Refused.wire(), error.to_string().as_bytes());
             })?;
         let label = format!("{peer} at {}", quinn.remote_address()).into();
-        Ok(Self {
-            quinn,
-            peer: Arc::new(peer),
-            label,
-            cluster,
-            role,
-        })
+        Ok(Self { quinn, peer: Arc::new(peer), label, cluster, role })
     }
 
     /// What the peer's certificate says.

@@ -93,11 +93,7 @@ impl Endpoint {
             quinn::Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime))
                 .map_err(failed)?;
         quinn.set_default_client_config(client);
-        Ok(Self {
-            quinn,
-            identity,
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-        })
+        Ok(Self { quinn, identity, handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)) })
     }
 
     /// Who this process is.
@@ -107,9 +103,7 @@ impl Endpoint {
 
     /// The address in use, with the port that the system chose for port 0.
     pub fn local_address(&self) -> Result<SocketAddr, BindError> {
-        self.quinn
-            .local_addr()
-            .map_err(|source| BindError::Address { source })
+        self.quinn.local_addr().map_err(|source| BindError::Address { source })
     }
 
     /// Dials `address` and checks that a peer of our cluster with the expected role answers.
@@ -129,10 +123,7 @@ impl Endpoint {
             .map_err(|source| ConnectError::Invalid { address, source })?;
         let quinn = tokio::time::timeout(deadline, connecting)
             .await
-            .map_err(|_| ConnectError::Failed {
-                address,
-                source: Cause::NoAnswer,
-            })?
+            .map_err(|_| ConnectError::Failed { address, source: Cause::NoAnswer })?
             .map_err(|error| ConnectError::Failed {
                 address,
                 source: match Cause::of(&error) {
@@ -147,11 +138,7 @@ impl Endpoint {
             let wanted = expected.name.unwrap_or("of any name");
             let expected = format!("{} {wanted}", expected.role);
             connection.close(CloseCode::Refused, &format!("looking for {expected}"));
-            return Err(ConnectError::OtherPeer {
-                address,
-                expected,
-                got: got.to_string(),
-            });
+            return Err(ConnectError::OtherPeer { address, expected, got: got.to_string() });
         }
         Ok(connection)
     }
@@ -172,11 +159,7 @@ impl Endpoint {
             match Arc::clone(&self.handshakes).try_acquire_owned() {
                 Ok(permit) => {
                     let identity = self.identity.clone();
-                    return Some(Arriving {
-                        incoming,
-                        identity,
-                        permit,
-                    });
+                    return Some(Arriving { incoming, identity, permit });
                 }
                 Err(_) => incoming.refuse(),
             }
@@ -185,8 +168,7 @@ impl Endpoint {
 
     /// Closes every connection, tells the peers why, and waits until they know or cannot be told.
     pub async fn close(&self, reason: &str) {
-        self.quinn
-            .close(CloseCode::ShuttingDown.wire(), reason.as_bytes());
+        self.quinn.close(CloseCode::ShuttingDown.wire(), reason.as_bytes());
         self.quinn.wait_idle().await;
     }
 }
@@ -205,14 +187,8 @@ impl Arriving {
         let address = self.incoming.remote_address();
         let quinn = tokio::time::timeout(HANDSHAKE_DEADLINE, self.incoming)
             .await
-            .map_err(|_| AcceptError::Failed {
-                address,
-                source: Cause::Silent,
-            })?
-            .map_err(|error| AcceptError::Failed {
-                address,
-                source: Cause::of(&error),
-            })?;
+            .map_err(|_| AcceptError::Failed { address, source: Cause::Silent })?
+            .map_err(|error| AcceptError::Failed { address, source: Cause::of(&error) })?;
         drop(self.permit);
         Connection::identify(quinn, &self.identity)
             .map_err(|source| AcceptError::Stranger { address, source })
@@ -220,11 +196,7 @@ impl Arriving {
 }
 
 fn socket(address: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }

@@ -67,11 +67,7 @@ pub enum Refusal {
     #[error(
         "a {opener} may not open a {purpose} link to a {acceptor}; use an identity of another role"
     )]
-    Role {
-        opener: Role,
-        purpose: Purpose,
-        acceptor: Role,
-    },
+    Role { opener: Role, purpose: Purpose, acceptor: Role },
     #[error("certificate {serial} was revoked; ask for a new identity")]
     Revoked { serial: Serial },
     #[error("too many links are open; try again in a moment")]
@@ -93,46 +89,30 @@ pub async fn open_link<Out: Message, In: Message>(
 ) -> Result<(Link<Out, In>, Welcome), OpenError> {
     let peer = connection.label();
     if purpose.kinds() != (Out::KIND, In::KIND) {
-        return Err(OpenError::Kinds {
-            purpose,
-            out: Out::KIND,
-            back: In::KIND,
-        });
+        return Err(OpenError::Kinds { purpose, out: Out::KIND, back: In::KIND });
     }
     let (cluster, _) = connection.own();
-    let hello = Hello {
-        cluster,
-        purpose,
-        build: build.to_owned(),
-    };
-    let exchange = async {
-        let (send, receive) =
-            connection
-                .quinn()
-                .open_bi()
-                .await
-                .map_err(|error| LinkError::Lost {
-                    peer: peer.clone(),
-                    source: Cause::of(&error),
-                })?;
-        let mut writer = FrameWriter::new(send, connection);
-        let mut reader = FrameReader::new(receive, connection);
-        writer.queue(&hello, Bytes::new())?;
-        writer.flush().await?;
-        let (kind, head, _) = reader
-            .frame(&[Kind::Welcome, Kind::Refused])
-            .await?
-            .ok_or_else(|| LinkError::Truncated { peer: peer.clone() })?;
-        if kind == Kind::Refused {
-            let Refused { reason } = reader.decode(&head)?;
-            return Err(OpenError::Refused {
-                peer: peer.clone(),
-                source: reason,
-            });
-        }
-        let welcome = reader.decode(&head)?;
-        Ok((Link::quic(writer, reader), welcome))
-    };
+    let hello = Hello { cluster, purpose, build: build.to_owned() };
+    let exchange =
+        async {
+            let (send, receive) = connection.quinn().open_bi().await.map_err(|error| {
+                LinkError::Lost { peer: peer.clone(), source: Cause::of(&error) }
+            })?;
+            let mut writer = FrameWriter::new(send, connection);
+            let mut reader = FrameReader::new(receive, connection);
+            writer.queue(&hello, Bytes::new())?;
+            writer.flush().await?;
+            let (kind, head, _) = reader
+                .frame(&[Kind::Welcome, Kind::Refused])
+                .await?
+                .ok_or_else(|| LinkError::Truncated { peer: peer.clone() })?;
+            if kind == Kind::Refused {
+                let Refused { reason } = reader.decode(&head)?;
+                return Err(OpenError::Refused { peer: peer.clone(), source: reason });
+            }
+            let welcome = reader.decode(&head)?;
+            Ok((Link::quic(writer, reader), welcome))
+        };
     tokio::time::timeout(HANDSHAKE_DEADLINE, exchange)
         .await
         .map_err(|_| OpenError::NoAnswer { peer: peer.clone() })?
@@ -152,10 +132,7 @@ pub async fn accept_link(connection: &Connection) -> Result<Option<Applicant>, A
             return if source.in_order() {
                 Ok(None)
             } else {
-                Err(AdmitError::Gone {
-                    peer: peer.clone(),
-                    source,
-                })
+                Err(AdmitError::Gone { peer: peer.clone(), source })
             };
         }
     };
@@ -167,10 +144,7 @@ pub async fn accept_link(connection: &Connection) -> Result<Option<Applicant>, A
     let hello = match greeting {
         Ok(Some((hello, _))) => hello,
         Ok(None) => return Err(LinkError::Truncated { peer: peer.clone() }.into()),
-        Err(LinkError::Frame {
-            source: FrameError::Version { theirs, ours },
-            ..
-        }) => {
+        Err(LinkError::Frame { source: FrameError::Version { theirs, ours }, .. }) => {
             let refusal = Refusal::Version { theirs, ours };
             return Err(refuse(writer, connection, refusal).await);
         }
@@ -178,27 +152,15 @@ pub async fn accept_link(connection: &Connection) -> Result<Option<Applicant>, A
     };
     let (cluster, role) = connection.own();
     if hello.cluster != cluster {
-        let refusal = Refusal::Cluster {
-            theirs: hello.cluster,
-            ours: cluster,
-        };
+        let refusal = Refusal::Cluster { theirs: hello.cluster, ours: cluster };
         return Err(refuse(writer, connection, refusal).await);
     }
     let opener = connection.peer().role;
     if !hello.purpose.allows(opener, role) {
-        let refusal = Refusal::Role {
-            opener,
-            purpose: hello.purpose,
-            acceptor: role,
-        };
+        let refusal = Refusal::Role { opener, purpose: hello.purpose, acceptor: role };
         return Err(refuse(writer, connection, refusal).await);
     }
-    Ok(Some(Applicant {
-        connection: connection.clone(),
-        hello,
-        writer,
-        reader,
-    }))
+    Ok(Some(Applicant { connection: connection.clone(), hello, writer, reader }))
 }
 
 /// A peer that may open the link that it asked for.
@@ -226,18 +188,9 @@ impl Applicant {
     ) -> Result<Link<Out, In>, AdmitError> {
         let purpose = self.hello.purpose;
         if purpose.kinds() != (In::KIND, Out::KIND) {
-            return Err(AdmitError::Kinds {
-                purpose,
-                out: Out::KIND,
-                back: In::KIND,
-            });
+            return Err(AdmitError::Kinds { purpose, out: Out::KIND, back: In::KIND });
         }
-        self.writer.queue(
-            &Welcome {
-                build: build.to_owned(),
-            },
-            Bytes::new(),
-        )?;
+        self.writer.queue(&Welcome { build: build.to_owned() }, Bytes::new())?;
         self.writer.flush().await?;
         Ok(Link::quic(self.writer, self.reader))
     }
@@ -252,12 +205,7 @@ impl Applicant {
 async fn refuse(mut writer: FrameWriter, connection: &Connection, reason: Refusal) -> AdmitError {
     let peer = connection.label().clone();
     let told = async {
-        writer.queue(
-            &Refused {
-                reason: reason.clone(),
-            },
-            Bytes::new(),
-        )?;
+        writer.queue(&Refused { reason: reason.clone() }, Bytes::new())?;
         writer.finish().await
     };
     match tokio::time::timeout(HANDSHAKE_DEADLINE, told).await {
@@ -265,8 +213,5 @@ async fn refuse(mut writer: FrameWriter, connection: &Connection, reason: Refusa
         Ok(Err(error)) => tracing::debug!(%peer, %error, "the refusal may not have arrived"),
         Err(_) => tracing::debug!(%peer, "the refusal was not acknowledged in time"),
     }
-    AdmitError::Refused {
-        peer,
-        source: reason,
-    }
+    AdmitError::Refused { peer, source: reason }
 }

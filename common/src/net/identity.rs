@@ -59,69 +59,38 @@ impl Identity {
         let place = |name: &str| files.place.join(name);
         let chain = CertificateDer::pem_slice_iter(&files.cert_pem)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| IdentityError::NotPem {
-                path: place(files::CERT),
-                source,
-            })?;
-        let leaf = chain.first().ok_or_else(|| IdentityError::Empty {
-            path: place(files::CERT),
-        })?;
-        let key = PrivateKeyDer::from_pem_slice(&files.key_pem).map_err(|source| {
-            IdentityError::NotPem {
-                path: place(files::KEY),
-                source,
-            }
-        })?;
-        let authority = CertificateDer::from_pem_slice(&files.ca_pem).map_err(|source| {
-            IdentityError::NotPem {
-                path: place(files::CA),
-                source,
-            }
-        })?;
-        let own =
-            PeerIdentity::from_certificate(leaf).map_err(|source| IdentityError::NotOurs {
-                path: place(files::CERT),
-                source,
-            })?;
+            .map_err(|source| IdentityError::NotPem { path: place(files::CERT), source })?;
+        let leaf =
+            chain.first().ok_or_else(|| IdentityError::Empty { path: place(files::CERT) })?;
+        let key = PrivateKeyDer::from_pem_slice(&files.key_pem)
+            .map_err(|source| IdentityError::NotPem { path: place(files::KEY), source })?;
+        let authority = CertificateDer::from_pem_slice(&files.ca_pem)
+            .map_err(|source| IdentityError::NotPem { path: place(files::CA), source })?;
+        let own = PeerIdentity::from_certificate(leaf)
+            .map_err(|source| IdentityError::NotOurs { path: place(files::CERT), source })?;
 
         check_dates(&place(files::CERT), leaf, now)?;
         check_dates(&place(files::CA), &authority, now)?;
         tls::verifier(&authority)
-            .map_err(|source| IdentityError::Authority {
-                path: place(files::CA),
-                source,
-            })?
+            .map_err(|source| IdentityError::Authority { path: place(files::CA), source })?
             .verify_client_cert(leaf, &chain[1..], unix_time(now))
             .map_err(|source| match source {
                 rustls::Error::InvalidCertificate(
                     CertificateError::UnknownIssuer | CertificateError::BadSignature,
-                ) => IdentityError::OtherAuthority {
-                    place: files.place.clone(),
-                },
-                source => IdentityError::Invalid {
-                    path: place(files::CERT),
-                    source,
-                },
+                ) => IdentityError::OtherAuthority { place: files.place.clone() },
+                source => IdentityError::Invalid { path: place(files::CERT), source },
             })?;
         let certified =
             CertifiedKey::from_der(chain, key, &tls::provider()).map_err(
                 |source| match source {
-                    rustls::Error::InconsistentKeys(_) => IdentityError::OtherKey {
-                        place: files.place.clone(),
-                    },
-                    source => IdentityError::Invalid {
-                        path: place(files::KEY),
-                        source,
-                    },
+                    rustls::Error::InconsistentKeys(_) => {
+                        IdentityError::OtherKey { place: files.place.clone() }
+                    }
+                    source => IdentityError::Invalid { path: place(files::KEY), source },
                 },
             )?;
         let reset_key = files.reset_key;
-        Ok(Self(Arc::new(Parts {
-            own,
-            certified,
-            authority,
-            reset_key,
-        })))
+        Ok(Self(Arc::new(Parts { own, certified, authority, reset_key })))
     }
 
     /// What the certificate says about this process.
@@ -148,26 +117,18 @@ fn check_dates(
     certificate: &CertificateDer<'_>,
     now: SystemTime,
 ) -> Result<(), IdentityError> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|source| IdentityError::NotX509 {
-            path: path.to_owned(),
-            source: source.into(),
-        })?;
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|source| {
+        IdentityError::NotX509 { path: path.to_owned(), source: source.into() }
+    })?;
     let validity = parsed.validity();
     let seconds = i64::try_from(unix_time(now).as_secs()).unwrap_or(i64::MAX);
     if seconds < validity.not_before.timestamp() {
         let from = validity.not_before.to_string();
-        return Err(IdentityError::NotYetValid {
-            path: path.to_owned(),
-            from,
-        });
+        return Err(IdentityError::NotYetValid { path: path.to_owned(), from });
     }
     if seconds > validity.not_after.timestamp() {
         let since = validity.not_after.to_string();
-        return Err(IdentityError::Expired {
-            path: path.to_owned(),
-            since,
-        });
+        return Err(IdentityError::Expired { path: path.to_owned(), since });
     }
     Ok(())
 }

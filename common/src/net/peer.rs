@@ -43,11 +43,8 @@ impl fmt::Display for PeerIdentity {
 impl PeerIdentity {
     /// Reads a certificate that TLS, or the caller, has verified.
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, PeerIdentityError> {
-        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|source| {
-            PeerIdentityError::Unreadable {
-                source: source.into(),
-            }
-        })?;
+        let (_, parsed) = X509Certificate::from_der(certificate)
+            .map_err(|source| PeerIdentityError::Unreadable { source: source.into() })?;
         let names = parsed
             .subject_alternative_name()
             .map_err(|source| PeerIdentityError::Unreadable { source })?
@@ -60,15 +57,9 @@ impl PeerIdentity {
                 _ => None,
             })
             .ok_or(PeerIdentityError::NoRole)?;
-        let (cluster, role, name) = parse_uri(uri).ok_or_else(|| PeerIdentityError::BadRole {
-            uri: uri.to_owned(),
-        })?;
-        Ok(Self {
-            cluster,
-            role,
-            name,
-            serial: Serial(format!("{:x}", parsed.serial)),
-        })
+        let (cluster, role, name) =
+            parse_uri(uri).ok_or_else(|| PeerIdentityError::BadRole { uri: uri.to_owned() })?;
+        Ok(Self { cluster, role, name, serial: Serial(format!("{:x}", parsed.serial)) })
     }
 
     /// As [`Self::from_certificate`], for the other side of a QUIC connection.
@@ -85,10 +76,7 @@ impl PeerIdentity {
         if self.cluster == ours {
             Ok(self)
         } else {
-            Err(PeerIdentityError::OtherCluster {
-                theirs: self.cluster,
-                ours,
-            })
+            Err(PeerIdentityError::OtherCluster { theirs: self.cluster, ours })
         }
     }
 }
@@ -111,10 +99,7 @@ fn parse_uri(uri: &str) -> Option<(ClusterId, Role, String)> {
         return None;
     };
     let name = parts.next().filter(|name| !name.is_empty())?;
-    parts
-        .next()
-        .is_none()
-        .then(|| (cluster, role, name.to_owned()))
+    parts.next().is_none().then(|| (cluster, role, name.to_owned()))
 }
 
 /// A verified certificate that is nevertheless not one of `allhands init`.
@@ -123,9 +108,7 @@ pub enum PeerIdentityError {
     #[error("the peer showed no certificate")]
     NoCertificate,
     #[error("the certificate cannot be read as X.509")]
-    Unreadable {
-        source: x509_parser::error::X509Error,
-    },
+    Unreadable { source: x509_parser::error::X509Error },
     #[error("the certificate names no role; issue one with `allhands init`")]
     NoRole,
     #[error("the certificate is of cluster {theirs}, this is cluster {ours}")]
@@ -142,14 +125,8 @@ mod tests {
     fn role_uris_parse_as_written() {
         let cluster = ClusterId([7; 16]);
         let uri = role_uri(cluster, Role::Worker, "w-1");
-        assert_eq!(
-            uri,
-            "allhands://07070707070707070707070707070707/role/worker/w-1"
-        );
-        assert_eq!(
-            parse_uri(&uri),
-            Some((cluster, Role::Worker, "w-1".to_owned()))
-        );
+        assert_eq!(uri, "allhands://07070707070707070707070707070707/role/worker/w-1");
+        assert_eq!(parse_uri(&uri), Some((cluster, Role::Worker, "w-1".to_owned())));
     }
 
     #[test]

@@ -18,10 +18,7 @@ use rustls::crypto::SecureRandom;
 struct TokenKey([u8; 32]);
 
 pub(super) fn token_key(reset_key: &[u8; 32]) -> Arc<dyn HmacKey> {
-    Arc::new(TokenKey(blake3::derive_key(
-        "allhands 2026 stateless reset token",
-        reset_key,
-    )))
+    Arc::new(TokenKey(blake3::derive_key("allhands 2026 stateless reset token", reset_key)))
 }
 
 impl HmacKey for TokenKey {
@@ -36,11 +33,7 @@ impl HmacKey for TokenKey {
     fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
         let theirs = blake3::Hash::from_slice(signature).map_err(|_| CryptoError)?;
         // `Hash` compares in constant time.
-        if blake3::keyed_hash(&self.0, data) == theirs {
-            Ok(())
-        } else {
-            Err(CryptoError)
-        }
+        if blake3::keyed_hash(&self.0, data) == theirs { Ok(()) } else { Err(CryptoError) }
     }
 }
 
@@ -80,10 +73,6 @@ mod tests {
         assert!(after.verify(b"connection", &signature).is_ok());
         assert!(after.verify(b"connectioN", &signature).is_err());
         assert!(after.verify(b"connection", &signature[..31]).is_err());
-        assert!(
-            token_key(&[2; 32])
-                .verify(b"connection", &signature)
-                .is_err()
-        );
+        assert!(token_key(&[2; 32]).verify(b"connection", &signature).is_err());
     }
 }

@@ -40,9 +40,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(authority.clone())
-        .map_err(|source| TlsError::Root { source })?;
+    roots.add(authority.clone()).map_err(|source| TlsError::Root { source })?;
     Ok(Arc::new(roots))
 }
 
@@ -60,9 +58,7 @@ pub(super) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|source| TlsError::Config { source })?
         .with_client_cert_verifier(verifier(identity.authority())?)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(
-            identity.certified().clone(),
-        )));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified().clone())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -75,9 +71,7 @@ pub(super) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> 
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|source| TlsError::Config { source })?
         .with_root_certificates(roots(identity.authority())?)
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
-            identity.certified().clone(),
-        )));
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified().clone())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;

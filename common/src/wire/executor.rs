@@ -234,9 +234,8 @@ mod tests {
     fn the_bytes_are_these() {
         let (mut head, mut bulk) = (Vec::new(), Vec::new());
         write_frame(&mut outcomes(), &mut head, &mut bulk).unwrap();
-        let expected = [
-            16, 0, 0, 0, 3, 0, 0, 0, 1, 3, 2, 4, 5, 2, 251, 44, 1, 9, 10, 1, 251, 44, 1, 1,
-        ];
+        let expected =
+            [16, 0, 0, 0, 3, 0, 0, 0, 1, 3, 2, 4, 5, 2, 251, 44, 1, 9, 10, 1, 251, 44, 1, 1];
         assert_eq!(head, expected);
         assert_eq!(bulk.concat(), b"abc");
     }
@@ -248,19 +247,9 @@ mod tests {
         let lengths = read_header(*head.first_chunk().unwrap()).unwrap();
         assert_eq!(lengths, (head.len() - HEADER_BYTES, 3));
         let got: FromExecutor = read_frame(&head[HEADER_BYTES..], bulk.concat().into()).unwrap();
-        let FromExecutor::Outcomes {
-            parts,
-            finished: true,
-            ..
-        } = got
-        else {
-            panic!("{got:?}")
-        };
+        let FromExecutor::Outcomes { parts, finished: true, .. } = got else { panic!("{got:?}") };
         assert_eq!(
-            (
-                parts[0].segment.bytes.as_ref(),
-                parts[1].segment.bytes.as_ref()
-            ),
+            (parts[0].segment.bytes.as_ref(), parts[1].segment.bytes.as_ref()),
             (&b"ab"[..], &b"c"[..])
         );
     }

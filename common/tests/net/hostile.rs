@@ -45,12 +45,7 @@ async fn hostile_bytes_disturb_nobody_else() {
         let _ = send.finish();
         let told = soon(server.refusals.recv()).await.unwrap();
         assert!(told.contains("client mallory at"), "{told}");
-        soon(assert_echoes(
-            &mut link,
-            "undisturbed",
-            Bytes::from_static(&[7; 10_000]),
-        ))
-        .await;
+        soon(assert_echoes(&mut link, "undisturbed", Bytes::from_static(&[7; 10_000]))).await;
     }
     assert_eq!(connection.close_cause(), None);
 }
@@ -103,10 +98,7 @@ async fn a_link_that_turns_hostile_is_cut() {
     let cause = Cause::of(&soon(connection.closed()).await);
     assert!(matches!(
         cause,
-        Cause::ClosedByPeer {
-            code: PeerCode::Known(CloseCode::Protocol),
-            ..
-        }
+        Cause::ClosedByPeer { code: PeerCode::Known(CloseCode::Protocol), .. }
     ));
 }
 
@@ -122,9 +114,7 @@ async fn raw_hello(
     };
     let mut head = Vec::new();
     allhands_common::codec::encode(&hello, &mut head).unwrap();
-    send.write_all(&Header::new(Kind::Hello, head.len(), 0).unwrap().encode())
-        .await
-        .unwrap();
+    send.write_all(&Header::new(Kind::Hello, head.len(), 0).unwrap().encode()).await.unwrap();
     send.write_all(&head).await.unwrap();
     (send, receive)
 }
@@ -136,12 +126,7 @@ async fn a_close_is_noticed_with_its_reason() {
     let endpoint = bind(identity(&ca, Role::Worker, "w1"));
     let address = server.local_address().unwrap();
     let (near, far) = tokio::join!(soon(dial(&endpoint, address)), async {
-        soon(server.accept())
-            .await
-            .unwrap()
-            .establish()
-            .await
-            .unwrap()
+        soon(server.accept()).await.unwrap().establish().await.unwrap()
     });
     let near = near.unwrap();
     assert_eq!(far.peer().to_string(), "worker w1");
@@ -169,20 +154,12 @@ async fn an_endpoint_that_shuts_down_ends_links_in_order() {
     let endpoint = bind(identity(&ca, Role::Worker, "w1"));
     let address = server.local_address().unwrap();
     let (near, _far) = tokio::join!(soon(dial(&endpoint, address)), async {
-        soon(server.accept())
-            .await
-            .unwrap()
-            .establish()
-            .await
-            .unwrap()
+        soon(server.accept()).await.unwrap().establish().await.unwrap()
     });
     soon(server.close("update")).await;
     let cause = soon(near.unwrap().closed()).await;
     assert!(cause.in_order() && cause.retry_can_help(), "{cause:?}");
-    assert_eq!(
-        cause.to_string(),
-        "the peer closed the connection (it is shutting down): update"
-    );
+    assert_eq!(cause.to_string(), "the peer closed the connection (it is shutting down): update");
     assert!(soon(server.accept()).await.is_none());
 }
 
@@ -247,9 +224,7 @@ impl Mortal {
     }
 
     async fn kill(self) {
-        tokio::task::spawn_blocking(|| self.runtime.shutdown_timeout(DEADLINE))
-            .await
-            .unwrap();
+        tokio::task::spawn_blocking(|| self.runtime.shutdown_timeout(DEADLINE)).await.unwrap();
     }
 }
 
@@ -262,10 +237,7 @@ async fn a_killed_peer_is_noticed() {
     server.kill().await;
     let cause = soon(connection.closed()).await;
     assert_eq!(cause, Cause::Silent);
-    let error = LinkError::Lost {
-        peer: connection.label().clone(),
-        source: cause,
-    };
+    let error = LinkError::Lost { peer: connection.label().clone(), source: cause };
     assert!(error.retry_can_help());
 }
 
@@ -280,13 +252,8 @@ async fn a_restarted_peer_is_noticed_at_once() {
     let mut server = Mortal::start(coordinator.clone(), LOOPBACK).unwrap();
     for _ in 0..20 {
         let address = server.address;
-        let expected = Expected {
-            role: Role::Coordinator,
-            name: Some("c1"),
-        };
-        let connection = soon(endpoint.connect(address, expected, DEADLINE))
-            .await
-            .unwrap();
+        let expected = Expected { role: Role::Coordinator, name: Some("c1") };
+        let connection = soon(endpoint.connect(address, expected, DEADLINE)).await.unwrap();
         server.kill().await;
         server = soon(async {
             loop {

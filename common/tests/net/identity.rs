@@ -24,10 +24,7 @@ fn init(seed: u8) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let ca = authority(seed);
     ca.save(dir.path()).unwrap();
-    ca.issue(Role::Worker, "w-1", year(), dir.path().join("w-1"))
-        .unwrap()
-        .save()
-        .unwrap();
+    ca.issue(Role::Worker, "w-1", year(), dir.path().join("w-1")).unwrap().save().unwrap();
     dir
 }
 
@@ -67,9 +64,7 @@ fn a_loaded_authority_issues_identities_of_the_same_cluster() {
     let dir = init(1);
     let ca = Authority::load(dir.path()).unwrap();
     assert_eq!(ca.cluster(), ClusterId([1; 16]));
-    let later = ca
-        .issue(Role::Client, "bob", year(), dir.path().join("bob"))
-        .unwrap();
+    let later = ca.issue(Role::Client, "bob", year(), dir.path().join("bob")).unwrap();
     later.save().unwrap();
     let bob = Identity::load(&dir.path().join("bob")).unwrap();
     let worker = Identity::load(&dir.path().join("w-1")).unwrap();
@@ -82,14 +77,8 @@ fn a_loaded_authority_issues_identities_of_the_same_cluster() {
 fn nothing_is_overwritten() {
     let dir = init(1);
     let error = authority(2).save(dir.path()).unwrap_err();
-    assert!(
-        chain(&error).contains("ca.key cannot be written"),
-        "{}",
-        chain(&error)
-    );
-    let again = authority(1)
-        .issue(Role::Worker, "w-1", year(), dir.path().join("w-1"))
-        .unwrap();
+    assert!(chain(&error).contains("ca.key cannot be written"), "{}", chain(&error));
+    let again = authority(1).issue(Role::Worker, "w-1", year(), dir.path().join("w-1")).unwrap();
     assert!(again.save().is_err());
     assert!(Identity::load(&dir.path().join("w-1")).is_ok());
 }
@@ -98,18 +87,10 @@ fn nothing_is_overwritten() {
 fn names_that_are_no_names_are_refused() {
     let ca = authority(1);
     for name in ["", "Alice", "a/b", "..", "-a", "a b", "ä", &"x".repeat(64)] {
-        let error = ca
-            .issue(Role::Client, name, year(), name.into())
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("cannot name an identity"),
-            "{name}: {error}"
-        );
+        let error = ca.issue(Role::Client, name, year(), name.into()).unwrap_err();
+        assert!(error.to_string().contains("cannot name an identity"), "{name}: {error}");
     }
-    assert!(
-        ca.issue(Role::Client, &"x".repeat(63), year(), "x".into())
-            .is_ok()
-    );
+    assert!(ca.issue(Role::Client, &"x".repeat(63), year(), "x".into()).is_ok());
 }
 
 #[test]
@@ -119,12 +100,7 @@ fn a_missing_file_is_named() {
         fs::remove_file(dir.path().join("w-1").join(name)).unwrap();
         let error = Identity::load(&dir.path().join("w-1")).unwrap_err();
         assert!(matches!(error, IdentityError::Unreadable { .. }));
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("w-1/{name} cannot be read")),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("w-1/{name} cannot be read")), "{error}");
     }
 }
 
@@ -139,11 +115,7 @@ fn damaged_files_are_named() {
         ),
         ("key.pem", "nothing", "key.pem is not a PEM file"),
         ("ca.pem", "nothing", "ca.pem is not a PEM file"),
-        (
-            "reset.key",
-            "short",
-            "reset.key holds 5 bytes instead of 32",
-        ),
+        ("reset.key", "short", "reset.key holds 5 bytes instead of 32"),
     ] {
         let dir = init(1);
         fs::write(dir.path().join("w-1").join(name), content).unwrap();
@@ -154,24 +126,13 @@ fn damaged_files_are_named() {
 
 #[test]
 fn the_files_of_two_clusters_do_not_mix() {
-    let (ours, theirs) = (
-        files(&authority(1), Role::Worker, "w"),
-        files(&authority(2), Role::Worker, "w"),
-    );
+    let (ours, theirs) =
+        (files(&authority(1), Role::Worker, "w"), files(&authority(2), Role::Worker, "w"));
     let now = SystemTime::now();
-    let mixed = IdentityFiles {
-        ca_pem: theirs.ca_pem.clone(),
-        ..ours.clone()
-    };
+    let mixed = IdentityFiles { ca_pem: theirs.ca_pem.clone(), ..ours.clone() };
     let error = Identity::verify(&mixed, now).unwrap_err();
-    assert!(
-        matches!(error, IdentityError::OtherAuthority { .. }),
-        "{error:?}"
-    );
-    let mixed = IdentityFiles {
-        key_pem: theirs.key_pem,
-        ..ours
-    };
+    assert!(matches!(error, IdentityError::OtherAuthority { .. }), "{error:?}");
+    let mixed = IdentityFiles { key_pem: theirs.key_pem, ..ours };
     let error = Identity::verify(&mixed, now).unwrap_err();
     assert!(matches!(error, IdentityError::OtherKey { .. }), "{error:?}");
     assert_eq!(
@@ -187,15 +148,9 @@ fn dates_are_checked_when_loading() {
     let day = Duration::from_secs(24 * 60 * 60);
     assert!(Identity::verify(&files, now + day / 2).is_ok());
     let error = Identity::verify(&files, now + 2 * day).unwrap_err();
-    assert!(
-        error.to_string().starts_with("w/cert.pem expired on "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("w/cert.pem expired on "), "{error}");
     let error = Identity::verify(&files, now - day).unwrap_err();
-    assert!(
-        error.to_string().ends_with("set this machine's clock"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("set this machine's clock"), "{error}");
     assert!(error.retry_can_help());
 }
 
@@ -211,10 +166,7 @@ fn an_identity_cannot_sign_for_others() {
         .and_then(|worker| worker.issue(Role::Admin, "me", year(), "me".into()))
         .unwrap();
     // With the true authority's certificate, and with the leaf and the worker's certificate as a chain.
-    let true_ca = IdentityFiles {
-        ca_pem: impostor.ca_pem.clone(),
-        ..forged.clone()
-    };
+    let true_ca = IdentityFiles { ca_pem: impostor.ca_pem.clone(), ..forged.clone() };
     assert!(Identity::verify(&true_ca, SystemTime::now()).is_err());
     let mut chained = true_ca;
     chained.cert_pem.extend_from_slice(&impostor.cert_pem);

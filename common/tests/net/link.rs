@@ -14,10 +14,7 @@ async fn quic() -> (Link<Up, Down>, impl Sized) {
     let server = serve_echo(identity(&ca, Role::Coordinator, "c1"));
     let endpoint = bind(identity(&ca, Role::Client, "alice"));
     let connection = dial(&endpoint, server.address).await.unwrap();
-    (
-        open(&connection).await.unwrap(),
-        (server, endpoint, connection),
-    )
+    (open(&connection).await.unwrap(), (server, endpoint, connection))
 }
 
 fn local() -> (Link<Up, Down>, impl Sized) {
@@ -33,22 +30,11 @@ fn local() -> (Link<Up, Down>, impl Sized) {
 }
 
 fn pattern(bytes: usize) -> Bytes {
-    (0..bytes)
-        .map(|at| (at * 31 + at / 251) as u8)
-        .collect::<Vec<_>>()
-        .into()
+    (0..bytes).map(|at| (at * 31 + at / 251) as u8).collect::<Vec<_>>().into()
 }
 
 async fn echoes_every_size(mut link: Link<Up, Down>) {
-    for bytes in [
-        0,
-        1,
-        4 << 10,
-        (4 << 10) + 1,
-        100_000,
-        4 << 20,
-        BULK_BYTES_MAX,
-    ] {
+    for bytes in [0, 1, 4 << 10, (4 << 10) + 1, 100_000, 4 << 20, BULK_BYTES_MAX] {
         assert_echoes(&mut link, "size", pattern(bytes)).await;
     }
     assert_echoes(&mut link, &"head ".repeat(100_000), Bytes::new()).await;
@@ -71,11 +57,7 @@ async fn keeps_order_to_the_end(link: Link<Up, Down>) {
     let (mut sender, mut receiver) = link.split();
     let feeding = async move {
         for number in 0..5_000 {
-            let bulk = if number % 10 == 0 {
-                pattern(number * 3)
-            } else {
-                Bytes::new()
-            };
+            let bulk = if number % 10 == 0 { pattern(number * 3) } else { Bytes::new() };
             sender.feed(Up(number.to_string()), bulk).await.unwrap();
         }
         sender.finish().await.unwrap();
@@ -84,21 +66,10 @@ async fn keeps_order_to_the_end(link: Link<Up, Down>) {
         for number in 0..5_000 {
             let (Down(text), bulk) = receiver.recv().await.unwrap().unwrap();
             assert_eq!(text, number.to_string());
-            assert_eq!(
-                bulk,
-                if number % 10 == 0 {
-                    pattern(number * 3)
-                } else {
-                    Bytes::new()
-                }
-            );
+            assert_eq!(bulk, if number % 10 == 0 { pattern(number * 3) } else { Bytes::new() });
         }
         assert_eq!(receiver.recv().await.unwrap(), None);
-        assert_eq!(
-            receiver.recv().await.unwrap(),
-            None,
-            "the end stays the end"
-        );
+        assert_eq!(receiver.recv().await.unwrap(), None, "the end stays the end");
     };
     tokio::join!(feeding, receiving);
 }
@@ -120,10 +91,7 @@ async fn receives_whole_frames_when_interrupted(link: Link<Up, Down>) {
     let (mut sender, mut receiver) = link.split();
     let sending = async move {
         for _ in 0..3 {
-            sender
-                .send(Up("big".to_owned()), pattern(BULK_BYTES_MAX))
-                .await
-                .unwrap();
+            sender.send(Up("big".to_owned()), pattern(BULK_BYTES_MAX)).await.unwrap();
         }
         sender
     };
@@ -156,18 +124,9 @@ async fn local_receives_whole_frames_when_interrupted() {
 
 /// What is too large is refused before anything is sent, and the link goes on.
 async fn refuses_to_send_too_much(mut link: Link<Up, Down>) {
-    let error = link
-        .send(Up("x".to_owned()), pattern(BULK_BYTES_MAX + 1))
-        .await
-        .unwrap_err();
+    let error = link.send(Up("x".to_owned()), pattern(BULK_BYTES_MAX + 1)).await.unwrap_err();
     assert!(
-        matches!(
-            &error,
-            LinkError::Oversized {
-                source: FrameError::BulkTooLong { .. },
-                ..
-            }
-        ),
+        matches!(&error, LinkError::Oversized { source: FrameError::BulkTooLong { .. }, .. }),
         "{error:?}"
     );
     assert!(!error.retry_can_help());
@@ -179,10 +138,7 @@ async fn quic_refuses_to_send_too_much() {
     let (mut link, _alive) = soon(quic()).await;
     let head = Up("x".repeat(Kind::ClientToCoordinator.head_bytes_max() as usize));
     let error = soon(link.send(head, Bytes::new())).await.unwrap_err();
-    assert!(
-        chain(&error).contains("head of a ClientToCoordinator frame is 10485"),
-        "{error:?}"
-    );
+    assert!(chain(&error).contains("head of a ClientToCoordinator frame is 10485"), "{error:?}");
     soon(refuses_to_send_too_much(link)).await;
 }
 
@@ -198,10 +154,7 @@ async fn a_dropped_sender_is_not_an_orderly_end() {
     let (near, far) = Link::<Up, Down>::pair(4);
     drop(near);
     let (_sender, mut receiver) = far.split();
-    assert!(matches!(
-        receiver.recv().await,
-        Err(LinkError::Abandoned { .. })
-    ));
+    assert!(matches!(receiver.recv().await, Err(LinkError::Abandoned { .. })));
 
     let ca = authority(1);
     let mut server = serve_echo(identity(&ca, Role::Coordinator, "c1"));
@@ -219,10 +172,7 @@ async fn a_dropped_sender_is_not_an_orderly_end() {
 async fn a_sender_learns_that_nobody_receives() {
     let (mut near, far) = Link::<Up, Down>::pair(1);
     drop(far);
-    let error = near
-        .send(Up(String::new()), Bytes::new())
-        .await
-        .unwrap_err();
+    let error = near.send(Up(String::new()), Bytes::new()).await.unwrap_err();
     assert!(matches!(error, LinkError::Stopped { .. }));
 }
 
@@ -231,9 +181,7 @@ async fn a_sender_learns_that_nobody_receives() {
 async fn a_full_local_link_makes_its_sender_wait() {
     let (mut near, mut far) = Link::<Up, Down>::pair(2);
     for number in 0..2 {
-        near.send(Up(number.to_string()), Bytes::new())
-            .await
-            .unwrap();
+        near.send(Up(number.to_string()), Bytes::new()).await.unwrap();
     }
     {
         let mut third = std::pin::pin!(near.send(Up("2".to_owned()), Bytes::new()));

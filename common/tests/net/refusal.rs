@@ -27,10 +27,7 @@ async fn refused(ca_seed: u8, address: SocketAddr) -> ConnectError {
 
 #[tokio::test]
 async fn nothing_listens() {
-    let free = std::net::UdpSocket::bind(LOOPBACK)
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = std::net::UdpSocket::bind(LOOPBACK).unwrap().local_addr().unwrap();
     let error = refused(1, free).await;
     assert_eq!(*cause(&error), Cause::NoAnswer);
     assert!(error.retry_can_help());
@@ -43,11 +40,7 @@ async fn a_server_of_another_cluster() {
     let error = refused(1, server.address).await;
     assert_eq!(*cause(&error), Cause::PeerOfOtherCluster);
     assert!(!error.retry_can_help());
-    assert!(
-        chain(&error).ends_with("it belongs to another cluster"),
-        "{}",
-        chain(&error)
-    );
+    assert!(chain(&error).ends_with("it belongs to another cluster"), "{}", chain(&error));
 }
 
 #[tokio::test]
@@ -56,15 +49,8 @@ async fn an_expired_server() {
     let server = serve_echo(expired(&ca, Role::Coordinator, "c1"));
     let endpoint = bind(identity(&ca, Role::Client, "alice"));
     let error = soon(dial(&endpoint, server.address)).await.unwrap_err();
-    assert!(
-        matches!(cause(&error), Cause::PeerExpired { .. }),
-        "{error:?}"
-    );
-    assert!(
-        chain(&error).contains("the peer's certificate is out of date"),
-        "{}",
-        chain(&error)
-    );
+    assert!(matches!(cause(&error), Cause::PeerExpired { .. }), "{error:?}");
+    assert!(chain(&error).contains("the peer's certificate is out of date"), "{}", chain(&error));
 }
 
 #[tokio::test]
@@ -73,15 +59,9 @@ async fn a_server_of_another_role() {
     let server = serve_echo(identity(&ca, Role::Worker, "w1"));
     let endpoint = bind(identity(&ca, Role::Client, "alice"));
     let error = soon(dial(&endpoint, server.address)).await.unwrap_err();
-    assert!(
-        matches!(cause(&error), Cause::PeerOfOtherRole { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(cause(&error), Cause::PeerOfOtherRole { .. }), "{error:?}");
     let text = chain(&error);
-    assert!(
-        text.contains("coordinator.") && text.contains("worker."),
-        "names both: {text}"
-    );
+    assert!(text.contains("coordinator.") && text.contains("worker."), "names both: {text}");
 }
 
 #[tokio::test]
@@ -89,13 +69,8 @@ async fn a_server_of_another_name() {
     let ca = authority(1);
     let server = serve_echo(identity(&ca, Role::Coordinator, "c2"));
     let endpoint = bind(identity(&ca, Role::Client, "alice"));
-    let expected = Expected {
-        role: Role::Coordinator,
-        name: Some("c1"),
-    };
-    let error = soon(endpoint.connect(server.address, expected, DEADLINE))
-        .await
-        .unwrap_err();
+    let expected = Expected { role: Role::Coordinator, name: Some("c1") };
+    let error = soon(endpoint.connect(server.address, expected, DEADLINE)).await.unwrap_err();
     let address = server.address;
     assert_eq!(
         error.to_string(),
@@ -117,10 +92,7 @@ async fn an_expired_client_learns_it_at_its_first_link() {
         chain(&error)
     );
     let told = soon(server.refusals.recv()).await.unwrap();
-    assert!(
-        told.contains("the peer's certificate is out of date"),
-        "{told}"
-    );
+    assert!(told.contains("the peer's certificate is out of date"), "{told}");
 }
 
 #[tokio::test]
@@ -131,12 +103,7 @@ async fn a_client_without_a_certificate() {
     let connection = soon(client.connect(server.address, &ca)).await.unwrap();
     let error = soon(connection.closed()).await;
     assert_eq!(Cause::of(&error), Cause::WeShowedNone);
-    assert!(
-        soon(server.refusals.recv())
-            .await
-            .unwrap()
-            .contains("the handshake with 127.0.0.1:")
-    );
+    assert!(soon(server.refusals.recv()).await.unwrap().contains("the handshake with 127.0.0.1:"));
 }
 
 #[tokio::test]
@@ -150,10 +117,7 @@ async fn a_client_of_another_cluster_that_trusts_ours() {
     let error = soon(connection.closed()).await;
     assert_eq!(Cause::of(&error), Cause::WeAreOfOtherCluster);
     let told = soon(server.refusals.recv()).await.unwrap();
-    assert!(
-        told.contains("the peer's certificate was issued by another authority"),
-        "{told}"
-    );
+    assert!(told.contains("the peer's certificate was issued by another authority"), "{told}");
 }
 
 #[tokio::test]
@@ -164,11 +128,7 @@ async fn another_application_protocol() {
     client.alpn = b"h3".to_vec();
     let error = soon(client.connect(server.address, &ca)).await.unwrap_err();
     assert_eq!(Cause::of(&error), Cause::OtherProtocol);
-    assert!(
-        Cause::of(&error)
-            .to_string()
-            .contains("this one speaks allhands/1")
-    );
+    assert!(Cause::of(&error).to_string().contains("this one speaks allhands/1"));
 }
 
 #[tokio::test]
@@ -218,9 +178,8 @@ async fn types_that_do_not_fit_the_purpose_are_a_bug_and_say_so() {
     let server = serve_echo(identity(&ca, Role::Coordinator, "c1"));
     let endpoint = bind(identity(&ca, Role::Client, "alice"));
     let connection = soon(dial(&endpoint, server.address)).await.unwrap();
-    let error = soon(open_link::<Down, Up>(&connection, Purpose::Client, "test"))
-        .await
-        .unwrap_err();
+    let error =
+        soon(open_link::<Down, Up>(&connection, Purpose::Client, "test")).await.unwrap_err();
     assert!(matches!(error, OpenError::Kinds { .. }));
 }
 
@@ -238,19 +197,14 @@ async fn an_opener_of_another_version_is_refused_with_both_versions() {
     let client = RawClient::with_certificate(&files(&ca, Role::Client, "alice"));
     let connection = soon(client.connect(server.address, &ca)).await.unwrap();
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
-    send.write_all(&header_of_version_2(Kind::Hello))
-        .await
-        .unwrap();
+    send.write_all(&header_of_version_2(Kind::Hello)).await.unwrap();
     let mut answer = [0; HEADER_BYTES];
     soon(receive.read_exact(&mut answer)).await.unwrap();
     // Magic, version and kind stand where every version looks for them.
     assert_eq!(answer[..8], *b"AHND\x01\x00\x03\x00");
     assert_eq!(Header::decode(&answer).unwrap().kind(), Kind::Refused);
     let told = soon(server.refusals.recv()).await.unwrap();
-    assert!(
-        told.contains("the opener speaks protocol 2, the acceptor protocol 1"),
-        "{told}"
-    );
+    assert!(told.contains("the opener speaks protocol 2, the acceptor protocol 1"), "{told}");
 }
 
 #[tokio::test]
@@ -261,9 +215,7 @@ async fn an_acceptor_of_another_version_is_named_with_both_versions() {
     let serving = tokio::spawn(async move {
         let connection = server.accept().await.unwrap().await.unwrap();
         let (mut send, _receive) = connection.accept_bi().await.unwrap();
-        send.write_all(&header_of_version_2(Kind::Refused))
-            .await
-            .unwrap();
+        send.write_all(&header_of_version_2(Kind::Refused)).await.unwrap();
         connection.closed().await
     });
     let endpoint = bind(identity(&ca, Role::Client, "alice"));

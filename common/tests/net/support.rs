@@ -47,9 +47,7 @@ pub(crate) fn authority(seed: u8) -> Authority {
 /// The files of an identity that is valid now.
 pub(crate) fn files(authority: &Authority, role: Role, name: &str) -> IdentityFiles {
     let validity = Validity::days(SystemTime::now(), 1);
-    authority
-        .issue(role, name, validity, PathBuf::from(name))
-        .unwrap()
+    authority.issue(role, name, validity, PathBuf::from(name)).unwrap()
 }
 
 pub(crate) fn identity(authority: &Authority, role: Role, name: &str) -> Identity {
@@ -59,13 +57,8 @@ pub(crate) fn identity(authority: &Authority, role: Role, name: &str) -> Identit
 /// An identity that ran out ten minutes ago, loaded while it was valid.
 pub(crate) fn expired(authority: &Authority, role: Role, name: &str) -> Identity {
     let ago = |minutes: u64| SystemTime::now() - Duration::from_secs(60 * minutes);
-    let validity = Validity {
-        not_before: ago(50),
-        not_after: ago(10),
-    };
-    let files = authority
-        .issue(role, name, validity, PathBuf::from(name))
-        .unwrap();
+    let validity = Validity { not_before: ago(50), not_after: ago(10) };
+    let files = authority.issue(role, name, validity, PathBuf::from(name)).unwrap();
     Identity::verify(&files, ago(30)).unwrap()
 }
 
@@ -135,27 +128,19 @@ pub(crate) async fn dial(
     endpoint: &Endpoint,
     address: SocketAddr,
 ) -> Result<Connection, ConnectError> {
-    let expected = Expected {
-        role: Role::Coordinator,
-        name: None,
-    };
+    let expected = Expected { role: Role::Coordinator, name: None };
     endpoint.connect(address, expected, DEADLINE).await
 }
 
 /// Opens a client link.
 pub(crate) async fn open(connection: &Connection) -> Result<Link<Up, Down>, OpenError> {
-    open_link(connection, Purpose::Client, "test")
-        .await
-        .map(|(link, _)| link)
+    open_link(connection, Purpose::Client, "test").await.map(|(link, _)| link)
 }
 
 /// Sends one frame and expects it back.
 pub(crate) async fn assert_echoes(link: &mut Link<Up, Down>, text: &str, bulk: Bytes) {
     link.send(Up(text.to_owned()), bulk.clone()).await.unwrap();
-    assert_eq!(
-        link.recv().await.unwrap(),
-        Some((Down(text.to_owned()), bulk))
-    );
+    assert_eq!(link.recv().await.unwrap(), Some((Down(text.to_owned()), bulk)));
 }
 
 /// An error as a user reads it: with its causes.
@@ -171,7 +156,5 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 /// Fails the test rather than hang.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(DEADLINE, future)
-        .await
-        .expect("within the deadline")
+    tokio::time::timeout(DEADLINE, future).await.expect("within the deadline")
 }

@@ -14,10 +14,7 @@ async fn connected() -> (Link<Up, Down>, impl Sized) {
     let server = serve_echo(identity(&ca, Role::Coordinator, "c1"));
     let endpoint = bind(identity(&ca, Role::Client, "alice"));
     let connection = dial(&endpoint, server.address).await.unwrap();
-    (
-        open(&connection).await.unwrap(),
-        (server, endpoint, connection),
-    )
+    (open(&connection).await.unwrap(), (server, endpoint, connection))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,10 +53,7 @@ async fn bulk_and_small_frames() {
         times.push(start.elapsed());
     }
     times.sort();
-    println!(
-        "round trip of a small frame: p50 {:?}, p99 {:?}",
-        times[1_000], times[1_980]
-    );
+    println!("round trip of a small frame: p50 {:?}, p99 {:?}", times[1_000], times[1_980]);
 
     let start = Instant::now();
     let (mut sender, mut receiver) = link.split();
@@ -77,8 +71,5 @@ async fn bulk_and_small_frames() {
         }
     };
     tokio::join!(feeding, receiving);
-    println!(
-        "100,000 small frames in flushes of 100, echoed one by one: {:?}",
-        start.elapsed()
-    );
+    println!("100,000 small frames in flushes of 100, echoed one by one: {:?}", start.elapsed());
 }

@@ -46,10 +46,9 @@ impl<'a> BytesIn<'a> {
     pub(crate) fn end(&self) -> io::Result<()> {
         match self.0.len() {
             0 => Ok(()),
-            left => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{left} bytes left over"),
-            )),
+            left => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, format!("{left} bytes left over")))
+            }
         }
     }
 }

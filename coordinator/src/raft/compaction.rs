@@ -64,24 +64,14 @@ impl Compactor {
             bytes >= self.bounds.snapshot_log_bytes || entries >= self.bounds.snapshot_log_entries;
         if due && asked.is_none() && Some(applied) > snapshot {
             *asked = Some(applied);
-            self.raft
-                .trigger()
-                .snapshot()
-                .await
-                .map_err(io::Error::other)?;
+            self.raft.trigger().snapshot().await.map_err(io::Error::other)?;
         }
         if let Some(snapshot) = snapshot
-            && let Some(upto) = self
-                .log
-                .purgeable(snapshot, self.bounds.kept_log_bytes_max)?
+            && let Some(upto) = self.log.purgeable(snapshot, self.bounds.kept_log_bytes_max)?
             && Some(upto) > *purged
         {
             *purged = Some(upto);
-            self.raft
-                .trigger()
-                .purge_log(upto)
-                .await
-                .map_err(io::Error::other)?;
+            self.raft.trigger().purge_log(upto).await.map_err(io::Error::other)?;
         }
         Ok(())
     }

@@ -63,10 +63,7 @@ pub struct Claim {
 impl Claim {
     /// Makes `dir` if need be, locks it, and checks or writes its stamp.
     pub fn take(dir: &Path, cluster: ClusterId, node: NodeId) -> Result<Self, ClaimError> {
-        let io = |source| ClaimError::Io {
-            dir: dir.to_owned(),
-            source,
-        };
+        let io = |source| ClaimError::Io { dir: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(io)?;
         let lock = File::options()
             .create(true)
@@ -76,9 +73,7 @@ impl Claim {
             .map_err(io)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             if error == rustix::io::Errno::WOULDBLOCK {
-                ClaimError::InUse {
-                    dir: dir.to_owned(),
-                }
+                ClaimError::InUse { dir: dir.to_owned() }
             } else {
                 io(error.into())
             }
@@ -87,17 +82,11 @@ impl Claim {
         match fs::read_to_string(dir.join(STAMP)) {
             Ok(stamp) => {
                 let Some(found) = stamp.strip_prefix(FIRST_LINE) else {
-                    return Err(ClaimError::Unknown {
-                        dir: dir.to_owned(),
-                    });
+                    return Err(ClaimError::Unknown { dir: dir.to_owned() });
                 };
                 if found.trim() != expected {
                     let found = found.trim().to_owned();
-                    return Err(ClaimError::NotOurs {
-                        dir: dir.to_owned(),
-                        found,
-                        expected,
-                    });
+                    return Err(ClaimError::NotOurs { dir: dir.to_owned(), found, expected });
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -108,9 +97,7 @@ impl Claim {
                     })
                 });
                 if used {
-                    return Err(ClaimError::Unknown {
-                        dir: dir.to_owned(),
-                    });
+                    return Err(ClaimError::Unknown { dir: dir.to_owned() });
                 }
                 stamp(dir, &expected).map_err(io)?;
             }
@@ -138,21 +125,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cluster = ClusterId([1; 16]);
         let claim = Claim::take(dir.path(), cluster, 1).unwrap();
-        assert!(matches!(
-            Claim::take(dir.path(), cluster, 1),
-            Err(ClaimError::InUse { .. })
-        ));
+        assert!(matches!(Claim::take(dir.path(), cluster, 1), Err(ClaimError::InUse { .. })));
         drop(claim);
         Claim::take(dir.path(), cluster, 1).unwrap();
-        assert!(matches!(
-            Claim::take(dir.path(), cluster, 2),
-            Err(ClaimError::NotOurs { .. })
-        ));
+        assert!(matches!(Claim::take(dir.path(), cluster, 2), Err(ClaimError::NotOurs { .. })));
         let other = ClusterId([2; 16]);
-        assert!(matches!(
-            Claim::take(dir.path(), other, 1),
-            Err(ClaimError::NotOurs { .. })
-        ));
+        assert!(matches!(Claim::take(dir.path(), other, 1), Err(ClaimError::NotOurs { .. })));
     }
 
     #[test]

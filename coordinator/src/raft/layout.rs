@@ -25,14 +25,8 @@ pub(crate) fn put_log_id(id: &LogId, out: &mut Vec<u8>) {
 }
 
 pub(crate) fn log_id(bytes: &mut BytesIn<'_>) -> io::Result<LogId> {
-    let leader_id = LeaderId {
-        term: bytes.u64()?,
-        node_id: bytes.u64()?,
-    };
-    Ok(LogId {
-        leader_id,
-        index: bytes.u64()?,
-    })
+    let leader_id = LeaderId { term: bytes.u64()?, node_id: bytes.u64()? };
+    Ok(LogId { leader_id, index: bytes.u64()? })
 }
 
 pub(crate) fn put_vote(vote: &Vote, out: &mut Vec<u8>) {
@@ -42,14 +36,8 @@ pub(crate) fn put_vote(vote: &Vote, out: &mut Vec<u8>) {
 }
 
 pub(crate) fn vote(bytes: &mut BytesIn<'_>) -> io::Result<Vote> {
-    let leader_id = LeaderId {
-        term: bytes.u64()?,
-        node_id: bytes.u64()?,
-    };
-    Ok(Vote {
-        leader_id,
-        committed: bytes.u8()? != 0,
-    })
+    let leader_id = LeaderId { term: bytes.u64()?, node_id: bytes.u64()? };
+    Ok(Vote { leader_id, committed: bytes.u8()? != 0 })
 }
 
 pub(crate) fn put_membership(membership: &Membership, out: &mut Vec<u8>) -> io::Result<()> {
@@ -77,11 +65,7 @@ pub(crate) fn membership(bytes: &mut BytesIn<'_>) -> io::Result<Membership> {
     let mut configs = Vec::new();
     for _ in 0..bytes.u16()? {
         let voters = bytes.u16()?;
-        configs.push(
-            (0..voters)
-                .map(|_| bytes.u64())
-                .collect::<io::Result<BTreeSet<_>>>()?,
-        );
+        configs.push((0..voters).map(|_| bytes.u64()).collect::<io::Result<BTreeSet<_>>>()?);
     }
     let mut nodes = BTreeMap::new();
     for _ in 0..bytes.u16()? {
@@ -129,10 +113,7 @@ mod tests {
 
     #[test]
     fn a_membership_keeps_its_golden_bytes() {
-        let member = Member {
-            name: "ab".into(),
-            addresses: vec!["127.0.0.1:9".parse().unwrap()],
-        };
+        let member = Member { name: "ab".into(), addresses: vec!["127.0.0.1:9".parse().unwrap()] };
         let given =
             Membership::new(vec![BTreeSet::from([7])], BTreeMap::from([(7, member)])).unwrap();
         let mut out = Vec::new();
@@ -147,44 +128,14 @@ mod tests {
 
     #[test]
     fn a_vote_and_a_log_id_keep_their_golden_bytes() {
-        let leader_id = LeaderId {
-            term: 1,
-            node_id: 2,
-        };
+        let leader_id = LeaderId { term: 1, node_id: 2 };
         let mut out = Vec::new();
-        put_vote(
-            &Vote {
-                leader_id,
-                committed: true,
-            },
-            &mut out,
-        );
+        put_vote(&Vote { leader_id, committed: true }, &mut out);
         assert_eq!(out, b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x01");
-        assert_eq!(
-            vote(&mut BytesIn(&out)).unwrap(),
-            Vote {
-                leader_id,
-                committed: true
-            }
-        );
+        assert_eq!(vote(&mut BytesIn(&out)).unwrap(), Vote { leader_id, committed: true });
         out.clear();
-        put_log_id(
-            &LogId {
-                leader_id,
-                index: 3,
-            },
-            &mut out,
-        );
-        assert_eq!(
-            out,
-            b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"
-        );
-        assert_eq!(
-            log_id(&mut BytesIn(&out)).unwrap(),
-            LogId {
-                leader_id,
-                index: 3
-            }
-        );
+        put_log_id(&LogId { leader_id, index: 3 }, &mut out);
+        assert_eq!(out, b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0");
+        assert_eq!(log_id(&mut BytesIn(&out)).unwrap(), LogId { leader_id, index: 3 });
     }
 }

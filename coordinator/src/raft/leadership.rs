@@ -26,10 +26,7 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    pub(crate) const NONE: Self = Self {
-        leader: None,
-        am_leader: false,
-    };
+    pub(crate) const NONE: Self = Self { leader: None, am_leader: false };
 }
 
 fn now(raft: &Raft) -> Leadership {
@@ -44,10 +41,7 @@ fn now(raft: &Raft) -> Leadership {
         || metrics
             .last_quorum_acked
             .is_some_and(|at| at.elapsed() < Duration::from_millis(ELECTION_MS.1));
-    Leadership {
-        leader,
-        am_leader: leads && heard && metrics.running_state.is_ok(),
-    }
+    Leadership { leader, am_leader: leads && heard && metrics.running_state.is_ok() }
 }
 
 /// Keeps `leadership` true until openraft stops.

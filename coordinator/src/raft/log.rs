@@ -124,22 +124,13 @@ impl LogStore {
             let (id, Body(payload)) = entry.map_err(failed)?;
             sizes.append(id.0.index, record::body_bytes(&payload));
         }
-        Ok(Self {
-            shared: Arc::new(Shared {
-                held: RwLock::new(Held { log, sizes }),
-                durability,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { held: RwLock::new(Held { log, sizes }), durability }) })
     }
 
     /// Bytes of the entries after `from` up to and with `to`.
     pub fn bytes_between(&self, from: Option<u64>, to: u64) -> io::Result<u64> {
         let start = from.map_or(0, |index| index + 1);
-        Ok(self
-            .shared
-            .read()?
-            .sizes
-            .between(start, to.saturating_add(1)))
+        Ok(self.shared.read()?.sizes.between(start, to.saturating_add(1)))
     }
 
     /// The last index that may be purged so that at most `budget_bytes` of log stay behind `last`.
@@ -154,9 +145,7 @@ impl LogStore {
             .write()?
             .log
             .flush(self.shared.durability.syncs(), Some(Synced::Waiter(done)))?;
-        flushed
-            .await
-            .map_err(|_| io::Error::other("the writer of the raft log has stopped"))?
+        flushed.await.map_err(|_| io::Error::other("the writer of the raft log has stopped"))?
     }
 }
 
@@ -211,13 +200,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self
-            .shared
-            .read()?
-            .log
-            .log_state()
-            .committed()
-            .map(|id| id.0))
+        Ok(self.shared.read()?.log.log_state().committed().map(|id| id.0))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -240,12 +223,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut held = self.shared.write()?;
             let first_gone = last.map_or(0, |id| id.index + 1);
             // `raft-log` wants to keep an entry that it has; behind the last one there is nothing to do.
-            if held
-                .log
-                .log_state()
-                .last()
-                .is_none_or(|last| first_gone > last.0.index)
-            {
+            if held.log.log_state().last().is_none_or(|last| first_gone > last.0.index) {
                 return Ok(());
             }
             held.log.truncate(first_gone)?;

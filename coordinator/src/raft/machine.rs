@@ -45,11 +45,7 @@ impl Machine {
         snapshots: &Path,
         durability: Durability,
     ) -> io::Result<Self> {
-        Ok(Self::new(
-            core,
-            segments,
-            Snapshots::open(snapshots, durability)?,
-        ))
+        Ok(Self::new(core, segments, Snapshots::open(snapshots, durability)?))
     }
 
     pub(crate) fn new(
@@ -58,13 +54,7 @@ impl Machine {
         snapshots: Snapshots,
     ) -> Self {
         let membership = StoredMembership::default();
-        Self {
-            core,
-            segments,
-            snapshots,
-            applied: None,
-            membership,
-        }
+        Self { core, segments, snapshots, applied: None, membership }
     }
 
     async fn ask<T>(
@@ -73,24 +63,14 @@ impl Machine {
     ) -> io::Result<T> {
         let (reply, answer) = oneshot::channel();
         let stopped = || io::Error::other("the core loop has stopped");
-        self.core
-            .send(request(reply))
-            .await
-            .map_err(|_| stopped())?;
+        self.core.send(request(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())
     }
 
     async fn apply_part(&mut self, part: &mut Part) -> io::Result<()> {
-        let Part {
-            entries,
-            responders,
-            last,
-            membership,
-            ..
-        } = std::mem::take(part);
+        let Part { entries, responders, last, membership, .. } = std::mem::take(part);
         let Some(last) = last else { return Ok(()) };
-        self.ask(|done| CoreRequest::Apply { entries, done })
-            .await?;
+        self.ask(|done| CoreRequest::Apply { entries, done }).await?;
         self.applied = Some(last);
         if let Some(membership) = membership {
             self.membership = membership;
@@ -126,13 +106,8 @@ impl Part {
                 AppliedPayload::Membership(membership)
             }
         };
-        self.entries.push(Applied {
-            index: id.index,
-            leader: id.leader_id,
-            payload,
-        });
-        self.responders
-            .extend(responder.map(|responder| (id.index, responder)));
+        self.entries.push(Applied { index: id.index, leader: id.leader_id, payload });
+        self.responders.extend(responder.map(|responder| (id.index, responder)));
         self.last = Some(id);
     }
 
@@ -166,10 +141,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     /// Takes the image and links its segments before the next entry is applied; the rest is the builder's.
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let meta = SnapshotMeta {
-            last_log_id: self.applied,
-            last_membership: self.membership.clone(),
-        };
+        let meta =
+            SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         let image = self.ask(|reply| CoreRequest::Snapshot { reply }).await;
         let segments = self.segments.clone();
         let snapshots = self.snapshots.clone();
@@ -196,12 +169,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let image = blocking(move || import(&segments, &snapshots, &stored, &snapshot)).await?;
         let live: BTreeSet<_> = image.segments.iter().copied().collect();
         let applied = meta.last_log_id;
-        self.ask(|done| CoreRequest::Install {
-            image,
-            applied,
-            done,
-        })
-        .await?;
+        self.ask(|done| CoreRequest::Install { image, applied, done }).await?;
         if !ours {
             // At start the log behind the snapshot still needs what it has appended; the core retains when it is done.
             let segments = self.segments.clone();
@@ -213,10 +181,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        Ok(self
-            .snapshots
-            .newest()
-            .map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        Ok(self.snapshots.newest().map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
@@ -240,15 +205,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotHandle;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let staged = self
-            .staged
-            .take()
-            .ok_or_else(|| io::Error::other("a snapshot is built once"))?;
-        let Staged {
-            state,
-            scratch,
-            places,
-        } = staged?;
+        let staged =
+            self.staged.take().ok_or_else(|| io::Error::other("a snapshot is built once"))?;
+        let Staged { state, scratch, places } = staged?;
         let (segments, snapshots) = (self.segments.clone(), self.snapshots.clone());
         let meta = self.meta.clone();
         let snapshot = blocking(move || {
@@ -256,23 +215,14 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             snapshots.publish(&scratch, meta, &state, &places)
         })
         .await?;
-        Ok(Snapshot {
-            meta: self.meta.clone(),
-            snapshot,
-        })
+        Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
 }
 
 fn stage(segments: &Segments, snapshots: &Snapshots, image: &SnapshotImage) -> io::Result<Staged> {
     let scratch = snapshots.scratch("building")?;
-    let places = segments
-        .link_into(&scratch, &image.segments)
-        .map_err(io::Error::other)?;
-    Ok(Staged {
-        state: image.state.clone(),
-        scratch,
-        places,
-    })
+    let places = segments.link_into(&scratch, &image.segments).map_err(io::Error::other)?;
+    Ok(Staged { state: image.state.clone(), scratch, places })
 }
 
 /// Brings a snapshot's segments into the store and, if it is not ours, the snapshot among ours; all synced.
@@ -284,31 +234,15 @@ fn import(
 ) -> io::Result<SnapshotImage> {
     let file = handle.read()?;
     let heads: Vec<_> = file.places.iter().map(|place| place.head).collect();
-    let check = if snapshots.owns(handle) {
-        Check::Header
-    } else {
-        Check::Bytes
-    };
-    let missing: BTreeSet<_> = segments
-        .missing(&heads, check)
-        .map_err(io::Error::other)?
-        .into_iter()
-        .collect();
-    for place in file
-        .places
-        .iter()
-        .filter(|place| missing.contains(&place.head.id))
-    {
+    let check = if snapshots.owns(handle) { Check::Header } else { Check::Bytes };
+    let missing: BTreeSet<_> =
+        segments.missing(&heads, check).map_err(io::Error::other)?.into_iter().collect();
+    for place in file.places.iter().filter(|place| missing.contains(&place.head.id)) {
         let bytes = read_linked(&handle.dir, *place).map_err(io::Error::other)?;
-        segments
-            .append(place.head.id, &bytes)
-            .map_err(io::Error::other)?;
+        segments.append(place.head.id, &bytes).map_err(io::Error::other)?;
     }
     let ids: Vec<_> = heads.iter().map(|head| head.id).collect();
-    let image = SnapshotImage {
-        state: file.state,
-        segments: ids,
-    };
+    let image = SnapshotImage { state: file.state, segments: ids };
     if !snapshots.owns(handle) {
         let staged = stage(segments, snapshots, &image)?;
         segments.sync().map_err(io::Error::other)?;

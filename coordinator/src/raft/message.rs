@@ -193,10 +193,7 @@ pub(crate) fn pack(entries: Vec<Entry>) -> (Vec<EntryHead>, Bytes) {
             }
             Payload::Membership(membership) => EntryKind::Membership(membership),
         };
-        heads.push(EntryHead {
-            id: entry.log_id,
-            kind,
-        });
+        heads.push(EntryHead { id: entry.log_id, kind });
     }
     (heads, join(proposals))
 }
@@ -225,16 +222,9 @@ pub(crate) fn unpack(heads: Vec<EntryHead>, mut bulk: Bytes) -> Result<Vec<Entry
             }
             EntryKind::Membership(membership) => Payload::Membership(membership),
         };
-        entries.push(Entry {
-            log_id: id,
-            payload,
-        });
+        entries.push(Entry { log_id: id, payload });
     }
-    if bulk.is_empty() {
-        Ok(entries)
-    } else {
-        Err(malformed("bulk is left over"))
-    }
+    if bulk.is_empty() { Ok(entries) } else { Err(malformed("bulk is left over")) }
 }
 
 pub(crate) fn malformed(what: impl Into<String>) -> Refusal {
@@ -248,26 +238,11 @@ mod tests {
 
     #[test]
     fn entries_come_back_from_heads_and_bulk_and_nothing_else_does() {
-        let id = |index| LogId {
-            leader_id: LeaderId {
-                term: 1,
-                node_id: 2,
-            },
-            index,
-        };
+        let id = |index| LogId { leader_id: LeaderId { term: 1, node_id: 2 }, index };
         let entries = vec![
-            Entry {
-                log_id: id(1),
-                payload: Payload::Blank,
-            },
-            Entry {
-                log_id: id(2),
-                payload: Payload::Normal(Proposal(Bytes::from_static(b"ab"))),
-            },
-            Entry {
-                log_id: id(3),
-                payload: Payload::Normal(Proposal(Bytes::from_static(b"c"))),
-            },
+            Entry { log_id: id(1), payload: Payload::Blank },
+            Entry { log_id: id(2), payload: Payload::Normal(Proposal(Bytes::from_static(b"ab"))) },
+            Entry { log_id: id(3), payload: Payload::Normal(Proposal(Bytes::from_static(b"c"))) },
         ];
         let (heads, bulk) = pack(entries.clone());
         assert_eq!(&bulk[..], b"abc");

@@ -61,10 +61,7 @@ impl Numbers {
     pub(crate) fn new() -> io::Result<Self> {
         let [a, b, c, d, e, f, g, h, ..] = nonce()?;
         let boot = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        Ok(Self {
-            boot,
-            next: AtomicU64::new(boot >> 1),
-        })
+        Ok(Self { boot, next: AtomicU64::new(boot >> 1) })
     }
 
     fn next(&self) -> u64 {
@@ -120,21 +117,15 @@ impl<T: PeerTransport> Peer<T> {
         bulk: Bytes,
         ttl: Duration,
     ) -> impl Future<Output = Result<PeerReply, PeerError>> + Send + use<T> {
-        let request = PeerRequest {
-            cluster: self.cluster,
-            from: self.from,
-            to: self.target,
-            call,
-        };
+        let request = PeerRequest { cluster: self.cluster, from: self.from, to: self.target, call };
         let (transport, target) = (Arc::clone(&self.transport), self.target);
         async move {
             match tokio::time::timeout(ttl, transport.call(target, lane, request, bulk, ttl)).await
             {
                 Ok(answer) => answer,
-                Err(_) => Err(PeerError::NoAnswer {
-                    node: target,
-                    cause: format!("waited {ttl:?}"),
-                }),
+                Err(_) => {
+                    Err(PeerError::NoAnswer { node: target, cause: format!("waited {ttl:?}") })
+                }
             }
         }
     }
@@ -150,25 +141,14 @@ impl<T: PeerTransport> Peer<T> {
         ttl: Duration,
     ) -> impl Future<Output = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> + Send + use<T>
     {
-        let AppendEntriesRequest {
-            vote,
-            prev_log_id: previous,
-            entries,
-            leader_commit,
-        } = request;
+        let AppendEntriesRequest { vote, prev_log_id: previous, entries, leader_commit } = request;
         let (entries, bulk) = message::pack(entries);
         let transfer_time = Duration::from_millis(bulk.len() as u64 * 1000 / LINK_BYTES_PER_SECOND);
         let ttl = match turn {
             Some(_) => ttl + APPEND_DISK_TIME + transfer_time,
             None => ttl,
         };
-        let append = Append {
-            turn,
-            vote,
-            previous,
-            committed: leader_commit,
-            entries,
-        };
+        let append = Append { turn, vote, previous, committed: leader_commit, entries };
         let answer = self.call(self.lane, PeerCall::Append(append), bulk, ttl);
         async move {
             match answer.await.map_err(rpc_error)? {
@@ -184,11 +164,7 @@ impl<T: PeerTransport> Peer<T> {
         ttl: Duration,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         // Votes go beside the heartbeats, whatever lane openraft made this client for.
-        match self
-            .call(Lane::Heartbeat, call, Bytes::new(), ttl)
-            .await
-            .map_err(rpc_error)?
-        {
+        match self.call(Lane::Heartbeat, call, Bytes::new(), ttl).await.map_err(rpc_error)? {
             PeerReply::Vote(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -241,8 +217,7 @@ impl<T: PeerTransport> RaftNetworkV2<TypeConfig> for Peer<T> {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.vote_call(PeerCall::Vote(request), option.soft_ttl())
-            .await
+        self.vote_call(PeerCall::Vote(request), option.soft_ttl()).await
     }
 
     async fn pre_vote(
@@ -250,8 +225,7 @@ impl<T: PeerTransport> RaftNetworkV2<TypeConfig> for Peer<T> {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.vote_call(PeerCall::PreVote(request), option.soft_ttl())
-            .await
+        self.vote_call(PeerCall::PreVote(request), option.soft_ttl()).await
     }
 
     async fn transfer_leader(
@@ -319,11 +293,7 @@ where
     }
 
     fn send(&mut self, request: AppendEntriesRequest<TypeConfig>) {
-        let end = request
-            .entries
-            .last()
-            .map(|entry| entry.log_id)
-            .or(request.prev_log_id);
+        let end = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
         self.ends.push_back(end);
         let answer: Pin<Box<_>> = Box::pin(self.peer.append(self.turn, request, self.ttl));
         self.in_flight.push_back(answer);
@@ -345,10 +315,7 @@ where
             // follower that lost its log.
             Ok(Err(StreamAppendError::Conflict(at))) if self.agreed => {
                 let cause = format!("a conflict at {at} behind an accepted append");
-                (
-                    Err(RPCError::Network(NetworkError::from_string(cause))),
-                    None,
-                )
+                (Err(RPCError::Network(NetworkError::from_string(cause))), None)
             }
             other => (other, None),
         }
@@ -365,8 +332,8 @@ pub(crate) fn rpc_error(error: PeerError) -> RPCError<TypeConfig> {
 pub(crate) fn unexpected(reply: &PeerReply) -> RPCError<TypeConfig> {
     match reply {
         PeerReply::Refused(refusal) => RPCError::Network(NetworkError::new(refusal)),
-        other => RPCError::Network(NetworkError::from_string(format!(
-            "unexpected answer {other:?}"
-        ))),
+        other => {
+            RPCError::Network(NetworkError::from_string(format!("unexpected answer {other:?}")))
+        }
     }
 }

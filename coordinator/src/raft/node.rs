@@ -88,12 +88,9 @@ impl Node {
             .map_err(StartError::Snapshots)?;
         let settings = config::openraft_config(&config)
             .validate()
-            .map_err(|error| StartError::Raft {
-                cause: error.to_string(),
-            })?;
-        let numbers = Numbers::new().map_err(|error| StartError::Raft {
-            cause: error.to_string(),
-        })?;
+            .map_err(|error| StartError::Raft { cause: error.to_string() })?;
+        let numbers =
+            Numbers::new().map_err(|error| StartError::Raft { cause: error.to_string() })?;
         let peers = Peers {
             transport,
             cluster: config.cluster,
@@ -102,9 +99,7 @@ impl Node {
         };
         let machine = Machine::new(core, segments.clone(), snapshots.clone());
         let built = Raft::build(config.node, Arc::new(settings), peers, log.clone(), machine).await;
-        let raft = built.map_err(|fatal| StartError::Raft {
-            cause: fatal.to_string(),
-        })?;
+        let raft = built.map_err(|fatal| StartError::Raft { cause: fatal.to_string() })?;
         raft.run();
         let (seen, leadership) = watch::channel(Leadership::NONE);
         let compactor = Compactor {
@@ -124,32 +119,18 @@ impl Node {
             pipelines: Pipelines::default(),
             receiver: Receiver::new(segments, snapshots),
         };
-        let life = Life {
-            _tasks: tasks,
-            _claim: claim,
-        };
-        let node = Self {
-            raft,
-            server: Arc::new(server),
-            leadership,
-            _life: Arc::new(life),
-        };
+        let life = Life { _tasks: tasks, _claim: claim };
+        let node = Self { raft, server: Arc::new(server), leadership, _life: Arc::new(life) };
         node.elect_if_alone().await?;
         Ok(node)
     }
 
     /// Nobody else can lead a single voter: it does not wait for its election timeout.
     async fn elect_if_alone(&self) -> Result<(), StartError> {
-        let failed = |fatal: Fatal<TypeConfig>| StartError::Raft {
-            cause: fatal.to_string(),
-        };
+        let failed = |fatal: Fatal<TypeConfig>| StartError::Raft { cause: fatal.to_string() };
         // Not from the metrics: they are empty until the first event.
         let voters = self.raft.with_raft_state(|state| {
-            state
-                .membership_state
-                .effective()
-                .voter_ids()
-                .collect::<Vec<_>>()
+            state.membership_state.effective().voter_ids().collect::<Vec<_>>()
         });
         if voters.await.map_err(failed)? == [*self.raft.node_id()] {
             self.raft.trigger().elect(false).await.map_err(failed)?;
@@ -166,20 +147,11 @@ impl Node {
     ) -> Result<impl Future<Output = Result<u64, ProposeError>> + Send + use<>, ProposeError> {
         if entry.len() > ENTRY_BYTES_MAX {
             let bytes = entry.len();
-            return Err(ProposeError::TooLarge {
-                bytes,
-                max: ENTRY_BYTES_MAX,
-            });
+            return Err(ProposeError::TooLarge { bytes, max: ENTRY_BYTES_MAX });
         }
         let (responder, outcome) = ProgressResponder::complete_only();
-        let write = self
-            .raft
-            .write(Proposal(entry))
-            .with_leader(fence)
-            .responder(responder);
-        write.await.map_err(|fatal| ProposeError::Stopped {
-            cause: fatal.to_string(),
-        })?;
+        let write = self.raft.write(Proposal(entry)).with_leader(fence).responder(responder);
+        write.await.map_err(|fatal| ProposeError::Stopped { cause: fatal.to_string() })?;
         Ok(async move {
             match outcome.await {
                 Ok(Ok(written)) => Ok(written.log_id.index),
@@ -189,12 +161,8 @@ impl Node {
                 Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => {
                     Err(ProposeError::Unknown { fence })
                 }
-                Ok(Err(other)) => Err(ProposeError::Stopped {
-                    cause: other.to_string(),
-                }),
-                Err(_) => Err(ProposeError::Stopped {
-                    cause: "no answer from raft".to_owned(),
-                }),
+                Ok(Err(other)) => Err(ProposeError::Stopped { cause: other.to_string() }),
+                Err(_) => Err(ProposeError::Stopped { cause: "no answer from raft".to_owned() }),
             }
         })
     }
@@ -204,18 +172,14 @@ impl Node {
     pub async fn read_index(&self) -> Result<u64, ReadIndexError> {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(read) => Ok(read.log_id().index),
-            Err(RaftError::Fatal(fatal)) => Err(ReadIndexError::Stopped {
-                cause: fatal.to_string(),
-            }),
+            Err(RaftError::Fatal(fatal)) => {
+                Err(ReadIndexError::Stopped { cause: fatal.to_string() })
+            }
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ReadIndexError::NotLeader {
-                    leader: forward.leader_id,
-                })
+                Err(ReadIndexError::NotLeader { leader: forward.leader_id })
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(missing))) => {
-                Err(ReadIndexError::NoQuorum {
-                    cause: missing.to_string(),
-                })
+                Err(ReadIndexError::NoQuorum { cause: missing.to_string() })
             }
         }
     }
@@ -233,13 +197,11 @@ impl Node {
         match self.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotInMembers(error))) => {
-                Err(MembershipError::Refused {
-                    cause: error.to_string(),
-                })
+                Err(MembershipError::Refused { cause: error.to_string() })
             }
-            Err(RaftError::Fatal(fatal)) => Err(MembershipError::Stopped {
-                cause: fatal.to_string(),
-            }),
+            Err(RaftError::Fatal(fatal)) => {
+                Err(MembershipError::Stopped { cause: fatal.to_string() })
+            }
         }
     }
 
@@ -269,11 +231,7 @@ impl Node {
         if to == *self.raft.node_id() {
             return Ok(());
         }
-        self.raft
-            .trigger()
-            .transfer_leader(to)
-            .await
-            .map_err(stopped)
+        self.raft.trigger().transfer_leader(to).await.map_err(stopped)
     }
 
     /// Takes a snapshot now, whatever the size of the log.
@@ -298,14 +256,10 @@ impl Node {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return StoppedError {
-                    cause: fatal.to_string(),
-                };
+                return StoppedError { cause: fatal.to_string() };
             }
             if metrics.changed().await.is_err() {
-                return StoppedError {
-                    cause: "raft has ended".to_owned(),
-                };
+                return StoppedError { cause: "raft has ended".to_owned() };
             }
         }
     }
@@ -324,9 +278,7 @@ impl Node {
 }
 
 fn stopped(fatal: Fatal<TypeConfig>) -> StoppedError {
-    StoppedError {
-        cause: fatal.to_string(),
-    }
+    StoppedError { cause: fatal.to_string() }
 }
 
 fn changed<T>(
@@ -334,20 +286,18 @@ fn changed<T>(
 ) -> Result<(), MembershipError> {
     match result {
         Ok(_) => Ok(()),
-        Err(RaftError::Fatal(fatal)) => Err(MembershipError::Stopped {
-            cause: fatal.to_string(),
-        }),
+        Err(RaftError::Fatal(fatal)) => Err(MembershipError::Stopped { cause: fatal.to_string() }),
         Err(RaftError::APIError(error)) => Err(match error {
-            ClientWriteError::ForwardToLeader(forward) => MembershipError::NotLeader {
-                leader: forward.leader_id,
-            },
+            ClientWriteError::ForwardToLeader(forward) => {
+                MembershipError::NotLeader { leader: forward.leader_id }
+            }
             ClientWriteError::LogEntryDiscarded(_) => MembershipError::Unknown,
-            ClientWriteError::ChangeMembershipError(error) => MembershipError::Refused {
-                cause: error.to_string(),
-            },
-            ClientWriteError::PreconditionFailed(error) => MembershipError::Refused {
-                cause: error.to_string(),
-            },
+            ClientWriteError::ChangeMembershipError(error) => {
+                MembershipError::Refused { cause: error.to_string() }
+            }
+            ClientWriteError::PreconditionFailed(error) => {
+                MembershipError::Refused { cause: error.to_string() }
+            }
         }),
     }
 }

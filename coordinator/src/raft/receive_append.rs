@@ -57,17 +57,11 @@ impl Pipelines {
             return overtaken("a later pipeline");
         };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting {
-            number: turn.number,
-            request,
-            answer,
-        };
+        let waiting = Waiting { number: turn.number, request, answer };
         if pipeline.send(waiting).await.is_err() {
             return overtaken("the end of its pipeline");
         }
-        answered
-            .await
-            .unwrap_or_else(|_| overtaken("the end of its pipeline"))
+        answered.await.unwrap_or_else(|_| overtaken("the end of its pipeline"))
     }
 
     fn find(&self, raft: &Raft, from: NodeId, turn: Turn) -> Option<mpsc::Sender<Waiting>> {
@@ -84,14 +78,7 @@ impl Pipelines {
         }
         let (waiting, turns) = mpsc::channel(APPENDS_IN_FLIGHT_MAX);
         let Turn { boot, pipeline, .. } = turn;
-        by_peer.insert(
-            from,
-            Known {
-                boot,
-                pipeline,
-                waiting: waiting.clone(),
-            },
-        );
+        by_peer.insert(from, Known { boot, pipeline, waiting: waiting.clone() });
         tokio::spawn(run(raft.clone(), turns));
         Some(waiting)
     }
@@ -100,9 +87,8 @@ impl Pipelines {
 /// The life of one pipeline.
 async fn run(raft: Raft, mut turns: mpsc::Receiver<Waiting>) {
     let (requests, input) = mpsc::channel::<Request>(APPENDS_IN_FLIGHT_MAX);
-    let input = stream::unfold(input, |mut input| async move {
-        Some((input.recv().await?, input))
-    });
+    let input =
+        stream::unfold(input, |mut input| async move { Some((input.recv().await?, input)) });
     let mut answers = pin!(raft.stream_append(input));
     let mut early: BTreeMap<u64, (Request, oneshot::Sender<PeerReply>)> = BTreeMap::new();
     let mut asked: VecDeque<oneshot::Sender<PeerReply>> = VecDeque::new();
@@ -143,7 +129,5 @@ async fn run(raft: Raft, mut turns: mpsc::Receiver<Waiting>) {
 }
 
 fn overtaken(by: &str) -> PeerReply {
-    PeerReply::Refused(Refusal::Overtaken {
-        what: by.to_owned(),
-    })
+    PeerReply::Refused(Refusal::Overtaken { what: by.to_owned() })
 }

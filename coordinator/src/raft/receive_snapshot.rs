@@ -56,11 +56,7 @@ impl Drop for Transfer {
 
 impl Receiver {
     pub(crate) fn new(segments: Segments, snapshots: Snapshots) -> Self {
-        Self {
-            segments,
-            snapshots,
-            transfer: Mutex::new(None),
-        }
+        Self { segments, snapshots, transfer: Mutex::new(None) }
     }
 
     pub(crate) async fn begin(
@@ -75,21 +71,11 @@ impl Receiver {
         let mut current = self.transfer.lock().await;
         *current = None;
         let scratch = self.snapshots.scratch("incoming").map_err(stopped)?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(scratch.join("file"));
+        let file =
+            File::options().read(true).write(true).create_new(true).open(scratch.join("file"));
         let file = Arc::new(file.map_err(stopped)?);
-        *current = Some(Transfer {
-            from,
-            number,
-            scratch,
-            file,
-            file_bytes,
-            received: 0,
-            heads: None,
-        });
+        *current =
+            Some(Transfer { from, number, scratch, file, file_bytes, received: 0, heads: None });
         Ok(PeerReply::Stored)
     }
 
@@ -116,11 +102,8 @@ impl Receiver {
         let mut current = self.current(from, number).await?;
         let heads = self.heads(of(&mut current)?).await?;
         let segments = self.segments.clone();
-        let missing = blocking(move || {
-            segments
-                .missing(&heads, Check::Bytes)
-                .map_err(io::Error::other)
-        });
+        let missing =
+            blocking(move || segments.missing(&heads, Check::Bytes).map_err(io::Error::other));
         let mut missing = missing.await?;
         missing.truncate(MISSING_SEGMENTS_MAX);
         Ok(PeerReply::Missing(missing))
@@ -148,10 +131,7 @@ impl Receiver {
                         head.id
                     )));
                 }
-                segments
-                    .append(head.id, &bytes)
-                    .map_err(io::Error::other)
-                    .map_err(stopped)?;
+                segments.append(head.id, &bytes).map_err(io::Error::other).map_err(stopped)?;
             }
             if bulk.is_empty() {
                 Ok(PeerReply::Stored)
@@ -175,29 +155,20 @@ impl Receiver {
         let mut current = self.current(from, number).await?;
         let transfer = of(&mut current)?;
         let heads = self.heads(transfer).await?;
-        let handle = SnapshotHandle {
-            dir: transfer.scratch.clone(),
-        };
+        let handle = SnapshotHandle { dir: transfer.scratch.clone() };
         let (segments, read) = (self.segments.clone(), handle.clone());
         let checked = blocking(move || {
-            let missing = segments
-                .missing(&heads, Check::Bytes)
-                .map_err(io::Error::other)?;
+            let missing = segments.missing(&heads, Check::Bytes).map_err(io::Error::other)?;
             Ok((missing.is_empty(), read.read()?.meta))
         });
         let (complete, meta) = checked.await?;
         if !complete {
             return Err(malformed("segments are still missing"));
         }
-        let snapshot = openraft::alias::SnapshotOf::<TypeConfig, _> {
-            meta,
-            snapshot: handle,
-        };
+        let snapshot = openraft::alias::SnapshotOf::<TypeConfig, _> { meta, snapshot: handle };
         let response = raft.install_full_snapshot(vote, snapshot).await;
         *current = None;
-        response
-            .map(|response| PeerReply::Installed(response.vote))
-            .map_err(stopped)
+        response.map(|response| PeerReply::Installed(response.vote)).map_err(stopped)
     }
 
     async fn current(
@@ -207,11 +178,7 @@ impl Receiver {
     ) -> Result<MutexGuard<'_, Option<Transfer>>, Refusal> {
         let current = self.transfer.lock().await;
         let is_it = |transfer: &Transfer| transfer.from == from && transfer.number == number;
-        if current.as_ref().is_some_and(is_it) {
-            Ok(current)
-        } else {
-            Err(overtaken())
-        }
+        if current.as_ref().is_some_and(is_it) { Ok(current) } else { Err(overtaken()) }
     }
 
     /// What the complete file says; it is checked and gets its final name.
@@ -222,9 +189,7 @@ impl Receiver {
         if transfer.received != transfer.file_bytes {
             return Err(malformed("the state file is not complete"));
         }
-        let handle = SnapshotHandle {
-            dir: transfer.scratch.clone(),
-        };
+        let handle = SnapshotHandle { dir: transfer.scratch.clone() };
         fs::rename(transfer.scratch.join("file"), handle.state_path()).map_err(stopped)?;
         let read = spawn_blocking(move || handle.read());
         let file: SnapshotFile = read
@@ -243,23 +208,15 @@ fn of(current: &mut Option<Transfer>) -> Result<&mut Transfer, Refusal> {
 }
 
 fn overtaken() -> Refusal {
-    Refusal::Overtaken {
-        what: "another snapshot transfer".to_owned(),
-    }
+    Refusal::Overtaken { what: "another snapshot transfer".to_owned() }
 }
 
 fn stopped(error: impl std::fmt::Display) -> Refusal {
-    Refusal::Stopped {
-        cause: error.to_string(),
-    }
+    Refusal::Stopped { cause: error.to_string() }
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Refusal> {
-    spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(stopped)
+    spawn_blocking(work).await.map_err(io::Error::other).flatten().map_err(stopped)
 }

@@ -39,21 +39,13 @@ pub(crate) async fn send<T: PeerTransport>(
     let rounds_max = places.len() / message::MISSING_SEGMENTS_MAX + 2;
     for round in 1.. {
         if round > rounds_max {
-            return Err(retry(
-                "the follower still misses segments after all were sent",
-            ));
+            return Err(retry("the follower still misses segments after all were sent"));
         }
-        let missing = match ask(
-            peer,
-            PeerCall::SnapshotMissing { transfer },
-            Bytes::new(),
-            ttl,
-        )
-        .await?
-        {
-            PeerReply::Missing(missing) => missing,
-            other => return Err(unexpected(&other).into()),
-        };
+        let missing =
+            match ask(peer, PeerCall::SnapshotMissing { transfer }, Bytes::new(), ttl).await? {
+                PeerReply::Missing(missing) => missing,
+                other => return Err(unexpected(&other).into()),
+            };
         if missing.is_empty() {
             break;
         }
@@ -61,14 +53,7 @@ pub(crate) async fn send<T: PeerTransport>(
             send_segments(peer, transfer, snapshot, batch, ttl).await?;
         }
     }
-    match ask(
-        peer,
-        PeerCall::SnapshotInstall { transfer, vote },
-        Bytes::new(),
-        ttl,
-    )
-    .await?
-    {
+    match ask(peer, PeerCall::SnapshotInstall { transfer, vote }, Bytes::new(), ttl).await? {
         PeerReply::Installed(vote) => Ok(SnapshotResponse::new(vote)),
         other => Err(unexpected(&other).into()),
     }
@@ -107,21 +92,10 @@ async fn send_file<T: PeerTransport>(
         Ok((file, bytes))
     });
     let (mut file, file_bytes) = opened.await?;
-    stored(
-        peer,
-        PeerCall::SnapshotBegin {
-            transfer,
-            file_bytes,
-        },
-        Bytes::new(),
-        ttl,
-    )
-    .await?;
+    stored(peer, PeerCall::SnapshotBegin { transfer, file_bytes }, Bytes::new(), ttl).await?;
     let mut offset = 0;
     while offset < file_bytes {
-        let length = usize::try_from(file_bytes - offset)
-            .unwrap_or(PART_BYTES)
-            .min(PART_BYTES);
+        let length = usize::try_from(file_bytes - offset).unwrap_or(PART_BYTES).min(PART_BYTES);
         let read = blocking(move || {
             let mut part = vec![0; length];
             file.read_exact_at(&mut part, offset)?;
@@ -134,10 +108,7 @@ async fn send_file<T: PeerTransport>(
     }
     let handle = snapshot.clone();
     let SnapshotFile { places, .. } = blocking(move || handle.read()).await?;
-    Ok(places
-        .into_iter()
-        .map(|place| (place.head.id, place))
-        .collect())
+    Ok(places.into_iter().map(|place| (place.head.id, place)).collect())
 }
 
 async fn send_segments<T: PeerTransport>(
@@ -150,20 +121,12 @@ async fn send_segments<T: PeerTransport>(
     let heads: Vec<SegmentHead> = batch.iter().map(|place| place.head).collect();
     let dir = snapshot.dir.clone();
     let read = blocking(move || {
-        let parts: Result<Vec<_>, _> = batch
-            .into_iter()
-            .map(|place| read_linked(&dir, place))
-            .collect();
+        let parts: Result<Vec<_>, _> =
+            batch.into_iter().map(|place| read_linked(&dir, place)).collect();
         Ok(message::join(parts.map_err(ReadError::into_io)?))
     });
     let bulk = read.await?;
-    stored(
-        peer,
-        PeerCall::SnapshotSegments { transfer, heads },
-        bulk,
-        ttl,
-    )
-    .await
+    stored(peer, PeerCall::SnapshotSegments { transfer, heads }, bulk, ttl).await
 }
 
 async fn stored<T: PeerTransport>(
@@ -184,10 +147,7 @@ async fn ask<T: PeerTransport>(
     bulk: Bytes,
     ttl: Duration,
 ) -> Result<PeerReply, Failed> {
-    Ok(peer
-        .call(Lane::Snapshot, call, bulk, ttl)
-        .await
-        .map_err(rpc_error)?)
+    Ok(peer.call(Lane::Snapshot, call, bulk, ttl).await.map_err(rpc_error)?)
 }
 
 fn retry(cause: &str) -> Failed {
@@ -209,9 +169,5 @@ fn read_failed(error: io::Error) -> Failed {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Failed> {
-    spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(read_failed)
+    spawn_blocking(work).await.map_err(io::Error::other).flatten().map_err(read_failed)
 }

@@ -73,11 +73,8 @@ impl Snapshots {
             }
         }
         published.sort();
-        let next = published
-            .iter()
-            .map(|((_, sequence), _)| sequence + 1)
-            .max()
-            .unwrap_or_default();
+        let next =
+            published.iter().map(|((_, sequence), _)| sequence + 1).max().unwrap_or_default();
         let mut newest = None;
         for (_, dir) in published.into_iter().rev() {
             let handle = SnapshotHandle { dir };
@@ -90,11 +87,7 @@ impl Snapshots {
             }
         }
         let state = Arc::new(Mutex::new(Known { newest, next }));
-        Ok(Self {
-            root: root.to_owned(),
-            durability,
-            state,
-        })
+        Ok(Self { root: root.to_owned(), durability, state })
     }
 
     pub(crate) fn newest(&self) -> Option<(SnapshotMeta, SnapshotHandle)> {
@@ -126,9 +119,7 @@ impl Snapshots {
         }
         let mut known = self.known();
         let index = meta.last_log_id.map_or(0, |id| id.index);
-        let handle = SnapshotHandle {
-            dir: self.root.join(name(index, known.next)),
-        };
+        let handle = SnapshotHandle { dir: self.root.join(name(index, known.next)) };
         known.next += 1;
         fs::rename(scratch, &handle.dir)?;
         if self.durability.syncs() {
@@ -160,12 +151,7 @@ impl Snapshots {
     /// Whether a handle is one of ours, published.
     pub(crate) fn owns(&self, handle: &SnapshotHandle) -> bool {
         handle.dir.parent() == Some(&self.root)
-            && handle
-                .dir
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(parse_name)
-                .is_some()
+            && handle.dir.file_name().and_then(|name| name.to_str()).and_then(parse_name).is_some()
     }
 
     /// Nothing is left half done under this lock, so a panic elsewhere does not spoil it.

@@ -35,11 +35,7 @@ impl SegmentHead {
     /// The head of these bytes.
     pub fn of(id: SegmentId, bytes: &[u8]) -> Self {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        Self {
-            id,
-            length,
-            digest: *blake3::hash(bytes).as_bytes(),
-        }
+        Self { id, length, digest: *blake3::hash(bytes).as_bytes() }
     }
 
     /// Whether these are its bytes.
@@ -99,10 +95,7 @@ pub(super) fn header(salt: Salt, offset: u64, head: &SegmentHead) -> [u8; HEADER
     header[8..16].copy_from_slice(&head.id.0.to_le_bytes());
     header[16..CHECKED_BYTES].copy_from_slice(&head.digest);
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&salt.0)
-        .update(&offset.to_le_bytes())
-        .update(&header[..CHECKED_BYTES]);
+    hasher.update(&salt.0).update(&offset.to_le_bytes()).update(&header[..CHECKED_BYTES]);
     header[CHECKED_BYTES..].copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     header
 }
@@ -137,15 +130,7 @@ mod tests {
         assert_eq!(&bytes[..16], b"AHSG\x03\0\0\0\x05\0\0\0\0\0\0\0");
         assert_eq!(&bytes[16..48], blake3::hash(b"abc").as_bytes());
         assert_eq!(parse_header(salt, 32, &bytes), Some(head));
-        assert_eq!(
-            parse_header(salt, 33, &bytes),
-            None,
-            "a header belongs to its place"
-        );
-        assert_eq!(
-            parse_header(Salt([8; 16]), 32, &bytes),
-            None,
-            "and to its file"
-        );
+        assert_eq!(parse_header(salt, 33, &bytes), None, "a header belongs to its place");
+        assert_eq!(parse_header(Salt([8; 16]), 32, &bytes), None, "and to its file");
     }
 }

@@ -46,10 +46,7 @@ fn stored_bytes(head: &SegmentHead) -> u64 {
 
 impl Index {
     pub(super) fn scan(disk: &dyn Disk, dir: &Path) -> Result<Self, OpenSegmentsError> {
-        let io = |source| OpenSegmentsError::Io {
-            dir: dir.to_owned(),
-            source,
-        };
+        let io = |source| OpenSegmentsError::Io { dir: dir.to_owned(), source };
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
@@ -69,22 +66,13 @@ impl Index {
             };
             let (file, salt, length) = (found.file, found.salt, found.length);
             // Not known to be synced: the process before may have died before it did.
-            let entry = SegmentFile {
-                file,
-                salt,
-                length,
-                live_bytes: 0,
-                unsynced: true,
-                moved: false,
-            };
+            let entry =
+                SegmentFile { file, salt, length, live_bytes: 0, unsynced: true, moved: false };
             index.files.insert(number, entry);
             index.active = Some(number);
             for place in found.places {
                 // The later copy of a moved segment counts.
-                index.insert(Known {
-                    place,
-                    proven: false,
-                });
+                index.insert(Known { place, proven: false });
             }
         }
         Ok(index)
@@ -109,9 +97,9 @@ impl Index {
     }
 
     pub(super) fn disk_bytes(&self) -> (u64, u64) {
-        self.files.values().fold((0, 0), |(all, live), file| {
-            (all + file.length, live + file.live_bytes)
-        })
+        self.files
+            .values()
+            .fold((0, 0), |(all, live), file| (all + file.length, live + file.live_bytes))
     }
 
     /// Writes a segment behind the last one; on failure says which file it was.
@@ -129,23 +117,12 @@ impl Index {
         };
         let header = format::header(file.salt, file.length, &head);
         let begin = file.length + HEADER_BYTES as u64;
-        file.file
-            .write_at(&header, file.length)
-            .map_err(|error| (number, error))?;
-        file.file
-            .write_at(bytes, begin)
-            .map_err(|error| (number, error))?;
+        file.file.write_at(&header, file.length).map_err(|error| (number, error))?;
+        file.file.write_at(bytes, begin).map_err(|error| (number, error))?;
         file.length = begin + u64::from(head.length);
         file.unsynced = true;
-        let place = SegmentPlace {
-            head,
-            file: number,
-            offset: begin,
-        };
-        self.insert(Known {
-            place,
-            proven: true,
-        });
+        let place = SegmentPlace { head, file: number, offset: begin };
+        self.insert(Known { place, proven: true });
         Ok(())
     }
 
@@ -165,22 +142,12 @@ impl Index {
         let number = self.next_file;
         let failed = |error| (number, error);
         let salt = Salt(nonce().map_err(failed)?);
-        let file = disk
-            .create(&format::file_path(dir, number))
-            .map_err(failed)?;
-        file.write_at(&format::file_header(number, salt), 0)
-            .map_err(failed)?;
+        let file = disk.create(&format::file_path(dir, number)).map_err(failed)?;
+        file.write_at(&format::file_header(number, salt), 0).map_err(failed)?;
         let length = FILE_HEADER_BYTES as u64;
         self.files.insert(
             number,
-            SegmentFile {
-                file,
-                salt,
-                length,
-                live_bytes: 0,
-                unsynced: true,
-                moved: false,
-            },
+            SegmentFile { file, salt, length, live_bytes: 0, unsynced: true, moved: false },
         );
         self.next_file += 1;
         self.active = Some(number);
@@ -220,9 +187,7 @@ impl Index {
     }
 
     pub(super) fn is_empty(&self, number: u64) -> bool {
-        self.files
-            .get(&number)
-            .is_some_and(|file| file.live_bytes == 0)
+        self.files.get(&number).is_some_and(|file| file.live_bytes == 0)
     }
 
     pub(super) fn forget_file(&mut self, number: u64) {
@@ -231,10 +196,7 @@ impl Index {
 
     /// Closed files without a live segment: left by a move, or by a file that was emptied while it was written.
     pub(super) fn empty_files(&self) -> Vec<u64> {
-        self.closed()
-            .filter(|(_, file)| file.live_bytes == 0)
-            .map(|(number, _)| *number)
-            .collect()
+        self.closed().filter(|(_, file)| file.live_bytes == 0).map(|(number, _)| *number).collect()
     }
 
     /// A closed file that is more than half dead.
@@ -245,16 +207,11 @@ impl Index {
     }
 
     fn closed(&self) -> impl Iterator<Item = (&u64, &SegmentFile)> {
-        self.files
-            .iter()
-            .filter(|(number, _)| Some(**number) != self.active)
+        self.files.iter().filter(|(number, _)| Some(**number) != self.active)
     }
 
     pub(super) fn segments_of(&self, number: u64) -> Vec<SegmentId> {
-        let of_file = self
-            .segments
-            .values()
-            .filter(|known| known.place.file == number);
+        let of_file = self.segments.values().filter(|known| known.place.file == number);
         of_file.map(|known| known.place.head.id).collect()
     }
 

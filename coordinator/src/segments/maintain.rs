@@ -60,19 +60,13 @@ impl Segments {
         let mut places = Vec::with_capacity(ids.len());
         let mut files = BTreeSet::new();
         for id in ids {
-            let known = state
-                .index
-                .get(*id)
-                .ok_or(MaintainError::Missing { id: *id })?;
+            let known = state.index.get(*id).ok_or(MaintainError::Missing { id: *id })?;
             files.insert(known.place.file);
             places.push(known.place);
         }
         for number in files {
             let from = format::file_path(&self.shared.dir, number);
-            let linked = self
-                .shared
-                .disk
-                .link(&from, &format::file_path(dir, number));
+            let linked = self.shared.disk.link(&from, &format::file_path(dir, number));
             linked.map_err(|error| self.failed("linking a file into a snapshot", error))?;
         }
         Ok(places)
@@ -110,17 +104,12 @@ impl Segments {
         for id in dead {
             self.take_out(&mut state, id);
         }
-        Ok(live
-            .iter()
-            .filter(|id| state.index.get(**id).is_none())
-            .copied()
-            .collect())
+        Ok(live.iter().filter(|id| state.index.get(**id).is_none()).copied().collect())
     }
 
     /// Whether a closed file is more than half dead.
     pub fn wants_rewrite(&self) -> bool {
-        self.lock()
-            .is_some_and(|state| !state.latched && state.index.mostly_dead().is_some())
+        self.lock().is_some_and(|state| !state.latched && state.index.mostly_dead().is_some())
     }
 
     /// Moves the live segments out of one mostly dead file, one at a time beside the appends; the file is unlinked by
@@ -136,20 +125,14 @@ impl Segments {
         };
         for id in ids {
             let mut state = self.writable()?;
-            let Some(known) = state
-                .index
-                .get(id)
-                .filter(|known| known.place.file == number)
-            else {
+            let Some(known) = state.index.get(id).filter(|known| known.place.file == number) else {
                 continue;
             };
             let bytes = self.read_place(&state, known.place)?;
             let shared = &self.shared;
             let head = known.place.head;
             let written =
-                state
-                    .index
-                    .write(&*shared.disk, &shared.dir, shared.file_bytes, head, &bytes);
+                state.index.write(&*shared.disk, &shared.dir, shared.file_bytes, head, &bytes);
             if let Err((_, source)) = written {
                 state.latched = true;
                 return Err(self.failed("moving a live segment", source));
@@ -159,9 +142,7 @@ impl Segments {
     }
 
     fn writable(&self) -> Result<std::sync::MutexGuard<'_, State>, MaintainError> {
-        self.lock()
-            .filter(|state| !state.latched)
-            .ok_or(MaintainError::Latched)
+        self.lock().filter(|state| !state.latched).ok_or(MaintainError::Latched)
     }
 
     fn latch(&self, what: &'static str, source: io::Error) -> MaintainError {
@@ -172,10 +153,6 @@ impl Segments {
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> MaintainError {
-        MaintainError::Io {
-            dir: self.shared.dir.clone(),
-            what,
-            source,
-        }
+        MaintainError::Io { dir: self.shared.dir.clone(), what, source }
     }
 }

@@ -54,10 +54,7 @@ pub(super) fn scan(
     dir: &Path,
     number: u64,
 ) -> Result<Option<Scanned>, OpenSegmentsError> {
-    let io = |source| OpenSegmentsError::Io {
-        dir: dir.to_owned(),
-        source,
-    };
+    let io = |source| OpenSegmentsError::Io { dir: dir.to_owned(), source };
     let path = format::file_path(dir, number);
     let file = disk.open(&path).map_err(io)?;
     let length = file.length().map_err(io)?;
@@ -92,19 +89,10 @@ pub(super) fn scan(
             }
         };
         let begin = offset + HEADER_BYTES as u64;
-        places.push(SegmentPlace {
-            head,
-            file: number,
-            offset: begin,
-        });
+        places.push(SegmentPlace { head, file: number, offset: begin });
         offset = begin + u64::from(head.length);
     }
-    Ok(Some(Scanned {
-        file,
-        salt,
-        length: offset,
-        places,
-    }))
+    Ok(Some(Scanned { file, salt, length: offset, places }))
 }
 
 /// The segment that begins at `offset`, if all of it lies within the file.
@@ -132,9 +120,7 @@ fn next_header(
 ) -> io::Result<Option<u64>> {
     let mut buffer = Vec::new();
     while length.saturating_sub(from) >= HEADER_BYTES as u64 {
-        let window = usize::try_from(length - from)
-            .unwrap_or(SEARCH_BYTES)
-            .min(SEARCH_BYTES);
+        let window = usize::try_from(length - from).unwrap_or(SEARCH_BYTES).min(SEARCH_BYTES);
         buffer.resize(window, 0);
         file.read_at(&mut buffer, from)?;
         for at in 0..=window - HEADER_BYTES {

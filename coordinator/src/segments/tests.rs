@@ -35,11 +35,7 @@ fn fill(segments: &Segments, ids: impl IntoIterator<Item = u64>) {
 
 fn whole(segments: &Segments, ids: impl IntoIterator<Item = u64>) {
     for id in ids {
-        assert_eq!(
-            segments.read(SegmentId(id)).unwrap(),
-            content(id),
-            "segment {id}"
-        );
+        assert_eq!(segments.read(SegmentId(id)).unwrap(), content(id), "segment {id}");
     }
 }
 
@@ -77,11 +73,7 @@ fn what_is_appended_is_read_again_also_after_a_restart() {
     assert_eq!(files(&dir).len(), 3);
     whole(&segments, 0..10);
     fill(&segments, 0..12);
-    assert_eq!(
-        segments.disk_bytes().1,
-        12 * STORED,
-        "a repeated append is one"
-    );
+    assert_eq!(segments.disk_bytes().1, 12 * STORED, "a repeated append is one");
 }
 
 #[test]
@@ -90,10 +82,7 @@ fn an_id_keeps_its_bytes() {
     let segments = small(&dir);
     fill(&segments, [1]);
     let other = segments.append(SegmentId(1), &content(2));
-    assert!(matches!(
-        other,
-        Err(AppendError::Conflict { id: SegmentId(1) })
-    ));
+    assert!(matches!(other, Err(AppendError::Conflict { id: SegmentId(1) })));
     whole(&segments, [1]);
     let huge = segments.append(SegmentId(2), &Bytes::from(vec![0; SEGMENT_BYTES_MAX + 1]));
     assert!(matches!(huge, Err(AppendError::TooLarge { .. })));
@@ -110,10 +99,7 @@ fn a_torn_tail_is_cut_and_appended_again() {
 
         let segments = small(&dir);
         whole(&segments, 0..3);
-        assert!(
-            matches!(segments.read(SegmentId(3)), Err(ReadError::Unknown { .. })),
-            "cut {cut}"
-        );
+        assert!(matches!(segments.read(SegmentId(3)), Err(ReadError::Unknown { .. })), "cut {cut}");
         fill(&segments, [3]);
         drop(segments);
         whole(&small(&dir), 0..4);
@@ -128,31 +114,13 @@ fn a_flipped_bit_in_the_bytes_is_an_error_that_names_the_segment() {
 
     let segments = small(&dir);
     let read = segments.read(SegmentId(1));
-    assert!(
-        matches!(
-            read,
-            Err(ReadError::Mismatch {
-                id: SegmentId(1),
-                ..
-            })
-        ),
-        "{read:?}"
-    );
+    assert!(matches!(read, Err(ReadError::Mismatch { id: SegmentId(1), .. })), "{read:?}");
     whole(&segments, [0, 2, 3]);
 
-    let heads: Vec<_> = (0..4)
-        .map(|id| SegmentHead::of(SegmentId(id), &content(id)))
-        .collect();
-    assert_eq!(
-        segments.missing(&heads, Check::Bytes).unwrap(),
-        [SegmentId(1)]
-    );
+    let heads: Vec<_> = (0..4).map(|id| SegmentHead::of(SegmentId(id), &content(id))).collect();
+    assert_eq!(segments.missing(&heads, Check::Bytes).unwrap(), [SegmentId(1)]);
     fill(&segments, 0..4);
-    assert_eq!(
-        segments.missing(&heads, Check::Bytes).unwrap(),
-        [],
-        "the log has healed it"
-    );
+    assert_eq!(segments.missing(&heads, Check::Bytes).unwrap(), [], "the log has healed it");
     drop(segments);
     whole(&small(&dir), 0..4);
 }
@@ -176,10 +144,7 @@ fn a_damaged_file_header_refuses_and_an_unwritten_one_is_nothing() {
     fill(&small(&dir), 0..4);
     damage(&dir, 20);
     let opened = Segments::open(dir.path(), Durability::Disk, 0);
-    assert!(
-        matches!(opened, Err(OpenSegmentsError::Header { .. })),
-        "{opened:?}"
-    );
+    assert!(matches!(opened, Err(OpenSegmentsError::Header { .. })), "{opened:?}");
 
     let dir = tempfile::tempdir().unwrap();
     fs::write(format::file_path(dir.path(), 0), [0; 40]).unwrap();
@@ -198,10 +163,7 @@ fn a_file_goes_with_its_last_segment() {
         segments.discard(SegmentId(id));
     }
     assert_eq!(files(&dir), [format::file_name(1)]);
-    assert!(matches!(
-        segments.read(SegmentId(0)),
-        Err(ReadError::Unknown { .. })
-    ));
+    assert!(matches!(segments.read(SegmentId(0)), Err(ReadError::Unknown { .. })));
     // The file that is written stays until it is closed.
     for id in 4..8 {
         segments.discard(SegmentId(id));
@@ -222,10 +184,7 @@ fn a_mostly_dead_file_is_moved_and_unlinked_only_after_a_sync() {
     assert!(segments.wants_rewrite());
     segments.rewrite().unwrap();
     assert!(!segments.wants_rewrite());
-    assert!(
-        files(&dir).contains(&format::file_name(0)),
-        "the copy is not durable yet"
-    );
+    assert!(files(&dir).contains(&format::file_name(0)), "the copy is not durable yet");
     whole(&segments, [2, 4, 5, 6, 7]);
     segments.sync().unwrap();
     assert!(!files(&dir).contains(&format::file_name(0)));
@@ -254,24 +213,16 @@ fn a_link_keeps_what_the_store_discards() {
     let copy = tempfile::tempdir().unwrap();
     let segments = small(&dir);
     fill(&segments, 0..8);
-    let places = segments
-        .link_into(copy.path(), &[SegmentId(1), SegmentId(2)])
-        .unwrap();
+    let places = segments.link_into(copy.path(), &[SegmentId(1), SegmentId(2)]).unwrap();
     for id in 0..8 {
         segments.discard(SegmentId(id));
     }
     assert_eq!(files(&copy), [format::file_name(0)]);
     for place in places {
-        assert_eq!(
-            read_linked(copy.path(), place).unwrap(),
-            content(place.head.id.0)
-        );
+        assert_eq!(read_linked(copy.path(), place).unwrap(), content(place.head.id.0));
     }
     let unknown = segments.link_into(copy.path(), &[SegmentId(9)]);
-    assert!(matches!(
-        unknown,
-        Err(MaintainError::Missing { id: SegmentId(9) })
-    ));
+    assert!(matches!(unknown, Err(MaintainError::Missing { id: SegmentId(9) })));
 }
 
 #[test]
@@ -309,18 +260,12 @@ impl Disk for FailingDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         spend(&self.left)?;
         let file = RealDisk.create(path)?;
-        Ok(Arc::new(FailingFile {
-            file,
-            left: Arc::clone(&self.left),
-        }))
+        Ok(Arc::new(FailingFile { file, left: Arc::clone(&self.left) }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = RealDisk.open(path)?;
-        Ok(Arc::new(FailingFile {
-            file,
-            left: Arc::clone(&self.left),
-        }))
+        Ok(Arc::new(FailingFile { file, left: Arc::clone(&self.left) }))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -370,12 +315,7 @@ fn a_disk_that_fails_at_any_step_latches_and_loses_nothing_that_was_synced() {
     for fails_at in 0..40 {
         let dir = tempfile::tempdir().unwrap();
         let left = Arc::new(AtomicI64::new(fails_at));
-        let segments = on(
-            Arc::new(FailingDisk {
-                left: Arc::clone(&left),
-            }),
-            &dir,
-        );
+        let segments = on(Arc::new(FailingDisk { left: Arc::clone(&left) }), &dir);
         let mut synced = 0;
         let failed = (0..9).find(|id| {
             let stored = segments.append(SegmentId(*id), &content(*id)).is_ok();
@@ -388,16 +328,10 @@ fn a_disk_that_fails_at_any_step_latches_and_loses_nothing_that_was_synced() {
         if let Some(failed) = failed {
             left.store(i64::MAX, Ordering::Relaxed);
             let again = segments.append(SegmentId(failed), &content(failed));
-            assert!(
-                matches!(again, Err(AppendError::Latched)),
-                "at {fails_at}: {again:?}"
-            );
+            assert!(matches!(again, Err(AppendError::Latched)), "at {fails_at}: {again:?}");
             assert!(matches!(segments.sync(), Err(MaintainError::Latched)));
         } else {
-            assert!(
-                fails_at > 30,
-                "{fails_at} operations are not enough for nine segments"
-            );
+            assert!(fails_at > 30, "{fails_at} operations are not enough for nine segments");
         }
         drop(segments);
         let segments = small(&dir);

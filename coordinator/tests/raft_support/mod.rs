@@ -56,10 +56,7 @@ impl Book {
             let length = number(&mut bytes) as usize;
             lines.push((index, bytes.split_to(length)));
         }
-        Self {
-            lines,
-            segments: segments.iter().map(|id| id.0).collect(),
-        }
+        Self { lines, segments: segments.iter().map(|id| id.0).collect() }
     }
 
     fn apply(&mut self, segments: &Segments, Applied { index, payload, .. }: Applied) {
@@ -101,12 +98,7 @@ async fn core(
             CoreRequest::Snapshot { reply } => {
                 let book = book.borrow().clone();
                 let ids = book.segments.iter().map(|id| SegmentId(*id)).collect();
-                reply
-                    .send(SnapshotImage {
-                        state: book.encode(),
-                        segments: ids,
-                    })
-                    .ok();
+                reply.send(SnapshotImage { state: book.encode(), segments: ids }).ok();
             }
             CoreRequest::Install { image, done, .. } => {
                 installs.fetch_add(1, Ordering::Relaxed);
@@ -152,10 +144,8 @@ impl PeerTransport for Wire {
             let cut = self.net.cut.lock().unwrap();
             !cut.contains(&self.from) && !cut.contains(&target)
         };
-        let unreachable = || PeerError::Unreachable {
-            node: target,
-            cause: "cut by the test".to_owned(),
-        };
+        let unreachable =
+            || PeerError::Unreachable { node: target, cause: "cut by the test".to_owned() };
         let node = self.net.nodes.lock().unwrap().get(&target).cloned();
         let node = node.filter(|_| reachable()).ok_or_else(unreachable)?;
         let reply = node.serve(request, bulk).await;
@@ -163,11 +153,7 @@ impl PeerTransport for Wire {
             self.net.overtaken.fetch_add(1, Ordering::Relaxed);
         }
         // A reply may be cut off too: the call was carried out all the same.
-        if reachable() {
-            Ok(reply)
-        } else {
-            Err(unreachable())
-        }
+        if reachable() { Ok(reply) } else { Err(unreachable()) }
     }
 }
 
@@ -194,12 +180,7 @@ impl Cluster {
 
     pub(crate) async fn start_with(size: NodeId, compaction: Compaction) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self {
-            dir,
-            net: Arc::default(),
-            compaction,
-            running: BTreeMap::new(),
-        };
+        let mut cluster = Self { dir, net: Arc::default(), compaction, running: BTreeMap::new() };
         for id in 1..=size {
             cluster.start_node(id).await;
         }
@@ -229,28 +210,12 @@ impl Cluster {
             let (sender, requests) = mpsc::channel(CORE_REQUESTS_MAX);
             let (writer, book) = watch::channel(Book::default());
             let installs = Arc::new(AtomicU64::new(0));
-            tokio::spawn(core(
-                requests,
-                segments.clone(),
-                writer,
-                Arc::clone(&installs),
-            ));
-            let wire = Arc::new(Wire {
-                from: id,
-                net: Arc::clone(&self.net),
-            });
+            tokio::spawn(core(requests, segments.clone(), writer, Arc::clone(&installs)));
+            let wire = Arc::new(Wire { from: id, net: Arc::clone(&self.net) });
             match Node::start(config.clone(), segments.clone(), wire, sender).await {
                 Ok(node) => {
                     self.net.nodes.lock().unwrap().insert(id, node.clone());
-                    self.running.insert(
-                        id,
-                        Running {
-                            node,
-                            book,
-                            segments,
-                            installs,
-                        },
-                    );
+                    self.running.insert(id, Running { node, book, segments, installs });
                     return;
                 }
                 // A node of this process that was stopped lets go of its files when its last task has ended.
@@ -346,10 +311,7 @@ impl Cluster {
 }
 
 pub(crate) fn member(id: NodeId) -> Member {
-    Member {
-        name: format!("node-{id}"),
-        addresses: Vec::new(),
-    }
+    Member { name: format!("node-{id}"), addresses: Vec::new() }
 }
 
 pub(crate) async fn outcome(

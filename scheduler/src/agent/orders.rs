@@ -148,7 +148,9 @@ impl Agent {
     pub(super) fn give_back_waiting(&mut self, id: AttemptId) {
         let fixed = self.is_fixed(id);
         while let Some(attempt) = self.attempts.get_mut(&id).filter(|a| a.wanted_back > 0) {
-            let Some(at) = self.waiting.iter().rposition(|piece| piece.attempt == id) else { return };
+            let Some(at) = self.waiting.iter().rposition(|piece| piece.attempt == id) else {
+                return;
+            };
             let piece = &mut self.waiting[at];
             let tasks = attempt.wanted_back.min(piece.range.len());
             // A range of fixed length goes back whole: the leader would cut the rest otherwise.

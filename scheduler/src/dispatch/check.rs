@@ -42,7 +42,9 @@ impl Dispatcher {
         let mut held: BTreeMap<BatchId, RangeSet> = BTreeMap::new();
         for (id, attempt) in &self.attempts {
             let set = held.entry(attempt.batch).or_default();
-            for range in attempt.open.iter().chain(attempt.owed.iter()).chain(attempt.settling.iter()) {
+            for range in
+                attempt.open.iter().chain(attempt.owed.iter()).chain(attempt.settling.iter())
+            {
                 if set.intersection(range).next().is_some() {
                     let what = format!("{range} of {}, also in attempt {id}", attempt.batch);
                     return broken("a task is with one attempt", what);
@@ -69,7 +71,8 @@ impl Dispatcher {
                 ];
                 let count = places.iter().filter(|there| **there).count();
                 if count != 1 {
-                    let what = format!("task {id}:{task} (pending, delayed, deciding, held): {places:?}");
+                    let what =
+                        format!("task {id}:{task} (pending, delayed, deciding, held): {places:?}");
                     return broken("an unfinished task is in one place", what);
                 }
                 if with_attempts.contains(task) != active.held.contains(task) {
@@ -77,7 +80,9 @@ impl Dispatcher {
                 }
             }
             let ended = batch.progress().map(|progress| &progress.ended);
-            if let Some(task) = ended.and_then(|set| active.pending.iter().flat_map(|r| set.intersection(r)).next()) {
+            if let Some(task) =
+                ended.and_then(|set| active.pending.iter().flat_map(|r| set.intersection(r)).next())
+            {
                 return broken("an ended task does not wait", format!("{id}:{}", task.start));
             }
         }
@@ -93,7 +98,8 @@ impl Dispatcher {
         for (id, worker) in &self.workers {
             let sum = sums.remove(id).unwrap_or(Resources::cpus(0));
             if sum.cpus != worker.held.cpus {
-                let what = format!("worker {id} holds {} slots, books say {}", sum.cpus, worker.held.cpus);
+                let what =
+                    format!("worker {id} holds {} slots, books say {}", sum.cpus, worker.held.cpus);
                 return broken("a worker's load is the sum of its ranges", what);
             }
             for (number, class) in &self.queues.classes {
@@ -101,7 +107,10 @@ impl Dispatcher {
                 let able = worker.usable() && worker.suits(&class.need, &class.program);
                 let there = class.able.contains(&(worker.load(), *id));
                 if listed != usize::from(able) || able != there {
-                    let what = format!("worker {id} in class {number:?}: {listed} times, load {}", worker.load());
+                    let what = format!(
+                        "worker {id} in class {number:?}: {listed} times, load {}",
+                        worker.load()
+                    );
                     return broken("a worker is listed by its load", what);
                 }
             }
@@ -109,7 +118,10 @@ impl Dispatcher {
         let slots: u32 =
             self.workers.values().filter(|worker| worker.usable()).map(|w| w.total.cpus).sum();
         if slots != self.slots {
-            return broken("slots are those of usable workers", format!("{slots}, not {}", self.slots));
+            return broken(
+                "slots are those of usable workers",
+                format!("{slots}, not {}", self.slots),
+            );
         }
         Ok(())
     }

@@ -58,7 +58,9 @@ impl Dispatcher {
             known.is_none_or(|job| job.session == session)
         };
         let command = match message {
-            FromClient::Attach { .. } | FromClient::Alive | FromClient::ProgramChunk { .. } => return,
+            FromClient::Attach { .. } | FromClient::Alive | FromClient::ProgramChunk { .. } => {
+                return;
+            }
             FromClient::OpenJob { request, program, name } => {
                 Command::OpenJob { session, request, low: client.low, program, name }
             }

@@ -126,7 +126,11 @@ impl Dispatcher {
         }
         if self.workers.get(&worker).is_some_and(|known| known.present) {
             let (segments, threads) = (Vec::new(), 1);
-            self.start_range(state, worker, Run { attempt, batch, range, segments, threads, alone: false });
+            self.start_range(
+                state,
+                worker,
+                Run { attempt, batch, range, segments, threads, alone: false },
+            );
         } else {
             self.withdraw(state, attempt, range, false);
             self.put_back_unstarted(now, state, origin, range, out);

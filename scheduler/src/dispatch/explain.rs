@@ -122,7 +122,10 @@ impl Dispatcher {
             return Explanation::Unread { bytes: unread };
         }
         if let Some(job) = state.job_of(batch)
-            && !self.workers.values().any(|w| w.usable() && w.suits(&policy.resources, &job.program))
+            && !self
+                .workers
+                .values()
+                .any(|w| w.usable() && w.suits(&policy.resources, &job.program))
         {
             let obstacle = |worker: &super::Worker| -> String {
                 if let Some(obstacle) = job.program.platform.obstacle(&worker.platform) {
@@ -135,8 +138,11 @@ impl Dispatcher {
                     None => "it refused the program".into(),
                 }
             };
-            let workers =
-                self.workers.values().map(|worker| (worker.name.clone(), obstacle(worker))).collect();
+            let workers = self
+                .workers
+                .values()
+                .map(|worker| (worker.name.clone(), obstacle(worker)))
+                .collect();
             return Explanation::Unplaceable { workers };
         }
         let before = match self.active.get(&task.batch) {

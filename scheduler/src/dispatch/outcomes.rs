@@ -112,7 +112,8 @@ fn to_try_again(known: &Batch, origin: Origin, range: TaskRange, segment: &Segme
             };
             let exception = known.exception(index);
             let counted = exception.charged >= origin.attempt;
-            if users && !known.has_ended(index) && (counted || exception.failures < policy.retries) {
+            if users && !known.has_ended(index) && (counted || exception.failures < policy.retries)
+            {
                 again.push(Again { index, counted });
             }
         }

@@ -13,8 +13,8 @@ use allhands_common::wire::worker::{Order, Run, Shared};
 use bytes::Bytes;
 use core::time::Duration;
 
-use super::queue::ClassId;
 use super::attempt::UNSENT;
+use super::queue::ClassId;
 use super::{Attempt, Dispatcher, Timer};
 use crate::state::Batch;
 use crate::{Action, Command, State};
@@ -70,7 +70,9 @@ impl Dispatcher {
         let slots = self.slots;
         let Some(batch) = state.batches.get(&id) else { return };
         let policy = &batch.spec.policy;
-        let Some(total) = self.workers.get(&worker).map(|worker| worker.total.clone()) else { return };
+        let Some(total) = self.workers.get(&worker).map(|worker| worker.total.clone()) else {
+            return;
+        };
         let threads = threads(policy, &total, self.workers.len());
         let Some(active) = self.activate(state, id) else { return };
         let Some((range, alone)) = cut(batch, &active.pending, active.cost, slots, threads) else {
@@ -118,7 +120,9 @@ impl Dispatcher {
 
     /// Sends a range, after what its batch shares where the worker does not have that.
     pub(super) fn send_run(&mut self, state: &State, id: WorkerId, run: Run) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else { return };
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else {
+            return;
+        };
         let Some(batch) = state.batches.get(&run.batch).filter(|b| b.stopped().is_none()) else {
             return;
         };
@@ -200,8 +204,10 @@ impl Dispatcher {
                 continue;
             }
             let Some(worker) = self.workers.get(&attempt.worker) else { continue };
-            let fixed =
-                state.batches.get(&attempt.batch).is_none_or(|b| b.spec.policy.batch_size.is_some());
+            let fixed = state
+                .batches
+                .get(&attempt.batch)
+                .is_none_or(|b| b.spec.policy.batch_size.is_some());
             // A worker with more ranges than slots has some that only wait; of one that runs, half.
             let waits = worker.held.cpus > worker.total.cpus;
             let open = attempt.open.len();
@@ -226,7 +232,9 @@ fn threads(policy: &Policy, total: &Resources, workers: usize) -> u16 {
     let threads = match (policy.prefer, u32::try_from(policy.n_jobs)) {
         (Prefer::Processes, _) => 1,
         (Prefer::Threads, Err(_)) => policy.cap(total.cpus),
-        (Prefer::Threads, Ok(wanted)) => wanted.div_ceil(u32::try_from(workers.max(1)).unwrap_or(1)),
+        (Prefer::Threads, Ok(wanted)) => {
+            wanted.div_ceil(u32::try_from(workers.max(1)).unwrap_or(1))
+        }
     };
     u16::try_from(threads).unwrap_or(u16::MAX).max(1)
 }

@@ -140,10 +140,7 @@ impl Queues {
 
     /// Every batch that waits, in no order.
     pub(super) fn batches(&self) -> impl Iterator<Item = BatchId> + '_ {
-        self.lines
-            .values()
-            .flat_map(|line| line.values().flatten())
-            .map(|(_, _, batch)| *batch)
+        self.lines.values().flat_map(|line| line.values().flatten()).map(|(_, _, batch)| *batch)
     }
 
     /// A worker may be given work of those classes that `able` says.

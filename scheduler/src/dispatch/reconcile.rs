@@ -103,12 +103,15 @@ impl Dispatcher {
         worker: WorkerId,
         inventory: &[Held],
     ) {
-        let Some(total) = self.workers.get(&worker).map(|known| known.total.clone()) else { return };
+        let Some(total) = self.workers.get(&worker).map(|known| known.total.clone()) else {
+            return;
+        };
         for held in inventory {
             if self.attempts.contains_key(&held.attempt) {
                 continue;
             }
-            let Some(batch) = state.batches.get(&held.batch).filter(|b| b.stopped().is_none()) else {
+            let Some(batch) = state.batches.get(&held.batch).filter(|b| b.stopped().is_none())
+            else {
                 continue;
             };
             let Some(job) = state.job_of(batch) else { continue };
@@ -169,10 +172,13 @@ impl Dispatcher {
         for (id, batch) in &state.batches {
             let Some(progress) = batch.progress() else { continue };
             for started in &progress.started {
-                let held = self.active.get(id).map(|active| active.held.clone()).unwrap_or_default();
+                let held =
+                    self.active.get(id).map(|active| active.held.clone()).unwrap_or_default();
                 let unfinished = batch.unfinished(started.range);
-                let gone: Vec<TaskRange> =
-                    unfinished.iter().flat_map(|part| held.gaps(part).collect::<Vec<_>>()).collect();
+                let gone: Vec<TaskRange> = unfinished
+                    .iter()
+                    .flat_map(|part| held.gaps(part).collect::<Vec<_>>())
+                    .collect();
                 for part in gone {
                     let origin =
                         Origin { batch: *id, attempt: started.attempt, worker: started.worker };

@@ -49,7 +49,8 @@ impl Dispatcher {
         }
         if let How::Ran { segment, .. } = &how {
             let late: Vec<TaskRange> = known.gaps(range).collect();
-            late.into_iter().for_each(|part| self.late(state, origin, range, part, &segment.bytes, out));
+            late.into_iter()
+                .for_each(|part| self.late(state, origin, range, part, &segment.bytes, out));
         }
         for part in news.iter() {
             self.hear_of(now, state, origin, part, part_of(&how, range, part), out);
@@ -69,7 +70,8 @@ impl Dispatcher {
         let Origin { batch, attempt, worker } = origin;
         let asked = self.attempts.get(&attempt).is_some_and(|known| known.retracting);
         let ran = matches!(how, How::Ran { .. });
-        let Some(known) = state.batches.get(&batch).filter(|known| known.stopped().is_none()) else {
+        let Some(known) = state.batches.get(&batch).filter(|known| known.stopped().is_none())
+        else {
             self.withdraw(state, attempt, range, false);
             if ran {
                 self.order(worker, Order::Committed { attempt, range });
@@ -153,7 +155,9 @@ impl Dispatcher {
         if let Ok(segment) = Segment::parse(bytes.clone())
             && segment.tasks() == range.len()
         {
-            for values in values(&segment, range).flat_map(|run| wanted.intersection(run).collect::<Vec<_>>()) {
+            for values in
+                values(&segment, range).flat_map(|run| wanted.intersection(run).collect::<Vec<_>>())
+            {
                 let rows = TaskRange::new(values.start - range.start, values.end - range.start);
                 if let Ok(slice) = segment.slice(rows) {
                     kept.insert(values);

@@ -136,19 +136,14 @@ impl Dispatcher {
     }
 
     /// A worker introduces itself, for the first time or again.
-    fn register(
-        &mut self,
-        now: Instant,
-        state: &State,
-        new: Registration,
-        out: &mut Vec<Action>,
-    ) {
+    fn register(&mut self, now: Instant, state: &State, new: Registration, out: &mut Vec<Action>) {
         let id = new.worker;
         if self.workers.get(&id).is_some_and(|known| known.boot != new.boot) {
             self.lose_worker(now, state, id, out);
         }
         let record = state.workers.get(&id);
-        if record.is_none_or(|record| record.boot != new.boot || record.resources != new.resources) {
+        if record.is_none_or(|record| record.boot != new.boot || record.resources != new.resources)
+        {
             out.push(Action::Propose(Command::JoinWorker {
                 worker: id,
                 boot: new.boot,
@@ -187,8 +182,12 @@ impl Dispatcher {
         self.timers.set(now + self.config.worker_lost, Timer::Worker(id));
         out.push(Action::Welcome { worker: id });
         // Whatever was sent in an earlier registration counts as sent in message 0 of this one.
-        let attempts: Vec<AttemptId> =
-            self.workers.get(&id).into_iter().flat_map(|known| known.attempts.iter().copied()).collect();
+        let attempts: Vec<AttemptId> = self
+            .workers
+            .get(&id)
+            .into_iter()
+            .flat_map(|known| known.attempts.iter().copied())
+            .collect();
         for attempt in attempts {
             let sent = self.attempts.get_mut(&attempt).filter(|attempt| attempt.sent != UNSENT);
             if let Some(attempt) = sent {
@@ -230,7 +229,9 @@ impl Dispatcher {
 
     /// Adds an order to the message that this step sends to a worker.
     pub(super) fn order(&mut self, id: WorkerId, order: Order) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else { return };
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else {
+            return;
+        };
         if worker.orders.is_empty() {
             self.ordered.push(id);
         }
@@ -341,13 +342,7 @@ impl Dispatcher {
     }
 
     /// An attempt will never report again. What it has reported goes its way.
-    fn lose_attempt(
-        &mut self,
-        now: Instant,
-        state: &State,
-        id: AttemptId,
-        out: &mut Vec<Action>,
-    ) {
+    fn lose_attempt(&mut self, now: Instant, state: &State, id: AttemptId, out: &mut Vec<Action>) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let origin = Origin { batch: attempt.batch, attempt: id, worker: attempt.worker };
         let unsent = attempt.sent == UNSENT;

@@ -95,7 +95,8 @@ fn a_lost_last_message_is_noticed() {
     leader.submit(0, 1, single());
     leader.heartbeat(1, 1, 0, Vec::new());
     let actions = leader.heartbeat(1, 2, 0, Vec::new());
-    let empty = |a: &Action| matches!(a, Action::Order { number: 2, orders, .. } if orders.is_empty());
+    let empty =
+        |a: &Action| matches!(a, Action::Order { number: 2, orders, .. } if orders.is_empty());
     assert!(actions.iter().any(empty), "{actions:?}");
     assert_eq!(runs(&leader.heartbeat(1, 3, 2, Vec::new())), [(1, attempt(1), range(0, 1))]);
 }

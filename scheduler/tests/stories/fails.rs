@@ -1,10 +1,10 @@
 //! Tasks that fail: retries, deaths of executors, suspects, and what must not run twice.
 
 use allhands_common::failure::Cause;
+use allhands_common::id::TaskId;
 use allhands_common::policy::{Backoff, Policy};
 use allhands_common::wire::worker::How;
 use allhands_scheduler::Explanation;
-use allhands_common::id::TaskId;
 
 use crate::support::*;
 
@@ -44,12 +44,11 @@ fn the_same_failure_reported_twice_counts_once() {
     assert_eq!(leader.state.batches[&batch(0)].exception(1).failures, 1);
     // A new leader hears of it once more: the worker has not heard that it is settled.
     let mut leader = leader.succeed();
-    leader.register(1, allhands_common::resources::Resources::cpus(1), vec![held(
-        attempt(0),
-        batch(0),
-        &[],
-        &[range(0, 3)],
-    )]);
+    leader.register(
+        1,
+        allhands_common::resources::Resources::cpus(1),
+        vec![held(attempt(0), batch(0), &[], &[range(0, 3)])],
+    );
     leader.end(1, attempt(0), 0, range(0, 3), how());
     assert_eq!(leader.state.batches[&batch(0)].exception(1).failures, 1);
 }
@@ -109,7 +108,8 @@ fn what_must_not_run_twice_is_abandoned_when_nobody_brings_it_to_a_new_leader() 
     leader.submit(0, 2, Policy { idempotent: false, batch_size: Some(1), ..Policy::default() });
     let mut leader = leader.succeed();
     let resources = allhands_common::resources::Resources::cpus(1);
-    let actions = leader.register(1, resources, vec![held(attempt(0), batch(0), &[range(0, 1)], &[])]);
+    let actions =
+        leader.register(1, resources, vec![held(attempt(0), batch(0), &[range(0, 1)], &[])]);
     assert_eq!(runs(&actions), []);
     let known = &leader.state.batches[&batch(0)];
     assert!(known.has_ended(1) && !known.has_ended(0), "only the one that is with nobody");

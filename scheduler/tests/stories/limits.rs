@@ -24,7 +24,8 @@ fn n_jobs_caps_the_ranges_that_are_out() {
 #[test]
 fn a_fixed_batch_size_is_honoured_to_the_last_range() {
     let mut leader = Leader::with_workers(1, 8);
-    let mut given = runs(&leader.submit(0, 10, Policy { batch_size: Some(4), ..Policy::default() }));
+    let mut given =
+        runs(&leader.submit(0, 10, Policy { batch_size: Some(4), ..Policy::default() }));
     given.sort_by_key(|(_, attempt, _)| *attempt);
     let ranges: Vec<_> = given.into_iter().map(|(_, _, range)| range).collect();
     assert_eq!(ranges, [range(0, 4), range(4, 8), range(8, 10)]);
@@ -84,7 +85,11 @@ fn a_task_goes_where_its_resources_are() {
 #[test]
 fn a_deadline_stops_what_is_left_not_a_moment_early() {
     let mut leader = Leader::with_workers(1, 1);
-    leader.submit(0, 5, Policy { deadline_ms: Some(1000), batch_size: Some(1), ..Policy::default() });
+    leader.submit(
+        0,
+        5,
+        Policy { deadline_ms: Some(1000), batch_size: Some(1), ..Policy::default() },
+    );
     leader.wait(1000);
     assert!(leader.state.batches[&batch(0)].stopped().is_none());
     let actions = leader.wait(1);

@@ -2,8 +2,8 @@
 //! short words for long messages.
 
 mod leader;
-mod worker;
 mod words;
+mod worker;
 
 pub(crate) use leader::{Leader, delivered, full_runs, orders, runs, told};
 pub(crate) use words::*;

@@ -22,10 +22,7 @@ fn a_layout_is_these_bytes() {
     rustix::io::pread(&cell, &mut bytes, 0).unwrap();
     assert_eq!(bytes[..8], *b"AH cell1");
     assert_eq!(bytes[128..136], [1, 0, 0, 0, 3, 0, 0, 0]);
-    assert_eq!(
-        bytes[320..336],
-        [1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    );
+    assert_eq!(bytes[320..336], [1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -33,10 +30,7 @@ fn tasks_are_taken_in_order_up_to_the_limit() {
     let (worker, executor) = twice();
     assert_eq!(executor.take(1, 0, false), None, "nothing is armed");
     worker.arm(1, 3);
-    assert_eq!(
-        [0; 4].map(|_| executor.take(1, 0, false)),
-        [Some(0), Some(1), Some(2), None]
-    );
+    assert_eq!([0; 4].map(|_| executor.take(1, 0, false)), [Some(0), Some(1), Some(2), None]);
     assert_eq!(worker.taken(1), (3, 3));
 }
 
@@ -47,10 +41,7 @@ fn two_loads_do_not_touch_each_other() {
     worker.arm(2, 2);
     assert_eq!(executor.take(2, 0, false), Some(0));
     assert_eq!(worker.lower(2, |_, _| 0), (1, 2));
-    assert_eq!(
-        (executor.take(1, 0, false), executor.take(2, 0, false)),
-        (Some(0), None)
-    );
+    assert_eq!((executor.take(1, 0, false), executor.take(2, 0, false)), (Some(0), None));
 }
 
 #[test]
@@ -73,14 +64,7 @@ fn a_lane_says_what_it_runs_and_since_when_if_asked() {
     let before = monotonic_us();
     executor.take(5, 3, true);
     let running: Vec<_> = worker.running(4).collect();
-    assert_eq!(
-        running[0],
-        Running {
-            sequence: 5,
-            index: 0,
-            started_us: 0
-        }
-    );
+    assert_eq!(running[0], Running { sequence: 5, index: 0, started_us: 0 });
     assert_eq!((running[1].sequence, running[1].index), (5, 1));
     assert!(running[1].started_us >= before);
     executor.rest(3);
@@ -138,10 +122,7 @@ fn another_process_takes_from_the_same_cell() {
     let cell = Cell::create().unwrap();
     cell.arm(1, 1000);
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "cell::tests::another_process_takes_from_the_same_cell",
-        ])
+        .args(["--exact", "cell::tests::another_process_takes_from_the_same_cell"])
         .env(CHILD, "1")
         .stdin(cell.as_fd().try_clone_to_owned().unwrap())
         .stdout(std::process::Stdio::null())
@@ -149,14 +130,7 @@ fn another_process_takes_from_the_same_cell() {
         .unwrap();
     assert!(status.success());
     assert_eq!(cell.taken(1), (5, 1000));
-    assert_eq!(
-        cell.running(1).next(),
-        Some(Running {
-            sequence: 1,
-            index: 4,
-            started_us: 0
-        })
-    );
+    assert_eq!(cell.running(1).next(), Some(Running { sequence: 1, index: 4, started_us: 0 }));
     assert_eq!(cell.lower(1, |_, _| 0), (5, 1000));
 }
 

@@ -71,7 +71,8 @@ fn many(from: u64, to: u64, all_of_them: bool) -> ExitCode {
                 if !all_of_them {
                     next.store(to, Ordering::Relaxed);
                 }
-                let broken = all.1.entry(violation.rule).or_insert_with(|| (0, seed, outcome.clone()));
+                let broken =
+                    all.1.entry(violation.rule).or_insert_with(|| (0, seed, outcome.clone()));
                 broken.0 += 1;
                 if seed < broken.1 {
                     (broken.1, broken.2) = (seed, outcome);

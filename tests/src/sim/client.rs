@@ -71,7 +71,12 @@ pub(super) struct Batch {
 }
 
 impl Client {
-    pub(super) fn new(number: usize, rng: &mut Rng, climate: &Climate, biggest: &Resources) -> Self {
+    pub(super) fn new(
+        number: usize,
+        rng: &mut Rng,
+        climate: &Climate,
+        biggest: &Resources,
+    ) -> Self {
         let mut session = [0; 16];
         session[..8].copy_from_slice(&rng.next().to_le_bytes());
         let session = SessionId(session);
@@ -235,7 +240,11 @@ impl World {
         say.into_iter().for_each(|message| self.say(number, message));
     }
 
-    pub(super) fn client_hears(&mut self, number: usize, message: ToClient) -> Result<(), Violation> {
+    pub(super) fn client_hears(
+        &mut self,
+        number: usize,
+        message: ToClient,
+    ) -> Result<(), Violation> {
         let client = &mut self.clients[number];
         if client.silent_until > self.now || !client.waiting.is_empty() {
             client.waiting.push_back(message);
@@ -316,7 +325,8 @@ impl World {
         bytes: bytes::Bytes,
     ) -> Result<(), Violation> {
         let calm = self.climate.is_calm();
-        let wrong = |rule, what: String| Err(Violation { rule, what: format!("batch {id}: {what}") });
+        let wrong =
+            |rule, what: String| Err(Violation { rule, what: format!("batch {id}: {what}") });
         let client = &mut self.clients[number];
         let Some(batch) = client.batches.iter_mut().find(|batch| batch.id == id) else {
             return wrong("a client hears of its own batches", String::new());
@@ -353,7 +363,8 @@ impl World {
         let Some(batch) = client.batches.iter_mut().find(|batch| batch.id == id) else {
             return Ok(());
         };
-        let wrong = |rule, what: String| Err(Violation { rule, what: format!("batch {id}: {what}") });
+        let wrong =
+            |rule, what: String| Err(Violation { rule, what: format!("batch {id}: {what}") });
         if batch.over {
             return wrong("nothing comes after the end", "another end".into());
         }

@@ -133,7 +133,10 @@ impl World {
         let (term, replica) = (leader.term, leader.replica);
         leader.deposed = true;
         let survive = self.rng.within(0..self.in_flight.len() as u64 + 1) as usize;
-        self.stats.add("fault: proposals lost with their leader", (self.in_flight.len() - survive) as u64);
+        self.stats.add(
+            "fault: proposals lost with their leader",
+            (self.in_flight.len() - survive) as u64,
+        );
         self.stats.add("fault: proposals committed by the next leader", survive as u64);
         self.log.extend(self.in_flight.drain(..).take(survive));
         let whole = self.replicas.iter().all(|replica| !replica.frozen);

@@ -130,7 +130,10 @@ impl World {
         match moment {
             Moment::Fetched(program) => self.work(number, AgentEvent::ProgramReady(program)),
             Moment::News(event) => {
-                self.trace.say(self.now, format_args!("executor {id} of worker {}: {event:?}", number + 1));
+                self.trace.say(
+                    self.now,
+                    format_args!("executor {id} of worker {}: {event:?}", number + 1),
+                );
                 self.work(number, AgentEvent::Executor(id, event))
             }
             Moment::Started => {
@@ -183,7 +186,12 @@ impl World {
         self.news(number, id, ExecutorEvent::Ready);
     }
 
-    pub(super) fn load(&mut self, number: usize, id: ExecutorId, load: Load) -> Result<(), Violation> {
+    pub(super) fn load(
+        &mut self,
+        number: usize,
+        id: ExecutorId,
+        load: Load,
+    ) -> Result<(), Violation> {
         let Some(executor) = self.workers[number].executors.get_mut(&id) else { return Ok(()) };
         if executor.loads.len() >= 2 || !executor.ready {
             let what = format!("executor {id} of worker {}", number + 1);
@@ -230,7 +238,9 @@ impl World {
                 self.oracle.check_cap(batch)?;
             }
             let timeout = shared.spec.policy.timeout_ms;
-            if let Some(limit_ms) = timeout.filter(|limit| *limit * MS <= run_us || fate == Fate::Hang) {
+            if let Some(limit_ms) =
+                timeout.filter(|limit| *limit * MS <= run_us || fate == Fate::Hang)
+            {
                 let moment = Moment::TimesOut { lane, execution, limit_ms };
                 self.plan(self.now + limit_ms * MS, Happening::Executor(number, start, id, moment));
             } else {

@@ -236,10 +236,12 @@ impl Oracle {
         let mut counted = 0;
         for index in range.start..range.end {
             let wrong = |what: &str| {
-                broken("an outcome is one that its task had", format!("task {batch}:{index}: {what}"))
+                broken(
+                    "an outcome is one that its task had",
+                    format!("task {batch}:{index}: {what}"),
+                )
             };
-            let (tag, bytes) =
-                segment.value(index - range.start).ok_or_else(|| wrong("no row"))?;
+            let (tag, bytes) = segment.value(index - range.start).ok_or_else(|| wrong("no row"))?;
             let task = known.tasks[index as usize];
             let policy = &known.plan.spec.policy;
             // What must not run twice has one try, whatever its retries.

@@ -118,7 +118,11 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn worker_loses(&mut self, number: usize, id: ConnectionId) -> Result<(), Violation> {
+    pub(super) fn worker_loses(
+        &mut self,
+        number: usize,
+        id: ConnectionId,
+    ) -> Result<(), Violation> {
         if self.workers[number].connection != Some(id) {
             return Ok(());
         }
@@ -128,7 +132,11 @@ impl World {
         self.work(number, AgentEvent::Disconnected)
     }
 
-    pub(super) fn worker_hears(&mut self, number: usize, message: ToWorker) -> Result<(), Violation> {
+    pub(super) fn worker_hears(
+        &mut self,
+        number: usize,
+        message: ToWorker,
+    ) -> Result<(), Violation> {
         if let ToWorker::Orders { orders, .. } = &message {
             for order in orders {
                 if let Order::Run(run) = order {

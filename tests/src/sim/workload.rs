@@ -64,7 +64,8 @@ impl Plan {
             _ => (0..rng.within(1..5)).map(|_| rng.skewed(1..60) as u32).collect(),
         };
         let bad = rng.chance(climate.bad_tasks);
-        let mut rate = |max: u64| if bad && rng.chance(400) { rng.within(0..max) as u32 } else { 0 };
+        let mut rate =
+            |max: u64| if bad && rng.chance(400) { rng.within(0..max) as u32 } else { 0 };
         let (panics, errs, deadly) = (rate(300), rate(300), rate(100));
         let hangs = if policy.timeout_ms.is_some() { rate(200) } else { 0 };
         let tasks: u32 = appends.iter().sum();

@@ -205,7 +205,10 @@ impl World {
                     let why = leader.map(|leader| {
                         leader.dispatcher.explain(leader.instant(self.now), state, task)
                     });
-                    format!("batch {} received {}; task {task}: {why:?}", batch.sequence, batch.received)
+                    format!(
+                        "batch {} received {}; task {task}: {why:?}",
+                        batch.sequence, batch.received
+                    )
                 })
                 .collect();
             format!("client {} waits for {stuck:?}", client.session)
@@ -257,11 +260,15 @@ impl World {
         let (peer, term) = (self.connections[id.0].peer, self.connections[id.0].term);
         match (peer, message) {
             (Peer::Worker(_), Message::FromWorker(message)) => self.leader_hears(term, id, message),
-            (Peer::Worker(worker), Message::ToWorker(message)) => self.worker_hears(worker, message),
+            (Peer::Worker(worker), Message::ToWorker(message)) => {
+                self.worker_hears(worker, message)
+            }
             (Peer::Client(client), Message::FromClient(message)) => {
                 self.leader_hears_client(term, id, client, message)
             }
-            (Peer::Client(client), Message::ToClient(message)) => self.client_hears(client, message),
+            (Peer::Client(client), Message::ToClient(message)) => {
+                self.client_hears(client, message)
+            }
             _ => Ok(()),
         }
     }

@@ -50,11 +50,7 @@ impl ExecutorCommand {
     /// stays right when the file is replaced by a build.
     pub fn own(args: impl IntoIterator<Item: Into<OsString>>) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        Self {
-            exe: "/proc/self/exe".into(),
-            args,
-            environment: Environment::Inherited,
-        }
+        Self { exe: "/proc/self/exe".into(), args, environment: Environment::Inherited }
     }
 }
 
@@ -121,9 +117,7 @@ impl Stored {
         let file = programs::file(&self.programs, program);
         let mut command = Command::new(&self.helper);
         command.args(helper::arguments(&file, name));
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
         command.envs(self.variables.iter().cloned());
         if let Some((user, group)) = self.user {
             // The order of std: supplementary groups are dropped, then the group, then the user.

@@ -73,10 +73,7 @@ enum Woken {
 impl Keeper {
     /// Keeps the executor from its start to its end, which it reports.
     pub(super) async fn keep(self, spawn: Spawn) {
-        let name = self
-            .config
-            .directory
-            .join(format!("x{}", self.seat.executor));
+        let name = self.config.directory.join(format!("x{}", self.seat.executor));
         let shared = matches!(self.config.launch, super::Launch::Stored(_));
         let scratch = Directory::make(name, shared);
         let (status, was_ready, last_words) = match &scratch {
@@ -90,12 +87,7 @@ impl Keeper {
         let doom = self.seat.doom.take();
         let cause = postmortem::cause(doom, status, was_ready, last_words);
         tracing::debug!(executor = %self.seat.executor, %cause, "executor ended");
-        self.tell(ExecutorEvent::Died {
-            running,
-            culprit,
-            cause,
-        })
-        .await;
+        self.tell(ExecutorEvent::Died { running, culprit, cause }).await;
         // A large scratch directory takes its time.
         tokio::task::spawn_blocking(move || drop(scratch));
     }
@@ -139,10 +131,8 @@ impl Keeper {
         let listener = UnixListener::bind(socket)?;
         // Who may come this far is decided by the directory, who is heard by the process id.
         std::fs::set_permissions(socket, PermissionsExt::from_mode(0o666))?;
-        if let super::Launch::Stored(super::Stored {
-            user: Some((user, group)),
-            ..
-        }) = &self.config.launch
+        if let super::Launch::Stored(super::Stored { user: Some((user, group)), .. }) =
+            &self.config.launch
         {
             std::os::unix::fs::chown(scratch, Some(*user), Some(*group))?;
         }
@@ -153,11 +143,7 @@ impl Keeper {
         let exit = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         let tail = Rc::new(RefCell::new(Tail::default()));
         if let Some(pipe) = child.stdout.take() {
-            self.forward(
-                pipe::Receiver::from_owned_fd(pipe.into())?,
-                Stream::Out,
-                None,
-            );
+            self.forward(pipe::Receiver::from_owned_fd(pipe.into())?, Stream::Out, None);
         }
         let stderr = match child.stderr.take() {
             Some(pipe) => {
@@ -166,20 +152,9 @@ impl Keeper {
             }
             None => None,
         };
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe, for types that are not an OwnedFd"
-        )]
+        #[expect(deprecated, reason = "its successor is unsafe, for types that are not an OwnedFd")]
         let exit = AsyncFd::with_interest(exit, Interest::READABLE)?;
-        Ok((
-            listener,
-            Process {
-                child,
-                exit,
-                tail,
-                stderr,
-            },
-        ))
+        Ok((listener, Process { child, exit, tail, stderr }))
     }
 
     fn forward(
@@ -191,12 +166,7 @@ impl Keeper {
         let seat = Rc::clone(&self.seat);
         let written = move |lines| {
             let (executor, batch) = (seat.executor, seat.batch());
-            Written {
-                executor,
-                batch,
-                stream,
-                lines,
-            }
+            Written { executor, batch, stream, lines }
         };
         let sink = self.config.output.clone();
         tokio::task::spawn_local(output::forward(pipe, written, tail, sink))
@@ -239,11 +209,7 @@ impl Keeper {
     }
 
     fn is_ours(&self, stream: &UnixStream) -> bool {
-        let peer = stream
-            .peer_cred()
-            .ok()
-            .and_then(|peer| peer.pid())
-            .and_then(Pid::from_raw);
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(Pid::from_raw);
         peer.is_some() && peer == self.seat.process.get()
     }
 
@@ -251,27 +217,14 @@ impl Keeper {
     fn welcome(&self, stream: &UnixStream) -> io::Result<()> {
         let (mut head, mut bulk) = (Vec::new(), Vec::new());
         let (worker, lanes) = (self.config.worker, self.seat.lanes);
-        let mut message = ToExecutor::Welcome {
-            version: VERSION,
-            worker,
-            lanes,
-        };
+        let mut message = ToExecutor::Welcome { version: VERSION, worker, lanes };
         write_frame(&mut message, &mut head, &mut bulk).map_err(io::Error::other)?;
         let cell = [self.seat.cell.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&cell));
-        let sent = sendmsg(
-            stream,
-            &[IoSlice::new(&head)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )?;
-        if sent == head.len() {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::WriteZero.into())
-        }
+        let sent = sendmsg(stream, &[IoSlice::new(&head)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        if sent == head.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     /// Serves a connected executor until it is to be buried; whether it was ever ready.
@@ -321,12 +274,7 @@ impl Keeper {
                 }
                 Woken::Exited => break,
                 Woken::Time => {
-                    if self
-                        .seat
-                        .stop_by
-                        .get()
-                        .is_some_and(|by| by <= Instant::now())
-                    {
+                    if self.seat.stop_by.get().is_some_and(|by| by <= Instant::now()) {
                         self.seat.stop_by.set(None);
                         self.refuse("it did not exit in time".to_owned());
                     }
@@ -366,26 +314,11 @@ impl Keeper {
                 *ready = true;
                 self.tell(ExecutorEvent::Ready).await;
             }
-            FromExecutor::Outcomes {
-                sequence,
-                parts,
-                finished,
-            } => {
+            FromExecutor::Outcomes { sequence, parts, finished } => {
                 let attempt = self.note(sequence, &parts, finished)?;
-                for Part {
-                    range,
-                    segment,
-                    run_us,
-                } in parts
-                {
+                for Part { range, segment, run_us } in parts {
                     let segment = segment.bytes;
-                    self.tell(ExecutorEvent::Outcomes {
-                        attempt,
-                        range,
-                        segment,
-                        run_us,
-                    })
-                    .await;
+                    self.tell(ExecutorEvent::Outcomes { attempt, range, segment, run_us }).await;
                 }
                 if finished {
                     self.tell(ExecutorEvent::Finished { attempt }).await;
@@ -403,20 +336,15 @@ impl Keeper {
         finished: bool,
     ) -> Result<allhands_common::id::AttemptId, String> {
         let mut loads = self.seat.loads.borrow_mut();
-        let at = loads
-            .iter()
-            .position(|load| load.sequence == sequence)
-            .ok_or_else(|| {
-                format!("it sent outcomes of a load {sequence} that it does not have")
-            })?;
+        let at = loads.iter().position(|load| load.sequence == sequence).ok_or_else(|| {
+            format!("it sent outcomes of a load {sequence} that it does not have")
+        })?;
         let load = &mut loads[at];
         for Part { range, segment, .. } in parts {
             let tasks = Segment::parse(segment.bytes.clone()).map(|segment| segment.tasks());
             let fresh = load.ended.intersection(*range).next().is_none();
             if tasks != Ok(range.len()) || !load.range.covers(*range) || !fresh {
-                return Err(format!(
-                    "it sent outcomes that are not those of tasks {range}"
-                ));
+                return Err(format!("it sent outcomes that are not those of tasks {range}"));
             }
             load.ended.insert(*range);
         }
@@ -425,9 +353,7 @@ impl Keeper {
             let (taken, limit) = self.seat.cell.taken(sequence);
             let whole = TaskRange::new(load.range.start, load.range.start.saturating_add(limit));
             if taken != limit || !load.ended.covers(whole) {
-                return Err(format!(
-                    "it ended a load of tasks {whole} with some of them missing"
-                ));
+                return Err(format!("it ended a load of tasks {whole} with some of them missing"));
             }
             loads.remove(at);
         }

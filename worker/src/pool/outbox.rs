@@ -51,10 +51,7 @@ impl Outbox {
     /// Writes what waits, for ever.
     pub(super) async fn drain(&self) {
         loop {
-            let Some(stream) = self
-                .stream
-                .get()
-                .filter(|_| !self.waiting.borrow().is_empty())
+            let Some(stream) = self.stream.get().filter(|_| !self.waiting.borrow().is_empty())
             else {
                 self.more.notified().await;
                 continue;

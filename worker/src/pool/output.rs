@@ -68,9 +68,7 @@ impl Tail {
         let (front, back) = self.0.as_slices();
         let text = String::from_utf8_lossy(&[front, back].concat()).into_owned();
         // It may begin inside of a character.
-        text.trim_start_matches(char::REPLACEMENT_CHARACTER)
-            .trim()
-            .to_owned()
+        text.trim_start_matches(char::REPLACEMENT_CHARACTER).trim().to_owned()
     }
 }
 
@@ -89,11 +87,7 @@ pub(super) async fn forward(
         if let Some(tail) = &tail {
             tail.borrow_mut().push(&buffer[before..]);
         }
-        let whole = if end {
-            buffer.len()
-        } else {
-            whole_lines(&buffer)
-        };
+        let whole = if end { buffer.len() } else { whole_lines(&buffer) };
         if whole > 0 {
             // A sink that has ended takes nothing, but the pipe is still to be emptied.
             _ = sink.send(written(buffer.split_to(whole).freeze())).await;
@@ -122,9 +116,9 @@ pub fn to_own() -> io::Result<mpsc::Sender<Written>> {
     start(|written| {
         // Nobody reads them any more: as for any program, that is no reason to stop.
         _ = match written.stream {
-            Stream::Out => io::stdout()
-                .write_all(&written.lines)
-                .and_then(|()| io::stdout().flush()),
+            Stream::Out => {
+                io::stdout().write_all(&written.lines).and_then(|()| io::stdout().flush())
+            }
             Stream::Err => io::stderr().write_all(&written.lines),
         };
     })
@@ -135,24 +129,13 @@ pub fn to_own() -> io::Result<mpsc::Sender<Written>> {
 /// # Errors
 /// When its thread cannot be started.
 pub fn to_log() -> io::Result<mpsc::Sender<Written>> {
-    let mut budget = Budget {
-        since: Instant::now(),
-        bytes: 0,
-        dropped: 0,
-    };
+    let mut budget = Budget { since: Instant::now(), bytes: 0, dropped: 0 };
     start(move |written| {
         let (executor, stream) = (written.executor, written.stream);
         let batch = written.batch.map(tracing::field::display);
-        for line in written
-            .lines
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in written.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             if let Some(dropped) = budget.renew() {
-                tracing::warn!(
-                    dropped_bytes = dropped,
-                    "executors print more than the log takes"
-                );
+                tracing::warn!(dropped_bytes = dropped, "executors print more than the log takes");
             }
             if budget.takes(line.len()) {
                 let line = String::from_utf8_lossy(line);
@@ -181,24 +164,18 @@ impl Budget {
 
     fn takes(&mut self, bytes: usize) -> bool {
         let fits = self.bytes + bytes <= LOG_BYTES_PER_SECOND_MAX;
-        *(if fits {
-            &mut self.bytes
-        } else {
-            &mut self.dropped
-        }) += bytes;
+        *(if fits { &mut self.bytes } else { &mut self.dropped }) += bytes;
         fits
     }
 }
 
 fn start(mut write: impl FnMut(Written) + Send + 'static) -> io::Result<mpsc::Sender<Written>> {
     let (sink, mut waiting) = mpsc::channel(WAITING_MAX);
-    std::thread::Builder::new()
-        .name("allhands-output".into())
-        .spawn(move || {
-            while let Some(written) = waiting.blocking_recv() {
-                write(written);
-            }
-        })?;
+    std::thread::Builder::new().name("allhands-output".into()).spawn(move || {
+        while let Some(written) = waiting.blocking_recv() {
+            write(written);
+        }
+    })?;
     Ok(sink)
 }
 
@@ -225,11 +202,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_counted_beyond_the_budget() {
-        let mut budget = Budget {
-            since: Instant::now(),
-            bytes: 0,
-            dropped: 0,
-        };
+        let mut budget = Budget { since: Instant::now(), bytes: 0, dropped: 0 };
         assert!(budget.takes(LOG_BYTES_PER_SECOND_MAX));
         assert!(!budget.takes(1));
         budget.since -= Duration::from_secs(2);

@@ -46,28 +46,16 @@ pub(super) fn cause(
     let signal = status.and_then(|status| status.signal());
     let exit = status.and_then(|status| status.code());
     match doom {
-        Some(Doom::Told) => Cause::Cancelled {
-            reason: "its executor was ended".to_owned(),
-        },
+        Some(Doom::Told) => Cause::Cancelled { reason: "its executor was ended".to_owned() },
         Some(Doom::TimedOut { limit_ms, .. }) => Cause::TimedOut { limit_ms },
         Some(Doom::Broken(words)) if was_ready => {
             let stderr_tail = format!("{words}\n{last_words}").trim_end().to_owned();
-            Cause::ExecutorDied {
-                signal,
-                exit,
-                stderr_tail,
-                deaths: 1,
-            }
+            Cause::ExecutorDied { signal, exit, stderr_tail, deaths: 1 }
         }
-        Some(Doom::Broken(words)) => Cause::Program {
-            message: with(words, &last_words),
-        },
-        None if was_ready => Cause::ExecutorDied {
-            signal,
-            exit,
-            stderr_tail: last_words,
-            deaths: 1,
-        },
+        Some(Doom::Broken(words)) => Cause::Program { message: with(words, &last_words) },
+        None if was_ready => {
+            Cause::ExecutorDied { signal, exit, stderr_tail: last_words, deaths: 1 }
+        }
         None => {
             let how = match (signal, exit) {
                 (Some(signal), _) => format!("it died of signal {signal}"),
@@ -75,19 +63,12 @@ pub(super) fn cause(
                 (None, None) => "it vanished".to_owned(),
             };
             Cause::Program {
-                message: with(
-                    format!("{how} before it had entered the executor"),
-                    &last_words,
-                ),
+                message: with(format!("{how} before it had entered the executor"), &last_words),
             }
         }
     }
 }
 
 fn with(words: String, last_words: &str) -> String {
-    if last_words.is_empty() {
-        words
-    } else {
-        format!("{words}; its last words: {last_words}")
-    }
+    if last_words.is_empty() { words } else { format!("{words}; its last words: {last_words}") }
 }

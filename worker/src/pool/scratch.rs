@@ -93,18 +93,13 @@ mod tests {
         let mut gone = std::process::Command::new("true").spawn().unwrap();
         gone.wait().unwrap();
         let left = parent.path().join(format!("{PREFIX}{}-0", gone.id()));
-        let alive = parent
-            .path()
-            .join(format!("{PREFIX}{}-0", std::process::id()));
+        let alive = parent.path().join(format!("{PREFIX}{}-0", std::process::id()));
         let other = parent.path().join("allhands-notes");
         for path in [&left, &alive, &other] {
             std::fs::create_dir(path).unwrap();
         }
         sweep(parent.path());
-        assert_eq!(
-            [&left, &alive, &other].map(|path| path.exists()),
-            [false, true, true]
-        );
+        assert_eq!([&left, &alive, &other].map(|path| path.exists()), [false, true, true]);
         let directory = Directory::make(parent.path().join("d"), false).unwrap();
         let path = directory.path().to_owned();
         std::fs::write(path.join("file"), "x").unwrap();

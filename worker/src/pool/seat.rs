@@ -53,10 +53,7 @@ pub(super) enum Doom {
     /// The loop said so.
     Told,
     /// Tasks (sequence and index in the load) ran longer than this limit.
-    TimedOut {
-        culprits: Vec<(u32, u32)>,
-        limit_ms: u64,
-    },
+    TimedOut { culprits: Vec<(u32, u32)>, limit_ms: u64 },
     /// It does not behave.
     Broken(String),
 }
@@ -81,52 +78,27 @@ impl Seat {
 
     pub(super) fn send(&self, message: &mut ToExecutor) {
         if let Err(error) = self.outbox.push(message) {
-            self.kill(Doom::Broken(format!(
-                "a message to it cannot be encoded: {error}"
-            )));
+            self.kill(Doom::Broken(format!("a message to it cannot be encoded: {error}")));
         }
     }
 
     pub(super) fn load(&self, load: Load) {
-        let Load {
-            attempt,
-            range,
-            shared,
-            segments,
-        } = load;
+        let Load { attempt, range, shared, segments } = load;
         let (batch, timeout_ms) = (shared.batch, shared.spec.policy.timeout_ms);
         if self.batches.borrow_mut().insert(batch) {
             self.send(&mut ToExecutor::Batch((*shared).clone()));
         }
         // The next one whose slot is free: with several lanes the later load may have ended first.
         let busy = |sequence: &u32| {
-            self.loads
-                .borrow()
-                .iter()
-                .any(|load| load.sequence % 2 == sequence % 2)
+            self.loads.borrow().iter().any(|load| load.sequence % 2 == sequence % 2)
         };
         let next = self.sequence.get().wrapping_add(1);
-        let sequence = if busy(&next) {
-            next.wrapping_add(1)
-        } else {
-            next
-        };
+        let sequence = if busy(&next) { next.wrapping_add(1) } else { next };
         self.sequence.set(sequence);
-        debug_assert!(
-            self.loads.borrow().len() < 2,
-            "a third load for {}",
-            self.executor
-        );
+        debug_assert!(self.loads.borrow().len() < 2, "a third load for {}", self.executor);
         self.cell.arm(sequence, range.len());
         let ended = RangeSet::new();
-        let outstanding = Outstanding {
-            sequence,
-            attempt,
-            batch,
-            range,
-            timeout_ms,
-            ended,
-        };
+        let outstanding = Outstanding { sequence, attempt, batch, range, timeout_ms, ended };
         self.loads.borrow_mut().push(outstanding);
         let timed = timeout_ms.is_some();
         let segments = segments.into_iter().map(Bulk::from).collect();

@@ -23,17 +23,15 @@ impl Spawner {
     pub(super) fn start() -> io::Result<Self> {
         // Unbounded, but at most one request an executor lies in it.
         let (requests, received) = mpsc::channel::<Request>();
-        std::thread::Builder::new()
-            .name("allhands-spawner".into())
-            .spawn(move || {
-                for Request { mut command, reply } in received {
-                    if let Err(Ok(mut orphan)) = reply.send(command.spawn()) {
-                        // Nobody waits for it any more.
-                        _ = orphan.kill();
-                        _ = orphan.wait();
-                    }
+        std::thread::Builder::new().name("allhands-spawner".into()).spawn(move || {
+            for Request { mut command, reply } in received {
+                if let Err(Ok(mut orphan)) = reply.send(command.spawn()) {
+                    // Nobody waits for it any more.
+                    _ = orphan.kill();
+                    _ = orphan.wait();
                 }
-            })?;
+            }
+        })?;
         Ok(Self(requests))
     }
 
@@ -42,9 +40,7 @@ impl Spawner {
     pub(super) async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (reply, answer) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts processes has ended");
-        self.0
-            .send(Request { command, reply })
-            .map_err(|_| gone())?;
+        self.0.send(Request { command, reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }

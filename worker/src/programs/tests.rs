@@ -1,21 +1,12 @@
 use super::*;
 
 fn here() -> Platform {
-    Platform {
-        arch: "x86_64".into(),
-        os: "linux".into(),
-        glibc: Some((2, 31)),
-    }
+    Platform { arch: "x86_64".into(), os: "linux".into(), glibc: Some((2, 31)) }
 }
 
 fn program(bytes: &[u8]) -> Program {
     let id = ProgramId(*blake3::hash(bytes).as_bytes());
-    Program {
-        id,
-        bytes: bytes.len() as u64,
-        platform: here(),
-        name: "app".into(),
-    }
+    Program { id, bytes: bytes.len() as u64, platform: here(), name: "app".into() }
 }
 
 /// Fetches from a leader that has `bytes`, in pieces of three; the last step and the questions.
@@ -56,10 +47,7 @@ fn a_program_is_fetched_once_and_is_executable() {
     assert_eq!(asked, [0, 3, 6, 9]);
     let path = file(directory.path(), wanted.id);
     assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o555
-    );
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o555);
     let (_, asked) = fetch(&mut store(directory.path()), wanted, b"");
     assert!(asked.is_empty());
 }
@@ -90,13 +78,8 @@ fn a_damaged_part_is_fetched_again_and_damaged_bytes_are_refused() {
 
     let other = program(b"abcdef");
     let (step, _) = fetch(&mut store(directory.path()), other.clone(), b"abcdeX");
-    let Step::Failed(_, Cause::Program { message }) = step else {
-        panic!("{step:?}")
-    };
-    assert!(
-        message.contains("app") && message.contains("another hash"),
-        "{message}"
-    );
+    let Step::Failed(_, Cause::Program { message }) = step else { panic!("{step:?}") };
+    assert!(message.contains("app") && message.contains("another hash"), "{message}");
     assert!(!file(directory.path(), other.id).exists());
 }
 
@@ -108,15 +91,10 @@ fn other_bytes_than_announced_and_other_platforms_are_refused() {
     programs.fetch(wanted.clone());
     let step = programs.chunk(wanted.id, 0, &Bytes::from_static(b"01234"));
     assert!(matches!(step, Step::Failed(..)));
-    assert!(matches!(
-        programs.chunk(wanted.id, 0, &Bytes::from_static(b"01")),
-        Step::Nothing
-    ));
+    assert!(matches!(programs.chunk(wanted.id, 0, &Bytes::from_static(b"01")), Step::Nothing));
     let mut newer = program(b"xyz");
     newer.platform.glibc = Some((2, 99));
-    let Step::Failed(_, Cause::Program { message }) = programs.fetch(newer) else {
-        panic!()
-    };
+    let Step::Failed(_, Cause::Program { message }) = programs.fetch(newer) else { panic!() };
     assert!(message.contains("2.99"), "{message}");
 }
 

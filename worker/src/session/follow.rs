@@ -85,21 +85,11 @@ mod tests {
         let mut follow = Follow::default();
         assert_eq!(follow.up(Peer(0), Some(id(1))), None);
         assert_eq!(follow.leader(Term(3), id(2)), None, "no link to it yet");
-        assert_eq!(
-            follow.up(Peer(1), Some(id(2))),
-            Some(Turn::Connected(Term(3)))
-        );
+        assert_eq!(follow.up(Peer(1), Some(id(2))), Some(Turn::Connected(Term(3))));
         assert_eq!(follow.leader(Term(2), id(1)), None, "old news");
-        assert_eq!(
-            follow.leader(Term(4), id(1)),
-            Some(Turn::Connected(Term(4)))
-        );
+        assert_eq!(follow.leader(Term(4), id(1)), Some(Turn::Connected(Term(4))));
         assert_eq!(follow.current(), Some(Peer(0)));
-        assert_eq!(
-            follow.leader(Term(5), id(1)),
-            Some(Turn::Connected(Term(5))),
-            "a new term"
-        );
+        assert_eq!(follow.leader(Term(5), id(1)), Some(Turn::Connected(Term(5))), "a new term");
     }
 
     #[test]
@@ -111,15 +101,8 @@ mod tests {
         assert_eq!(follow.down(Peer(1)), None);
         assert_eq!(follow.down(Peer(0)), Some(Turn::Disconnected));
         assert_eq!(follow.current(), None);
-        assert_eq!(
-            follow.up(Peer(0), Some(id(1))),
-            Some(Turn::Connected(Term(1)))
-        );
-        assert_eq!(
-            follow.up(Peer(0), Some(id(1))),
-            Some(Turn::Connected(Term(1))),
-            "again"
-        );
+        assert_eq!(follow.up(Peer(0), Some(id(1))), Some(Turn::Connected(Term(1))));
+        assert_eq!(follow.up(Peer(0), Some(id(1))), Some(Turn::Connected(Term(1))), "again");
     }
 
     #[test]
@@ -134,9 +117,6 @@ mod tests {
     fn in_one_process_whoever_leads_is_at_the_other_end() {
         let mut follow = Follow::default();
         follow.up(Peer(0), None);
-        assert_eq!(
-            follow.leader(Term(1), id(1)),
-            Some(Turn::Connected(Term(1)))
-        );
+        assert_eq!(follow.leader(Term(1), id(1)), Some(Turn::Connected(Term(1))));
     }
 }

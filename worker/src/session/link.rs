@@ -31,11 +31,7 @@ const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     /// A link stands; what is put into `out` is sent.
-    Up {
-        peer: Peer,
-        coordinator: Option<CoordinatorId>,
-        out: UnboundedSender<FromWorker>,
-    },
+    Up { peer: Peer, coordinator: Option<CoordinatorId>, out: UnboundedSender<FromWorker> },
     /// A message has come.
     Said { peer: Peer, message: ToWorker },
     /// A link has ended.
@@ -70,18 +66,14 @@ async fn dial(
     endpoint: &Endpoint,
     address: SocketAddr,
 ) -> Result<(WorkerLink, Option<CoordinatorId>), String> {
-    let expected = Expected {
-        role: Role::Coordinator,
-        name: None,
-    };
+    let expected = Expected { role: Role::Coordinator, name: None };
     let connection = endpoint
         .connect(address, expected, CONNECT_DEADLINE)
         .await
         .map_err(|error| chain(&error))?;
     let coordinator = coordinator_of(&connection.peer().name);
-    let (link, _) = open_link(&connection, Purpose::Worker, BUILD)
-        .await
-        .map_err(|error| chain(&error))?;
+    let (link, _) =
+        open_link(&connection, Purpose::Worker, BUILD).await.map_err(|error| chain(&error))?;
     Ok((link, coordinator))
 }
 
@@ -94,24 +86,12 @@ pub(super) async fn serve(
 ) {
     let (sender, mut receiver) = link.split();
     let (out, outgoing) = unbounded_channel();
-    if events
-        .send(LinkEvent::Up {
-            peer,
-            coordinator,
-            out,
-        })
-        .await
-        .is_err()
-    {
+    if events.send(LinkEvent::Up { peer, coordinator, out }).await.is_err() {
         return;
     }
     let reading = async {
         while let Some(message) = receiver.hear().await? {
-            if events
-                .send(LinkEvent::Said { peer, message })
-                .await
-                .is_err()
-            {
+            if events.send(LinkEvent::Said { peer, message }).await.is_err() {
                 break;
             }
         }

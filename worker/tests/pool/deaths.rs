@@ -43,15 +43,8 @@ fn deeper(n: u32) -> u32 {
 
 /// Two harmless tasks, the deadly one, two more; what has ended is on its way before the next starts.
 fn deadly(how: &str, timeout_ms: Option<u64>) -> Calls {
-    let policy = Policy {
-        idempotent: false,
-        timeout_ms,
-        ..Policy::default()
-    };
-    calls_with(
-        ["", "", how, "", ""].map(str::to_owned).map(delayed(end)),
-        policy,
-    )
+    let policy = Policy { idempotent: false, timeout_ms, ..Policy::default() };
+    calls_with(["", "", how, "", ""].map(str::to_owned).map(delayed(end)), policy)
 }
 
 /// The cause of death, after the checks that are the same for each.
@@ -59,12 +52,7 @@ fn death_by(test: &str, how: &str, timeout_ms: Option<u64>, check: impl FnOnce(C
     with_pool(test, async |rig| {
         let executor = rig.executor(1).await;
         rig.load(executor, 5, &deadly(how, timeout_ms));
-        let Death {
-            outcomes,
-            running,
-            culprit,
-            cause,
-        } = rig.death().await;
+        let Death { outcomes, running, culprit, cause } = rig.death().await;
         assert_eq!(culprit.is_some(), timeout_ms.is_some());
         assert_eq!(outcomes.keys().copied().collect::<Vec<_>>(), [0, 1]);
         assert_eq!(running, [(attempt(5), 2)]);
@@ -78,154 +66,80 @@ fn death_by(test: &str, how: &str, timeout_ms: Option<u64>, check: impl FnOnce(C
 
 #[test]
 fn exit_is_named_with_its_code_and_last_words() {
-    death_by(
-        "deaths::exit_is_named_with_its_code_and_last_words",
-        "exit",
-        None,
-        |cause| {
-            let Cause::ExecutorDied {
-                signal: None,
-                exit: Some(3),
-                stderr_tail,
-                deaths: 1,
-            } = cause
-            else {
-                panic!("{cause}")
-            };
-            assert!(
-                stderr_tail.ends_with("these are my last words"),
-                "{stderr_tail}"
-            );
-        },
-    );
+    death_by("deaths::exit_is_named_with_its_code_and_last_words", "exit", None, |cause| {
+        let Cause::ExecutorDied { signal: None, exit: Some(3), stderr_tail, deaths: 1 } = cause
+        else {
+            panic!("{cause}")
+        };
+        assert!(stderr_tail.ends_with("these are my last words"), "{stderr_tail}");
+    });
 }
 
 #[test]
 fn abort_is_named() {
     death_by("deaths::abort_is_named", "abort", None, |cause| {
-        assert!(
-            matches!(
-                cause,
-                Cause::ExecutorDied {
-                    signal: Some(6),
-                    ..
-                }
-            ),
-            "{cause}"
-        );
+        assert!(matches!(cause, Cause::ExecutorDied { signal: Some(6), .. }), "{cause}");
     });
 }
 
 #[test]
 fn a_fault_is_named() {
     death_by("deaths::a_fault_is_named", "fault", None, |cause| {
-        assert!(
-            matches!(
-                cause,
-                Cause::ExecutorDied {
-                    signal: Some(11),
-                    ..
-                }
-            ),
-            "{cause}"
-        );
+        assert!(matches!(cause, Cause::ExecutorDied { signal: Some(11), .. }), "{cause}");
     });
 }
 
 #[test]
 fn a_stack_overflow_is_named_and_says_so() {
-    death_by(
-        "deaths::a_stack_overflow_is_named_and_says_so",
-        "overflow",
-        None,
-        |cause| {
-            assert!(
-                cause.to_string().contains("overflowed its stack"),
-                "{cause}"
-            );
-        },
-    );
+    death_by("deaths::a_stack_overflow_is_named_and_says_so", "overflow", None, |cause| {
+        assert!(cause.to_string().contains("overflowed its stack"), "{cause}");
+    });
 }
 
 #[test]
 fn a_task_that_loops_is_stopped_by_its_timeout() {
-    death_by(
-        "deaths::a_task_that_loops_is_stopped_by_its_timeout",
-        "loop",
-        Some(50),
-        |cause| {
-            assert_eq!(cause, Cause::TimedOut { limit_ms: 50 });
-        },
-    );
+    death_by("deaths::a_task_that_loops_is_stopped_by_its_timeout", "loop", Some(50), |cause| {
+        assert_eq!(cause, Cause::TimedOut { limit_ms: 50 });
+    });
 }
 
 #[test]
 fn a_cancelled_executor_is_killed_with_that_cause() {
-    with_pool(
-        "deaths::a_cancelled_executor_is_killed_with_that_cause",
-        async |rig| {
-            let executor = rig.executor(1).await;
-            rig.load(executor, 1, &deadly("loop", None));
-            rig.event().await;
-            rig.event().await;
-            rig.pool.kill(executor);
-            let Death {
-                outcomes,
-                running,
-                cause,
-                ..
-            } = rig.death().await;
-            // Whether it had taken the third task yet is its affair.
-            assert!(outcomes.is_empty() && (running.is_empty() || running == [(attempt(1), 2)]));
-            assert!(matches!(cause, Cause::Cancelled { .. }), "{cause}");
-        },
-    );
+    with_pool("deaths::a_cancelled_executor_is_killed_with_that_cause", async |rig| {
+        let executor = rig.executor(1).await;
+        rig.load(executor, 1, &deadly("loop", None));
+        rig.event().await;
+        rig.event().await;
+        rig.pool.kill(executor);
+        let Death { outcomes, running, cause, .. } = rig.death().await;
+        // Whether it had taken the third task yet is its affair.
+        assert!(outcomes.is_empty() && (running.is_empty() || running == [(attempt(1), 2)]));
+        assert!(matches!(cause, Cause::Cancelled { .. }), "{cause}");
+    });
 }
 
 #[test]
 fn a_program_that_never_enters_is_refused_with_its_exit() {
     let environment = Environment::Inherited;
     let exe = "/bin/false".into();
-    let command = ExecutorCommand {
-        exe,
-        args: Vec::new(),
-        environment,
-    };
+    let command = ExecutorCommand { exe, args: Vec::new(), environment };
     with_launch(Launch::Own(command), async |rig| {
         rig.spawn(ExecutorId(1), 1);
-        let Death {
-            running,
-            cause: Cause::Program { message },
-            ..
-        } = rig.death().await
-        else {
+        let Death { running, cause: Cause::Program { message }, .. } = rig.death().await else {
             panic!()
         };
         assert!(running.is_empty());
-        assert!(
-            message.contains("exited with code 1 before it had entered"),
-            "{message}"
-        );
+        assert!(message.contains("exited with code 1 before it had entered"), "{message}");
     });
 }
 
 #[test]
 fn a_program_that_is_not_there_is_named() {
     let environment = Environment::Cleared(Vec::new());
-    let command = ExecutorCommand {
-        exe: "/no/such/program".into(),
-        args: Vec::new(),
-        environment,
-    };
+    let command = ExecutorCommand { exe: "/no/such/program".into(), args: Vec::new(), environment };
     with_launch(Launch::Own(command), async |rig| {
         rig.spawn(ExecutorId(1), 1);
-        let Death {
-            cause: Cause::Program { message },
-            ..
-        } = rig.death().await
-        else {
-            panic!()
-        };
+        let Death { cause: Cause::Program { message }, .. } = rig.death().await else { panic!() };
         assert!(message.contains("No such file"), "{message}");
     });
 }

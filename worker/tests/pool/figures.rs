@@ -23,10 +23,7 @@ fn figures() {
         let start = Instant::now();
         rig.spawn(ExecutorId(9), 1);
         let _ = rig.event().await;
-        eprintln!(
-            "spawn to ready, first: {:.2} ms",
-            start.elapsed().as_secs_f64() * 1e3
-        );
+        eprintln!("spawn to ready, first: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
         let mut best = f64::MAX;
         for number in 10..30 {
             let start = Instant::now();

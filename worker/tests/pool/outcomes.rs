@@ -18,11 +18,7 @@ fn square(n: u64) -> u64 {
 }
 
 fn half(n: u64) -> Result<u64, String> {
-    if n.is_multiple_of(2) {
-        Ok(n / 2)
-    } else {
-        Err(format!("{n} is odd"))
-    }
+    if n.is_multiple_of(2) { Ok(n / 2) } else { Err(format!("{n} is odd")) }
 }
 
 fn shout(n: u64) -> u64 {
@@ -34,10 +30,7 @@ fn variable(name: String) -> Option<String> {
     std::env::var(name).ok()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a task that looks again and again"
-)]
+#[expect(clippy::disallowed_methods, reason = "a task that looks again and again")]
 fn waits_for(path: Option<PathBuf>) -> bool {
     let Some(path) = path else { return true };
     while !path.exists() {
@@ -66,75 +59,59 @@ fn values_come_back_in_order() {
 
 #[test]
 fn a_load_of_several_segments_and_the_next_one_behind_it() {
-    with_pool(
-        "outcomes::a_load_of_several_segments_and_the_next_one_behind_it",
-        async |rig| {
-            let executor = rig.executor(1).await;
-            let (first, second) = (
-                calls((0..10).map(delayed(square))),
-                calls((10..30).map(delayed(square))),
-            );
-            rig.pool.load(
-                executor,
-                Load {
-                    attempt: attempt(1),
-                    shared: Arc::clone(&first.shared),
-                    range: TaskRange::new(100, 130),
-                    segments: vec![first.segment, second.segment],
-                },
-            );
-            let next = calls((0..5).map(delayed(half)));
-            rig.load(executor, 2, &next);
-            let outcomes = rig.finish(1).await;
-            assert_eq!(outcomes.len(), 30);
-            assert!(
-                outcomes.iter().all(|(index, (_, string))| {
-                    number(string) == u64::from(index - 100).pow(2)
-                })
-            );
-            assert_eq!(rig.finish(2).await.len(), 5);
-        },
-    );
+    with_pool("outcomes::a_load_of_several_segments_and_the_next_one_behind_it", async |rig| {
+        let executor = rig.executor(1).await;
+        let (first, second) =
+            (calls((0..10).map(delayed(square))), calls((10..30).map(delayed(square))));
+        rig.pool.load(
+            executor,
+            Load {
+                attempt: attempt(1),
+                shared: Arc::clone(&first.shared),
+                range: TaskRange::new(100, 130),
+                segments: vec![first.segment, second.segment],
+            },
+        );
+        let next = calls((0..5).map(delayed(half)));
+        rig.load(executor, 2, &next);
+        let outcomes = rig.finish(1).await;
+        assert_eq!(outcomes.len(), 30);
+        assert!(
+            outcomes
+                .iter()
+                .all(|(index, (_, string))| { number(string) == u64::from(index - 100).pow(2) })
+        );
+        assert_eq!(rig.finish(2).await.len(), 5);
+    });
 }
 
 #[test]
 fn an_err_is_a_failed_outcome_that_holds_the_result() {
-    with_pool(
-        "outcomes::an_err_is_a_failed_outcome_that_holds_the_result",
-        async |rig| {
-            let executor = rig.executor(1).await;
-            rig.load(executor, 1, &calls((4..6).map(delayed(half))));
-            let outcomes = rig.finish(1).await;
-            assert_eq!((outcomes[&0].0, outcomes[&1].0), (DONE, FAILED));
-            assert!(outcomes[&1].1.ends_with(b"5 is odd"));
-        },
-    );
+    with_pool("outcomes::an_err_is_a_failed_outcome_that_holds_the_result", async |rig| {
+        let executor = rig.executor(1).await;
+        rig.load(executor, 1, &calls((4..6).map(delayed(half))));
+        let outcomes = rig.finish(1).await;
+        assert_eq!((outcomes[&0].0, outcomes[&1].0), (DONE, FAILED));
+        assert!(outcomes[&1].1.ends_with(b"5 is odd"));
+    });
 }
 
 #[test]
 fn a_panic_is_caught_with_its_place_and_its_way() {
-    with_pool(
-        "outcomes::a_panic_is_caught_with_its_place_and_its_way",
-        async |rig| {
-            let executor = rig.executor(1).await;
-            rig.load(executor, 1, &calls((0..6).map(delayed(shout))));
-            let outcomes = rig.finish(1).await;
-            assert_eq!(outcomes.values().filter(|(tag, _)| *tag == DONE).count(), 5);
-            let Cause::Panicked {
-                message,
-                location,
-                backtrace,
-            } = cause(&outcomes[&3])
-            else {
-                panic!("another cause")
-            };
-            assert_eq!(message, "3 is not to be asked for");
-            assert!(location.contains("tests/pool/outcomes.rs:"), "{location}");
-            assert!(backtrace.contains("shout"), "{backtrace}");
-            assert!(!backtrace.contains("begin_unwind"), "{backtrace}");
-            assert!(!backtrace.contains("allhands::executor"), "{backtrace}");
-        },
-    );
+    with_pool("outcomes::a_panic_is_caught_with_its_place_and_its_way", async |rig| {
+        let executor = rig.executor(1).await;
+        rig.load(executor, 1, &calls((0..6).map(delayed(shout))));
+        let outcomes = rig.finish(1).await;
+        assert_eq!(outcomes.values().filter(|(tag, _)| *tag == DONE).count(), 5);
+        let Cause::Panicked { message, location, backtrace } = cause(&outcomes[&3]) else {
+            panic!("another cause")
+        };
+        assert_eq!(message, "3 is not to be asked for");
+        assert!(location.contains("tests/pool/outcomes.rs:"), "{location}");
+        assert!(backtrace.contains("shout"), "{backtrace}");
+        assert!(!backtrace.contains("begin_unwind"), "{backtrace}");
+        assert!(!backtrace.contains("allhands::executor"), "{backtrace}");
+    });
 }
 
 #[test]
@@ -144,9 +121,7 @@ fn an_unknown_function_and_a_bad_argument_are_causes_of_their_own() {
         async |rig| {
             let executor = rig.executor(1).await;
             let mut unknown = calls((0..2).map(delayed(square)));
-            Arc::make_mut(&mut unknown.shared).spec.functions[0]
-                .name
-                .offset += 8;
+            Arc::make_mut(&mut unknown.shared).spec.functions[0].name.offset += 8;
             rig.load(executor, 1, &unknown);
             let outcomes = rig.finish(1).await;
             assert!(matches!(cause(&outcomes[&1]), Cause::Program { .. }));
@@ -179,39 +154,26 @@ fn executors_see_their_job_s_variables_and_their_share_of_the_machine() {
 /// The second task runs until this test has the first one's outcome.
 #[test]
 fn an_outcome_does_not_wait_for_a_long_task_behind_it() {
-    with_pool(
-        "outcomes::an_outcome_does_not_wait_for_a_long_task_behind_it",
-        async |rig| {
-            let directory = tempfile::tempdir().unwrap();
-            let gate = directory.path().join("gate");
-            early_outcome(rig, &gate, Policy::default()).await;
-        },
-    );
+    with_pool("outcomes::an_outcome_does_not_wait_for_a_long_task_behind_it", async |rig| {
+        let directory = tempfile::tempdir().unwrap();
+        let gate = directory.path().join("gate");
+        early_outcome(rig, &gate, Policy::default()).await;
+    });
 }
 
 #[test]
 fn what_must_not_run_twice_is_reported_at_once() {
-    with_pool(
-        "outcomes::what_must_not_run_twice_is_reported_at_once",
-        async |rig| {
-            let directory = tempfile::tempdir().unwrap();
-            let policy = Policy {
-                idempotent: false,
-                ..Policy::default()
-            };
-            early_outcome(rig, &directory.path().join("gate"), policy).await;
-        },
-    );
+    with_pool("outcomes::what_must_not_run_twice_is_reported_at_once", async |rig| {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = Policy { idempotent: false, ..Policy::default() };
+        early_outcome(rig, &directory.path().join("gate"), policy).await;
+    });
 }
 
 async fn early_outcome(rig: &mut crate::support::Rig, gate: &Path, policy: Policy) {
     let executor = rig.executor(1).await;
     let paths = [None, Some(gate.to_owned())];
-    rig.load(
-        executor,
-        1,
-        &calls_with(paths.map(delayed(waits_for)), policy),
-    );
+    rig.load(executor, 1, &calls_with(paths.map(delayed(waits_for)), policy));
     let (_, ExecutorEvent::Outcomes { range, segment, .. }) = rig.event().await else {
         panic!("another event")
     };
@@ -224,19 +186,13 @@ async fn early_outcome(rig: &mut crate::support::Rig, gate: &Path, policy: Polic
 
 #[test]
 fn an_executor_that_is_told_to_stop_does_and_charges_nobody() {
-    with_pool(
-        "outcomes::an_executor_that_is_told_to_stop_does_and_charges_nobody",
-        async |rig| {
-            let executor = rig.executor(1).await;
-            rig.load(executor, 1, &calls((0..3).map(delayed(square))));
-            rig.finish(1).await;
-            rig.pool.stop(executor);
-            let Death { running, cause, .. } = rig.death().await;
-            assert!(running.is_empty());
-            assert!(
-                matches!(cause, Cause::ExecutorDied { exit: Some(0), .. }),
-                "{cause}"
-            );
-        },
-    );
+    with_pool("outcomes::an_executor_that_is_told_to_stop_does_and_charges_nobody", async |rig| {
+        let executor = rig.executor(1).await;
+        rig.load(executor, 1, &calls((0..3).map(delayed(square))));
+        rig.finish(1).await;
+        rig.pool.stop(executor);
+        let Death { running, cause, .. } = rig.death().await;
+        assert!(running.is_empty());
+        assert!(matches!(cause, Cause::ExecutorDied { exit: Some(0), .. }), "{cause}");
+    });
 }

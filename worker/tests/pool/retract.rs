@@ -30,13 +30,8 @@ fn every_task_runs_exactly_once_while_tails_move_between_executors() {
                     let Some(number) = working[1 - idle].filter(|_| working[idle].is_none()) else {
                         continue;
                     };
-                    let taken = rig
-                        .pool
-                        .take(executors[1 - idle], attempt(number), Share::Half);
-                    let ExecutorEvent::Taken {
-                        range: returned, ..
-                    } = taken
-                    else {
+                    let taken = rig.pool.take(executors[1 - idle], attempt(number), Share::Half);
+                    let ExecutorEvent::Taken { range: returned, .. } = taken else {
                         continue;
                     };
                     if !returned.is_empty() {
@@ -66,27 +61,16 @@ fn every_task_runs_exactly_once_while_tails_move_between_executors() {
 
 #[test]
 fn a_load_that_has_not_begun_is_taken_back_whole() {
-    with_pool(
-        "retract::a_load_that_has_not_begun_is_taken_back_whole",
-        async |rig| {
-            let executor = rig.executor(1).await;
-            let calls = calls((0..1000).map(delayed(spin)));
-            rig.load(executor, 1, &calls);
-            rig.load(executor, 2, &calls);
-            let taken = rig.pool.take(executor, attempt(2), Share::All);
-            let ExecutorEvent::Taken {
-                range: returned, ..
-            } = taken
-            else {
-                panic!()
-            };
-            assert_eq!(rig.finish(1).await.len(), 1000);
-            assert_eq!(rig.finish(2).await.len() as u32, returned.start);
-            let nothing = ExecutorEvent::Taken {
-                attempt: attempt(2),
-                range: TaskRange::default(),
-            };
-            assert_eq!(rig.pool.take(executor, attempt(2), Share::All), nothing);
-        },
-    );
+    with_pool("retract::a_load_that_has_not_begun_is_taken_back_whole", async |rig| {
+        let executor = rig.executor(1).await;
+        let calls = calls((0..1000).map(delayed(spin)));
+        rig.load(executor, 1, &calls);
+        rig.load(executor, 2, &calls);
+        let taken = rig.pool.take(executor, attempt(2), Share::All);
+        let ExecutorEvent::Taken { range: returned, .. } = taken else { panic!() };
+        assert_eq!(rig.finish(1).await.len(), 1000);
+        assert_eq!(rig.finish(2).await.len() as u32, returned.start);
+        let nothing = ExecutorEvent::Taken { attempt: attempt(2), range: TaskRange::default() };
+        assert_eq!(rig.pool.take(executor, attempt(2), Share::All), nothing);
+    });
 }

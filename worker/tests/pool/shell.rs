@@ -28,17 +28,9 @@ fn with_worker(
     leader: impl AsyncFnOnce(Leader, AgentConfig),
 ) {
     allhands::executor::enter_if_executor();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let directory = Directory::temporary().unwrap();
-    let flags = [
-        "--include-ignored",
-        "--nocapture",
-        "--quiet",
-        "--test-threads=1",
-    ];
+    let flags = ["--include-ignored", "--nocapture", "--quiet", "--test-threads=1"];
     let args = ["--exact", name].into_iter().chain(flags);
     let agent = AgentConfig {
         worker: WorkerId(7),
@@ -57,18 +49,12 @@ fn with_worker(
     let both = async {
         tokio::join!(
             async {
-                allhands_worker::run(config, Coordinators::Embedded(near), shutdown)
-                    .await
-                    .unwrap()
+                allhands_worker::run(config, Coordinators::Embedded(near), shutdown).await.unwrap()
             },
             leader(far, agent),
         )
     };
-    runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, both)
-            .await
-            .expect("it hangs")
-    });
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, both).await.expect("it hangs") });
 }
 
 async fn say(link: &mut Leader, message: ToWorker) {
@@ -87,17 +73,8 @@ async fn hear(link: &mut Leader) -> Option<FromWorker> {
 
 /// The worker's registration with the leader of `term`.
 async fn register(link: &mut Leader, term: u64) -> Vec<allhands_common::wire::worker::Held> {
-    say(
-        link,
-        ToWorker::Leader {
-            term: Term(term),
-            leader: CoordinatorId(1),
-        },
-    )
-    .await;
-    let Some(FromWorker::Register(registration)) = hear(link).await else {
-        panic!()
-    };
+    say(link, ToWorker::Leader { term: Term(term), leader: CoordinatorId(1) }).await;
+    let Some(FromWorker::Register(registration)) = hear(link).await else { panic!() };
     assert_eq!(registration.worker, WorkerId(7));
     say(link, ToWorker::Registered { term: Term(term) }).await;
     registration.held
@@ -112,23 +89,16 @@ fn run(number: u32, calls: &Calls) -> Vec<Order> {
         threads: 1,
         alone: false,
     };
-    vec![
-        Order::Batch(Box::new((*calls.shared).clone())),
-        Order::Run(run),
-    ]
+    vec![Order::Batch(Box::new((*calls.shared).clone())), Order::Run(run)]
 }
 
 /// Outcomes until there are `tasks`.
 async fn outcomes(link: &mut Leader, tasks: u32) -> Outcomes {
     let mut outcomes = Outcomes::new();
     while outcomes.len() < tasks as usize {
-        let Some(FromWorker::Report { ended, .. }) = hear(link).await else {
-            panic!()
-        };
+        let Some(FromWorker::Report { ended, .. }) = hear(link).await else { panic!() };
         for Ended { range, how, .. } in ended {
-            let How::Ran { segment, .. } = how else {
-                panic!("{how:?}")
-            };
+            let How::Ran { segment, .. } = how else { panic!("{how:?}") };
             note(&mut outcomes, range, segment.bytes);
         }
     }
@@ -142,44 +112,19 @@ fn orders_become_outcomes_which_are_owed_until_they_are_committed() {
         assert!(register(&mut link, 1).await.is_empty());
         let calls = calls((0..1000).map(delayed(triple)));
         let orders = run(1, &calls);
-        say(
-            &mut link,
-            ToWorker::Orders {
-                term: Term(1),
-                number: 1,
-                orders,
-            },
-        )
-        .await;
+        say(&mut link, ToWorker::Orders { term: Term(1), number: 1, orders }).await;
         let got = outcomes(&mut link, 1000).await;
-        assert!(
-            got.iter()
-                .all(|(n, (_, bytes))| bytes[..] == (3 * u64::from(*n)).to_le_bytes())
-        );
+        assert!(got.iter().all(|(n, (_, bytes))| bytes[..] == (3 * u64::from(*n)).to_le_bytes()));
         // A new leader has not committed them: they are still owed, and said again.
         let held = register(&mut link, 2).await;
         assert_eq!(
-            held.iter()
-                .flat_map(|held| &held.owed)
-                .map(|range| range.len())
-                .sum::<u32>(),
+            held.iter().flat_map(|held| &held.owed).map(|range| range.len()).sum::<u32>(),
             1000
         );
         assert_eq!(outcomes(&mut link, 1000).await, got);
         let range = TaskRange::new(0, 1000);
-        let orders = vec![Order::Committed {
-            attempt: attempt(1),
-            range,
-        }];
-        say(
-            &mut link,
-            ToWorker::Orders {
-                term: Term(2),
-                number: 1,
-                orders,
-            },
-        )
-        .await;
+        let orders = vec![Order::Committed { attempt: attempt(1), range }];
+        say(&mut link, ToWorker::Orders { term: Term(2), number: 1, orders }).await;
         assert!(register(&mut link, 3).await.is_empty());
     });
 }
@@ -195,32 +140,13 @@ fn a_worker_that_is_told_to_end_gives_back_what_is_owed_first() {
         register(&mut link, 1).await;
         let calls = calls((0..10).map(delayed(triple)));
         let orders = run(1, &calls);
-        say(
-            &mut link,
-            ToWorker::Orders {
-                term: Term(1),
-                number: 1,
-                orders,
-            },
-        )
-        .await;
+        say(&mut link, ToWorker::Orders { term: Term(1), number: 1, orders }).await;
         outcomes(&mut link, 10).await;
         stop.send(()).unwrap();
         assert_eq!(hear(&mut link).await, Some(FromWorker::Draining));
         let range = TaskRange::new(0, 10);
-        let orders = vec![Order::Committed {
-            attempt: attempt(1),
-            range,
-        }];
-        say(
-            &mut link,
-            ToWorker::Orders {
-                term: Term(1),
-                number: 2,
-                orders,
-            },
-        )
-        .await;
+        let orders = vec![Order::Committed { attempt: attempt(1), range }];
+        say(&mut link, ToWorker::Orders { term: Term(1), number: 2, orders }).await;
         while hear(&mut link).await.is_some() {}
     });
 }

@@ -54,22 +54,14 @@ pub(crate) type Outcomes = BTreeMap<u32, (u16, Bytes)>;
 /// Runs `test` with a pool whose executors enter the test called `name`.
 pub(crate) fn with_pool(name: &str, test: impl AsyncFnOnce(&mut Rig)) {
     allhands::executor::enter_if_executor();
-    let flags = [
-        "--include-ignored",
-        "--nocapture",
-        "--quiet",
-        "--test-threads=1",
-    ];
+    let flags = ["--include-ignored", "--nocapture", "--quiet", "--test-threads=1"];
     let args = ["--exact", name].into_iter().chain(flags);
     with_launch(Launch::Own(ExecutorCommand::own(args)), test);
 }
 
 /// Runs `test` with a pool that starts executors as `launch` says.
 pub(crate) fn with_launch(launch: Launch, test: impl AsyncFnOnce(&mut Rig)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let directory = Directory::temporary().unwrap();
         let (sink, output) = mpsc::channel(4);
@@ -80,13 +72,7 @@ pub(crate) fn with_launch(launch: Launch, test: impl AsyncFnOnce(&mut Rig)) {
             output: sink,
         };
         let (pool, events) = Pool::new(config).unwrap();
-        test(&mut Rig {
-            pool,
-            output,
-            events,
-            _directory: directory,
-        })
-        .await;
+        test(&mut Rig { pool, output, events, _directory: directory }).await;
     });
 }
 
@@ -106,14 +92,7 @@ impl Rig {
     pub(crate) fn spawn(&mut self, executor: ExecutorId, threads: u16) {
         let env = vec![("ALLHANDS_TEST_VARIABLE".to_owned(), "here".to_owned())];
         let (program, owner) = (program(), String::new());
-        self.pool.spawn(Spawn {
-            executor,
-            program,
-            owner,
-            threads,
-            cpus: 1,
-            env,
-        });
+        self.pool.spawn(Spawn { executor, program, owner, threads, cpus: 1, env });
     }
 
     pub(crate) async fn event(&mut self) -> (ExecutorId, ExecutorEvent) {
@@ -133,10 +112,7 @@ impl Rig {
         calls: &Calls,
         range: TaskRange,
     ) {
-        let segment = Segment::parse(calls.segment.clone())
-            .unwrap()
-            .slice(range)
-            .unwrap();
+        let segment = Segment::parse(calls.segment.clone()).unwrap().slice(range).unwrap();
         let load = Load {
             attempt: attempt(number),
             shared: Arc::clone(&calls.shared),
@@ -151,12 +127,9 @@ impl Rig {
         let mut outcomes = Outcomes::new();
         loop {
             match self.event().await.1 {
-                ExecutorEvent::Outcomes {
-                    attempt: of,
-                    range,
-                    segment,
-                    ..
-                } if of == attempt(number) => {
+                ExecutorEvent::Outcomes { attempt: of, range, segment, .. }
+                    if of == attempt(number) =>
+                {
                     note(&mut outcomes, range, segment);
                 }
                 ExecutorEvent::Finished { attempt: of } if of == attempt(number) => {
@@ -175,17 +148,8 @@ impl Rig {
                 ExecutorEvent::Outcomes { range, segment, .. } => {
                     note(&mut outcomes, range, segment)
                 }
-                ExecutorEvent::Died {
-                    running,
-                    culprit,
-                    cause,
-                } => {
-                    return Death {
-                        outcomes,
-                        running,
-                        culprit,
-                        cause,
-                    };
+                ExecutorEvent::Died { running, culprit, cause } => {
+                    return Death { outcomes, running, culprit, cause };
                 }
                 other => panic!("unexpected {other:?}"),
             }
@@ -194,10 +158,7 @@ impl Rig {
 }
 
 pub(crate) fn attempt(number: u32) -> AttemptId {
-    AttemptId {
-        term: Term(1),
-        number,
-    }
+    AttemptId { term: Term(1), number }
 }
 
 /// Adds the outcomes of `range`; each task may have one.
@@ -229,14 +190,9 @@ pub(crate) fn calls_with<R>(calls: impl IntoIterator<Item = Delayed<R>>, policy:
     for call in calls {
         let call = parts(&call);
         let name = call.entry.name().unwrap();
-        let tag = functions
-            .iter()
-            .position(|function| function.name == name)
-            .unwrap_or_else(|| {
-                functions.push(Function {
-                    name,
-                    label: call.label.clone(),
-                });
+        let tag =
+            functions.iter().position(|function| function.name == name).unwrap_or_else(|| {
+                functions.push(Function { name, label: call.label.clone() });
                 functions.len() - 1
             });
         builder
@@ -245,31 +201,13 @@ pub(crate) fn calls_with<R>(calls: impl IntoIterator<Item = Delayed<R>>, policy:
     }
     let mut builder = builder.unwrap();
     let tasks = builder.tasks();
-    let spec = BatchSpec {
-        name: "test".into(),
-        functions,
-        policy,
-        env: Vec::new(),
-    };
-    Calls {
-        shared: Arc::new(shared(spec)),
-        segment: builder.finish(),
-        tasks,
-    }
+    let spec = BatchSpec { name: "test".into(), functions, policy, env: Vec::new() };
+    Calls { shared: Arc::new(shared(spec)), segment: builder.finish(), tasks }
 }
 
 fn program() -> Program {
-    let platform = Platform {
-        arch: "any".into(),
-        os: "linux".into(),
-        glibc: None,
-    };
-    Program {
-        id: ProgramId([1; 32]),
-        bytes: 1,
-        platform,
-        name: "test".into(),
-    }
+    let platform = Platform { arch: "any".into(), os: "linux".into(), glibc: None };
+    Program { id: ProgramId([1; 32]), bytes: 1, platform, name: "test".into() }
 }
 
 fn shared(spec: BatchSpec) -> Shared {

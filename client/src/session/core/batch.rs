@@ -97,11 +97,7 @@ pub(super) struct Inbox {
 impl Outbox {
     /// Adds the caller's next tasks.
     pub(super) fn give(&mut self, tasks: u32, segment: Bytes) {
-        self.held.push_back(Held {
-            first: self.given,
-            tasks,
-            segment,
-        });
+        self.held.push_back(Held { first: self.given, tasks, segment });
         self.given += tasks;
     }
 
@@ -123,11 +119,7 @@ impl Outbox {
 
     /// Bytes said and not known to be committed.
     pub(super) fn said_bytes(&self) -> usize {
-        self.held
-            .iter()
-            .take(self.said)
-            .map(|held| held.segment.len())
-            .sum()
+        self.held.iter().take(self.said).map(|held| held.segment.len()).sum()
     }
 
     /// Another leader: everything that is not committed is to be said again.
@@ -161,10 +153,8 @@ impl Inbox {
 
     /// Notes that the caller has taken the first `segments`; how many bytes that are more than before.
     pub(super) fn consume(&mut self, segments: u32) -> Option<usize> {
-        let more = segments
-            .min(self.received)
-            .checked_sub(self.consumed)
-            .filter(|more| *more > 0)?;
+        let more =
+            segments.min(self.received).checked_sub(self.consumed).filter(|more| *more > 0)?;
         self.consumed += more;
         let sizes = self.sizes.len().min(more as usize);
         Some(self.sizes.drain(..sizes).sum())

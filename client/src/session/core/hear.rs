@@ -8,11 +8,7 @@ use super::{Action, Core, End, Job, Peer, Step};
 impl Core {
     pub(super) fn hear(&mut self, peer: Peer, message: ToClient, out: &mut Vec<Action>) {
         match message {
-            ToClient::Attached {
-                term,
-                batches,
-                slots,
-            } => {
+            ToClient::Attached { term, batches, slots } => {
                 if term < self.term {
                     return;
                 }
@@ -28,11 +24,7 @@ impl Core {
                     self.request.0 += 1;
                 }
             }
-            ToClient::Appended {
-                batch: id,
-                tasks,
-                sealed,
-            } => {
+            ToClient::Appended { batch: id, tasks, sealed } => {
                 let Some(batch) = self.batches.get_mut(&id) else {
                     return;
                 };
@@ -43,34 +35,19 @@ impl Core {
                 }
                 out.push(Action::Committed { batch: id, tasks });
             }
-            ToClient::Outcomes {
-                batch: id,
-                sequence,
-                range,
-                segment,
-            } => {
+            ToClient::Outcomes { batch: id, sequence, range, segment } => {
                 let Some(batch) = self.batches.get_mut(&id) else {
                     return;
                 };
                 let wanted = batch.cancelled.is_none();
-                batch
-                    .inbox
-                    .take_in(sequence, range, segment.bytes, |range, segment| {
-                        if wanted {
-                            out.push(Action::Deliver {
-                                batch: id,
-                                range,
-                                segment,
-                            });
-                        }
-                    });
+                batch.inbox.take_in(sequence, range, segment.bytes, |range, segment| {
+                    if wanted {
+                        out.push(Action::Deliver { batch: id, range, segment });
+                    }
+                });
                 self.settle(id, out);
             }
-            ToClient::Ended {
-                batch: id,
-                segments,
-                rest,
-            } => {
+            ToClient::Ended { batch: id, segments, rest } => {
                 let Some(batch) = self.batches.get_mut(&id) else {
                     return;
                 };
@@ -80,49 +57,24 @@ impl Core {
                 }
                 self.settle(id, out);
             }
-            ToClient::WantProgram {
-                program,
-                offset,
-                bytes,
-            } => {
-                out.push(Action::SendProgram {
-                    peer,
-                    program,
-                    offset,
-                    bytes,
-                });
+            ToClient::WantProgram { program, offset, bytes } => {
+                out.push(Action::SendProgram { peer, program, offset, bytes });
             }
-            ToClient::Refused {
-                batch: Some(id),
-                reason,
-                ..
-            } => {
+            ToClient::Refused { batch: Some(id), reason, .. } => {
                 self.end(id, End::Refused(reason), out);
             }
-            ToClient::Refused {
-                batch: None,
-                request: Some(request),
-                reason,
-            } => {
+            ToClient::Refused { batch: None, request: Some(request), reason } => {
                 if request == self.request && self.job == Job::Asked {
                     self.job = Job::Idle;
                     self.request.0 += 1;
                     self.end_all(&End::ProgramRefused(reason), out);
                 }
             }
-            ToClient::Refused {
-                batch: None,
-                request: None,
-                reason,
-            } => {
+            ToClient::Refused { batch: None, request: None, reason } => {
                 self.end_all(&End::Refused(reason), out);
             }
             ToClient::SessionExpired => self.expire(peer, out),
-            ToClient::SegmentUnreadable {
-                batch,
-                segment,
-                reason,
-            } => {
+            ToClient::SegmentUnreadable { batch, segment, reason } => {
                 if self.batches.contains_key(&batch) {
                     let end = End::Unreadable(format!("segment {segment}: {reason}"));
                     out.push(Action::End { batch, end });
@@ -144,10 +96,7 @@ impl Core {
             batch.outbox.held.clear();
             batch.outbox.said = 0;
             if batch.cancelled.is_none() {
-                out.push(Action::End {
-                    batch: id,
-                    end: End::Complete { rest },
-                });
+                out.push(Action::End { batch: id, end: End::Complete { rest } });
             }
         }
         if batch.cancelled.is_some() {
@@ -171,8 +120,7 @@ impl Core {
 
     pub(super) fn end_all(&mut self, end: &End, out: &mut Vec<Action>) {
         let ids: Vec<BatchId> = self.batches.keys().copied().collect();
-        ids.into_iter()
-            .for_each(|id| self.end(id, end.clone(), out));
+        ids.into_iter().for_each(|id| self.end(id, end.clone(), out));
     }
 
     /// The lease had run out while nobody could be reached: a new stay begins, of another name.
@@ -199,12 +147,8 @@ impl Core {
             return;
         }
         let is_it = |id: &Option<CoordinatorId>| id.is_none_or(|id| id == leader);
-        let peers: Vec<Peer> = self
-            .peers
-            .iter()
-            .filter(|(_, id)| is_it(id))
-            .map(|(peer, _)| *peer)
-            .collect();
+        let peers: Vec<Peer> =
+            self.peers.iter().filter(|(_, id)| is_it(id)).map(|(peer, _)| *peer).collect();
         peers.into_iter().for_each(|peer| self.attach(peer, out));
     }
 

@@ -53,15 +53,7 @@ impl Core {
             self.job = Job::Asked;
             let Config { program, name, .. } = &self.config;
             let (program, name) = (program.clone(), name.clone());
-            self.say(
-                peer,
-                FromClient::OpenJob {
-                    request: self.request,
-                    program,
-                    name,
-                },
-                out,
-            );
+            self.say(peer, FromClient::OpenJob { request: self.request, program, name }, out);
         }
     }
 
@@ -70,14 +62,7 @@ impl Core {
         let Some(batch) = self.batches.get_mut(&id) else {
             return true;
         };
-        let Batch {
-            sequence,
-            spec,
-            context,
-            outbox,
-            cancelled,
-            ..
-        } = batch;
+        let Batch { sequence, spec, context, outbox, cancelled, .. } = batch;
         let mut say = |message| out.push(Action::Send { peer, message });
         // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
         if outbox.opening == Step::Due {
@@ -93,10 +78,7 @@ impl Core {
         if let Some(reason) = cancelled {
             if outbox.cancelling == Step::Due {
                 outbox.cancelling = Step::Said;
-                say(FromClient::Cancel {
-                    batch: id,
-                    reason: reason.clone(),
-                });
+                say(FromClient::Cancel { batch: id, reason: reason.clone() });
             }
             outbox.queued = false;
             return true;
@@ -116,10 +98,7 @@ impl Core {
         }
         if outbox.sealing == Step::Due {
             outbox.sealing = Step::Said;
-            say(FromClient::Seal {
-                batch: id,
-                tasks: outbox.given,
-            });
+            say(FromClient::Seal { batch: id, tasks: outbox.given });
         }
         outbox.queued = false;
         true
@@ -146,10 +125,7 @@ impl Core {
             self.said_at = self.now;
             out.push(Action::Send {
                 peer,
-                message: FromClient::Acknowledge {
-                    batch: *id,
-                    segments,
-                },
+                message: FromClient::Acknowledge { batch: *id, segments },
             });
             if batch.inbox.is_finished() {
                 self.batches.remove(id);
@@ -160,16 +136,12 @@ impl Core {
     }
 
     pub(super) fn attach(&self, peer: Peer, out: &mut Vec<Action>) {
-        let open = self
-            .batches
-            .iter()
-            .filter(|(_, batch)| batch.outbox.was_said && !batch.inbox.over);
+        let open =
+            self.batches.iter().filter(|(_, batch)| batch.outbox.was_said && !batch.inbox.over);
         let message = FromClient::Attach {
             session: self.config.session,
             low: self.request,
-            batches: open
-                .map(|(id, batch)| (*id, batch.inbox.received))
-                .collect(),
+            batches: open.map(|(id, batch)| (*id, batch.inbox.received)).collect(),
         };
         out.push(Action::Send { peer, message });
     }
@@ -192,10 +164,7 @@ impl Core {
                 batch.outbox.commit(*tasks);
                 batch.outbox.opening = Step::Done;
                 batch.doubted = None;
-                out.push(Action::Committed {
-                    batch: *id,
-                    tasks: *tasks,
-                });
+                out.push(Action::Committed { batch: *id, tasks: *tasks });
             } else if batch.outbox.opening == Step::Done && !batch.inbox.over {
                 // It may be the answer to an attach of before the batch.
                 let since = *batch.doubted.get_or_insert(self.now);
@@ -207,14 +176,9 @@ impl Core {
             self.queue.push_back(*id);
         }
         self.said_bytes = 0;
-        forgotten
-            .into_iter()
-            .for_each(|id| self.end(id, End::Forgotten, out));
+        forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
         for (_, batch, segments) in &self.finished {
-            let message = FromClient::Acknowledge {
-                batch: *batch,
-                segments: *segments,
-            };
+            let message = FromClient::Acknowledge { batch: *batch, segments: *segments };
             out.push(Action::Send { peer, message });
         }
     }

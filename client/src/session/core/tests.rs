@@ -15,17 +15,8 @@ use super::*;
 use model::{Model, Step as Do};
 
 fn config() -> Config {
-    let platform = Platform {
-        arch: "a".into(),
-        os: "o".into(),
-        glibc: None,
-    };
-    let program = Program {
-        id: ProgramId([1; 32]),
-        bytes: 9,
-        platform,
-        name: "p".into(),
-    };
+    let platform = Platform { arch: "a".into(), os: "o".into(), glibc: None };
+    let program = Program { id: ProgramId([1; 32]), bytes: 9, platform, name: "p".into() };
     Config {
         cluster: ClusterId([1; 16]),
         session: SessionId([2; 16]),
@@ -54,23 +45,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self {
-            core: Core::new(config(), Instant(0)),
-            now: Instant(0),
-        }
+        Self { core: Core::new(config(), Instant(0)), now: Instant(0) }
     }
 
     fn attached() -> Self {
         let mut bench = Self::new();
-        bench.step(Event::LinkUp {
-            peer: LEADER,
-            coordinator: Some(CoordinatorId(1)),
-        });
-        bench.hear(ToClient::Attached {
-            term: Term(1),
-            batches: Vec::new(),
-            slots: 2,
-        });
+        bench.step(Event::LinkUp { peer: LEADER, coordinator: Some(CoordinatorId(1)) });
+        bench.hear(ToClient::Attached { term: Term(1), batches: Vec::new(), slots: 2 });
         bench
     }
 
@@ -81,43 +62,21 @@ impl Bench {
     }
 
     fn hear(&mut self, message: ToClient) -> Vec<Action> {
-        self.step(Event::Said {
-            peer: LEADER,
-            message,
-        })
+        self.step(Event::Said { peer: LEADER, message })
     }
 
     fn open(&mut self) -> (BatchId, Vec<Action>) {
         let (batch, sequence) = self.core.name_batch();
-        (
-            batch,
-            self.step(Event::Open {
-                batch,
-                sequence,
-                spec: spec(),
-                context: Bytes::new(),
-            }),
-        )
+        (batch, self.step(Event::Open { batch, sequence, spec: spec(), context: Bytes::new() }))
     }
 
     /// A batch of one task, committed.
     fn one_task(&mut self) -> BatchId {
         let (batch, _) = self.open();
-        self.hear(ToClient::JobOpened {
-            request: RequestId(0),
-            job: JobId(7),
-        });
-        self.step(Event::Append {
-            batch,
-            tasks: 1,
-            segment: Bytes::from_static(b"arg"),
-        });
+        self.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
+        self.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"arg") });
         self.step(Event::Seal { batch });
-        self.hear(ToClient::Appended {
-            batch,
-            tasks: 1,
-            sealed: true,
-        });
+        self.hear(ToClient::Appended { batch, tasks: 1, sealed: true });
         batch
     }
 
@@ -136,48 +95,22 @@ fn said(actions: &[Action]) -> Vec<&FromClient> {
 }
 
 fn outcomes(batch: BatchId, sequence: u32, range: TaskRange) -> ToClient {
-    ToClient::Outcomes {
-        batch,
-        sequence,
-        range,
-        segment: Bytes::from_static(b"out").into(),
-    }
+    ToClient::Outcomes { batch, sequence, range, segment: Bytes::from_static(b"out").into() }
 }
 
 #[test]
 fn the_first_batch_opens_the_job_and_everything_follows_in_order() {
     let mut bench = Bench::attached();
     let (batch, actions) = bench.open();
-    assert!(matches!(
-        said(&actions)[..],
-        [FromClient::OpenJob {
-            request: RequestId(0),
-            ..
-        }]
-    ));
-    bench.step(Event::Append {
-        batch,
-        tasks: 3,
-        segment: Bytes::from_static(b"abc"),
-    });
+    assert!(matches!(said(&actions)[..], [FromClient::OpenJob { request: RequestId(0), .. }]));
+    bench.step(Event::Append { batch, tasks: 3, segment: Bytes::from_static(b"abc") });
     assert_eq!(bench.step(Event::Seal { batch }), []);
-    let actions = bench.hear(ToClient::JobOpened {
-        request: RequestId(0),
-        job: JobId(7),
-    });
+    let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
     assert!(matches!(
         said(&actions)[..],
         [
-            FromClient::OpenBatch {
-                sequence: 0,
-                job: JobId(7),
-                ..
-            },
-            FromClient::Append {
-                first: 0,
-                tasks: 3,
-                ..
-            },
+            FromClient::OpenBatch { sequence: 0, job: JobId(7), .. },
+            FromClient::Append { first: 0, tasks: 3, .. },
             FromClient::Seal { tasks: 3, .. }
         ]
     ));
@@ -188,38 +121,15 @@ fn outcomes_are_handed_on_once_and_in_order() {
     let mut bench = Bench::attached();
     let batch = bench.one_task();
     let range = |index| TaskRange::new(index, index + 1);
-    let deliver = |index| Action::Deliver {
-        batch,
-        range: range(index),
-        segment: Bytes::from_static(b"out"),
-    };
+    let deliver =
+        |index| Action::Deliver { batch, range: range(index), segment: Bytes::from_static(b"out") };
     assert_eq!(bench.hear(outcomes(batch, 1, range(1))), []);
-    assert_eq!(
-        bench.hear(outcomes(batch, 0, range(0))),
-        [deliver(0), deliver(1)]
-    );
+    assert_eq!(bench.hear(outcomes(batch, 0, range(0))), [deliver(0), deliver(1)]);
     assert_eq!(bench.hear(outcomes(batch, 0, range(0))), []);
     assert_eq!(bench.hear(outcomes(batch, 1, range(1))), []);
-    let end = Action::End {
-        batch,
-        end: End::Complete { rest: None },
-    };
-    assert_eq!(
-        bench.hear(ToClient::Ended {
-            batch,
-            segments: 2,
-            rest: None
-        }),
-        [end]
-    );
-    assert_eq!(
-        bench.hear(ToClient::Ended {
-            batch,
-            segments: 2,
-            rest: None
-        }),
-        []
-    );
+    let end = Action::End { batch, end: End::Complete { rest: None } };
+    assert_eq!(bench.hear(ToClient::Ended { batch, segments: 2, rest: None }), [end]);
+    assert_eq!(bench.hear(ToClient::Ended { batch, segments: 2, rest: None }), []);
 }
 
 #[test]
@@ -227,101 +137,42 @@ fn the_end_waits_for_what_comes_before_it() {
     let mut bench = Bench::attached();
     let batch = bench.one_task();
     let cause = Cause::DeadlinePassed { limit_ms: 1 };
-    let rest = Some(Failed {
-        cause,
-        worker: None,
-        attempt: None,
-        tries: 0,
-    });
-    assert_eq!(
-        bench.hear(ToClient::Ended {
-            batch,
-            segments: 1,
-            rest: rest.clone()
-        }),
-        []
-    );
+    let rest = Some(Failed { cause, worker: None, attempt: None, tries: 0 });
+    assert_eq!(bench.hear(ToClient::Ended { batch, segments: 1, rest: rest.clone() }), []);
     let actions = bench.hear(outcomes(batch, 0, TaskRange::new(0, 1)));
-    assert_eq!(
-        actions[1],
-        Action::End {
-            batch,
-            end: End::Complete { rest }
-        }
-    );
+    assert_eq!(actions[1], Action::End { batch, end: End::Complete { rest } });
 }
 
 #[test]
 fn a_new_leader_is_told_what_it_does_not_know() {
     let mut bench = Bench::attached();
     let (batch, _) = bench.open();
-    bench.hear(ToClient::JobOpened {
-        request: RequestId(0),
-        job: JobId(7),
-    });
+    bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
     for _ in 0..3 {
-        bench.step(Event::Append {
-            batch,
-            tasks: 2,
-            segment: Bytes::from_static(b"ab"),
-        });
+        bench.step(Event::Append { batch, tasks: 2, segment: Bytes::from_static(b"ab") });
     }
     bench.step(Event::Seal { batch });
-    bench.hear(ToClient::Appended {
-        batch,
-        tasks: 2,
-        sealed: false,
-    });
-    let actions = bench.step(Event::LinkUp {
-        peer: Peer(1),
-        coordinator: Some(CoordinatorId(2)),
-    });
+    bench.hear(ToClient::Appended { batch, tasks: 2, sealed: false });
+    let actions = bench.step(Event::LinkUp { peer: Peer(1), coordinator: Some(CoordinatorId(2)) });
     assert!(matches!(said(&actions)[..], [FromClient::Attach { .. }]));
 
-    let news = ToClient::Leader {
-        term: Term(2),
-        leader: CoordinatorId(2),
-    };
+    let news = ToClient::Leader { term: Term(2), leader: CoordinatorId(2) };
     let actions = bench.hear(news);
     let expected = FromClient::Attach {
         session: SessionId([2; 16]),
         low: RequestId(1),
         batches: vec![(batch, 0)],
     };
-    assert_eq!(
-        actions,
-        [Action::Send {
-            peer: Peer(1),
-            message: expected
-        }]
-    );
+    assert_eq!(actions, [Action::Send { peer: Peer(1), message: expected }]);
 
-    let message = ToClient::Attached {
-        term: Term(2),
-        batches: vec![(batch, 4)],
-        slots: 2,
-    };
-    let actions = bench.step(Event::Said {
-        peer: Peer(1),
-        message,
-    });
+    let message = ToClient::Attached { term: Term(2), batches: vec![(batch, 4)], slots: 2 };
+    let actions = bench.step(Event::Said { peer: Peer(1), message });
     assert!(matches!(
         said(&actions)[..],
-        [
-            FromClient::Append {
-                first: 4,
-                tasks: 2,
-                ..
-            },
-            FromClient::Seal { tasks: 6, .. }
-        ]
+        [FromClient::Append { first: 4, tasks: 2, .. }, FromClient::Seal { tasks: 6, .. }]
     ));
     // What the deposed one still says of the view it had is no news.
-    let late = ToClient::Attached {
-        term: Term(1),
-        batches: Vec::new(),
-        slots: 2,
-    };
+    let late = ToClient::Attached { term: Term(1), batches: Vec::new(), slots: 2 };
     assert_eq!(bench.hear(late), []);
 }
 
@@ -329,30 +180,15 @@ fn a_new_leader_is_told_what_it_does_not_know() {
 fn credit_bounds_what_is_said_and_not_committed() {
     let mut bench = Bench::attached();
     let (batch, _) = bench.open();
-    bench.hear(ToClient::JobOpened {
-        request: RequestId(0),
-        job: JobId(7),
-    });
+    bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
     let big = Bytes::from(vec![0; SUBMIT_BYTES_MAX / 2]);
     let mut sent = 0;
     for _ in 0..4 {
-        sent += said(&bench.step(Event::Append {
-            batch,
-            tasks: 1,
-            segment: big.clone(),
-        }))
-        .len();
+        sent += said(&bench.step(Event::Append { batch, tasks: 1, segment: big.clone() })).len();
     }
     assert_eq!(sent, 2);
-    let actions = bench.hear(ToClient::Appended {
-        batch,
-        tasks: 1,
-        sealed: false,
-    });
-    assert!(matches!(
-        said(&actions)[..],
-        [FromClient::Append { first: 2, .. }]
-    ));
+    let actions = bench.hear(ToClient::Appended { batch, tasks: 1, sealed: false });
+    assert!(matches!(said(&actions)[..], [FromClient::Append { first: 2, .. }]));
 }
 
 #[test]
@@ -363,34 +199,17 @@ fn without_a_leader_patience_ends_and_the_batch_is_cancelled_later() {
     assert_eq!(bench.core.next_deadline(), Some(Instant(30_000_000)));
     assert_eq!(bench.pass(Duration::from_secs(29)), []);
     let end = End::Leaderless(Duration::from_secs(30));
-    assert_eq!(
-        bench.pass(Duration::from_secs(1)),
-        [Action::End { batch, end }]
-    );
+    assert_eq!(bench.pass(Duration::from_secs(1)), [Action::End { batch, end }]);
     assert_eq!(bench.core.next_deadline(), None);
 
-    bench.step(Event::LinkUp {
-        peer: LEADER,
-        coordinator: None,
-    });
-    let view = ToClient::Attached {
-        term: Term(1),
-        batches: vec![(batch, 1)],
-        slots: 2,
-    };
+    bench.step(Event::LinkUp { peer: LEADER, coordinator: None });
+    let view = ToClient::Attached { term: Term(1), batches: vec![(batch, 1)], slots: 2 };
     let actions = bench.hear(view);
     assert!(matches!(said(&actions)[..], [FromClient::Cancel { .. }]));
-    bench.hear(ToClient::Ended {
-        batch,
-        segments: 0,
-        rest: None,
-    });
+    bench.hear(ToClient::Ended { batch, segments: 0, rest: None });
     assert!(matches!(
         said(&bench.pass(HEARTBEAT))[..],
-        [FromClient::Acknowledge {
-            segments: DONE_WITH_BATCH,
-            ..
-        }]
+        [FromClient::Acknowledge { segments: DONE_WITH_BATCH, .. }]
     ));
     assert!(bench.core.batches.is_empty());
 }
@@ -409,19 +228,8 @@ fn an_expired_session_ends_its_batches_and_begins_another_stay() {
     let mut bench = Bench::attached();
     let batch = bench.one_task();
     let actions = bench.hear(ToClient::SessionExpired);
-    assert_eq!(
-        actions[0],
-        Action::End {
-            batch,
-            end: End::Expired
-        }
-    );
-    let [
-        FromClient::Attach {
-            session, batches, ..
-        },
-    ] = said(&actions)[..]
-    else {
+    assert_eq!(actions[0], Action::End { batch, end: End::Expired });
+    let [FromClient::Attach { session, batches, .. }] = said(&actions)[..] else {
         panic!("{actions:?}")
     };
     assert_ne!(*session, SessionId([2; 16]));
@@ -441,13 +249,7 @@ fn a_refusal_ends_what_it_names() {
     assert_eq!(bench.hear(refused), [Action::End { batch, end }]);
     // The next call asks again, by another number: an operator may have helped.
     let (_, actions) = bench.open();
-    assert!(matches!(
-        said(&actions)[..],
-        [FromClient::OpenJob {
-            request: RequestId(1),
-            ..
-        }]
-    ));
+    assert!(matches!(said(&actions)[..], [FromClient::OpenJob { request: RequestId(1), .. }]));
 }
 
 #[test]
@@ -455,11 +257,7 @@ fn a_batch_that_the_leader_does_not_know_when_asked_is_lost() {
     let mut bench = Bench::attached();
     let batch = bench.one_task();
     // This may answer an attach of before the batch: it is asked again.
-    let view = ToClient::Attached {
-        term: Term(2),
-        batches: Vec::new(),
-        slots: 2,
-    };
+    let view = ToClient::Attached { term: Term(2), batches: Vec::new(), slots: 2 };
     assert_eq!(bench.hear(view.clone()), [Action::Slots(2)]);
     let actions = bench.pass(HEARTBEAT);
     assert!(matches!(
@@ -467,10 +265,7 @@ fn a_batch_that_the_leader_does_not_know_when_asked_is_lost() {
         [FromClient::Alive, FromClient::Attach { batches, .. }] if batches.len() == 1
     ));
     bench.pass(speak::DOUBT);
-    assert!(bench.hear(view).contains(&Action::End {
-        batch,
-        end: End::Forgotten
-    }));
+    assert!(bench.hear(view).contains(&Action::End { batch, end: End::Forgotten }));
 }
 
 proptest! {

@@ -7,11 +7,7 @@ use super::*;
 use crate::session::inbox::Rules;
 
 fn exchange() -> Exchange {
-    let rules = Rules {
-        hold: true,
-        stop_after: None,
-        errors_count: false,
-    };
+    let rules = Rules { hold: true, stop_after: None, errors_count: false };
     let spec = BatchSpec {
         name: "b".into(),
         functions: Vec::new(),
@@ -73,34 +69,19 @@ fn a_segment_has_one_codec_and_fits_an_entry() {
     _ = push(&exchange, b"c", false);
     _ = push(&exchange, &large, false);
     let segments = exchange.take().segments;
-    let codecs: Vec<u8> = segments
-        .iter()
-        .map(|(_, bytes)| Segment::parse(bytes.clone()).unwrap().codec())
-        .collect();
+    let codecs: Vec<u8> =
+        segments.iter().map(|(_, bytes)| Segment::parse(bytes.clone()).unwrap().codec()).collect();
     assert_eq!(codecs, [1, 2, 1, 1]);
-    assert!(
-        segments
-            .iter()
-            .all(|(_, bytes)| bytes.len() <= SEGMENT_BYTES_MAX)
-    );
+    assert!(segments.iter().all(|(_, bytes)| bytes.len() <= SEGMENT_BYTES_MAX));
 }
 
 #[test]
 fn functions_are_fixed_once_the_session_has_the_batch() {
     let exchange = exchange();
-    let name = allhands_common::function::FunctionName {
-        module: 0,
-        offset: 8,
-    };
-    let function = || Function {
-        name,
-        label: "f".into(),
-    };
+    let name = allhands_common::function::FunctionName { module: 0, offset: 8 };
+    let function = || Function { name, label: "f".into() };
     assert_eq!(
-        (
-            exchange.add_function(function()),
-            exchange.add_function(function())
-        ),
+        (exchange.add_function(function()), exchange.add_function(function())),
         (Some(0), Some(1))
     );
     exchange.take();
@@ -112,8 +93,6 @@ fn a_stopped_batch_takes_no_tasks() {
     let exchange = exchange();
     exchange.stop();
     assert_eq!(push(&exchange, b"a", false), Note::Stopped);
-    let waited = exchange
-        .inbox
-        .wait(crate::session::inbox::Wanted::End, Some(Duration::ZERO));
+    let waited = exchange.inbox.wait(crate::session::inbox::Wanted::End, Some(Duration::ZERO));
     assert_eq!(waited.kept_bytes(), 0);
 }

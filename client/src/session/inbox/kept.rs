@@ -35,11 +35,7 @@ impl Kept {
         let range = TaskRange::new(self.tasks, self.tasks + tasks);
         self.tasks = range.end;
         self.bytes += arguments.len();
-        self.segments.push_back(KeptSegment {
-            range,
-            open: tasks,
-            arguments,
-        });
+        self.segments.push_back(KeptSegment { range, open: tasks, arguments });
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -52,14 +48,9 @@ impl Kept {
 
     /// The cluster has the first `tasks`.
     pub(super) fn commit(&mut self, tasks: u32) {
-        let from = self
-            .segments
-            .partition_point(|kept| kept.range.end <= self.committed);
+        let from = self.segments.partition_point(|kept| kept.range.end <= self.committed);
         self.committed = self.committed.max(tasks);
-        let newly = self
-            .segments
-            .range(from..)
-            .take_while(|kept| kept.range.end <= tasks);
+        let newly = self.segments.range(from..).take_while(|kept| kept.range.end <= tasks);
         self.committed_bytes += newly.map(|kept| kept.arguments.len()).sum::<usize>();
         while self.committed_bytes > COMMITTED_BYTES_MAX
             && let Some(oldest) = self.segments.pop_front()
@@ -71,17 +62,13 @@ impl Kept {
 
     /// These tasks have ended.
     pub(super) fn finish(&mut self, range: TaskRange) {
-        let from = self
-            .segments
-            .partition_point(|kept| kept.range.end <= range.start);
+        let from = self.segments.partition_point(|kept| kept.range.end <= range.start);
         let mut ended = from;
         for kept in self.segments.range_mut(from..) {
             if kept.range.start >= range.end {
                 break;
             }
-            kept.open = kept
-                .open
-                .saturating_sub(kept.range.intersection(range).len());
+            kept.open = kept.open.saturating_sub(kept.range.intersection(range).len());
             ended += 1;
         }
         for at in (from..ended).rev() {
@@ -98,20 +85,14 @@ impl Kept {
 
     /// The segments that hold tasks of `range`.
     pub(super) fn covering(&self, range: TaskRange) -> Vec<KeptSegment> {
-        let from = self
-            .segments
-            .partition_point(|kept| kept.range.end <= range.start);
-        let there = self
-            .segments
-            .range(from..)
-            .take_while(|kept| kept.range.start < range.end);
+        let from = self.segments.partition_point(|kept| kept.range.end <= range.start);
+        let there = self.segments.range(from..).take_while(|kept| kept.range.start < range.end);
         there.cloned().collect()
     }
 
     /// The segment that holds a task, for the error of one that has no outcome.
     pub(crate) fn of(&self, task: u32) -> Option<KeptSegment> {
-        self.covering(TaskRange::new(task, task.saturating_add(1)))
-            .pop()
+        self.covering(TaskRange::new(task, task.saturating_add(1))).pop()
     }
 }
 

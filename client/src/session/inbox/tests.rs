@@ -4,26 +4,18 @@ use allhands_common::segment::SegmentBuilder;
 
 use super::*;
 
-const RULES: Rules = Rules {
-    hold: false,
-    stop_after: Some(2),
-    errors_count: false,
-};
+const RULES: Rules = Rules { hold: false, stop_after: Some(2), errors_count: false };
 
 fn outcomes(tags: &[u16]) -> Segment {
     let mut builder = SegmentBuilder::new(1);
-    tags.iter()
-        .for_each(|tag| builder.push(*tag, std::iter::once(&b"x"[..])));
+    tags.iter().for_each(|tag| builder.push(*tag, std::iter::once(&b"x"[..])));
     Segment::parse(builder.finish()).unwrap()
 }
 
 #[test]
 fn failures_are_counted_as_the_rules_say() {
     for (errors_count, stopped) in [(false, false), (true, true)] {
-        let inbox = Inbox::new(Rules {
-            errors_count,
-            ..RULES
-        });
+        let inbox = Inbox::new(Rules { errors_count, ..RULES });
         inbox.deliver(0, TaskRange::new(0, 3), outcomes(&[DONE, FAILED, ERROR]));
         assert_eq!(inbox.mail().is_stopped(inbox.rules()), stopped);
         assert!(!inbox.mail().is_over());

@@ -11,10 +11,7 @@ use crate::net::tls::TlsError;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error("UDP address {address} cannot be bound; is another process using it?")]
-    Socket {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Socket { address: SocketAddr, source: io::Error },
     #[error("the identity cannot be used")]
     Tls { source: TlsError },
     #[error("the QUIC settings are refused")]
@@ -34,23 +31,13 @@ impl BindError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("{address} cannot be dialled")]
-    Invalid {
-        address: SocketAddr,
-        source: quinn::ConnectError,
-    },
+    Invalid { address: SocketAddr, source: quinn::ConnectError },
     #[error("no connection to {address}")]
     Failed { address: SocketAddr, source: Cause },
     #[error("{address} answers with a certificate that is not of this system")]
-    Stranger {
-        address: SocketAddr,
-        source: PeerIdentityError,
-    },
+    Stranger { address: SocketAddr, source: PeerIdentityError },
     #[error("{address} is {got}, not {expected}; correct the address")]
-    OtherPeer {
-        address: SocketAddr,
-        expected: String,
-        got: String,
-    },
+    OtherPeer { address: SocketAddr, expected: String, got: String },
 }
 
 impl ConnectError {
@@ -69,10 +56,7 @@ pub enum AcceptError {
     #[error("the handshake with {address} failed")]
     Failed { address: SocketAddr, source: Cause },
     #[error("{address} shows a certificate that is not of this system")]
-    Stranger {
-        address: SocketAddr,
-        source: PeerIdentityError,
-    },
+    Stranger { address: SocketAddr, source: PeerIdentityError },
 }
 
 impl AcceptError {

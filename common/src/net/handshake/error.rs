@@ -21,11 +21,7 @@ pub enum OpenError {
         source: LinkError,
     },
     #[error("a {purpose} link carries no {out:?} out and {back:?} back; this is a bug in allhands")]
-    Kinds {
-        purpose: Purpose,
-        out: Kind,
-        back: Kind,
-    },
+    Kinds { purpose: Purpose, out: Kind, back: Kind },
 }
 
 impl OpenError {
@@ -55,11 +51,7 @@ pub enum AdmitError {
         source: LinkError,
     },
     #[error("a {purpose} link carries no {out:?} out and {back:?} back; this is a bug in allhands")]
-    Kinds {
-        purpose: Purpose,
-        out: Kind,
-        back: Kind,
-    },
+    Kinds { purpose: Purpose, out: Kind, back: Kind },
 }
 
 impl AdmitError {

@@ -23,10 +23,7 @@ pub enum IdentityError {
     #[error("{path} is not an X.509 certificate", path = path.display())]
     NotX509 { path: PathBuf, source: X509Error },
     #[error("{path} is not a certificate of this system", path = path.display())]
-    NotOurs {
-        path: PathBuf,
-        source: PeerIdentityError,
-    },
+    NotOurs { path: PathBuf, source: PeerIdentityError },
     #[error("{path} expired on {since}; issue a new identity with `allhands init`", path = path.display())]
     Expired { path: PathBuf, since: String },
     #[error("{path} is valid only from {from}; set this machine's clock", path = path.display())]
@@ -38,10 +35,7 @@ pub enum IdentityError {
     #[error("{path} cannot serve as the cluster's authority", path = path.display())]
     Authority { path: PathBuf, source: TlsError },
     #[error("{path} cannot be used", path = path.display())]
-    Invalid {
-        path: PathBuf,
-        source: rustls::Error,
-    },
+    Invalid { path: PathBuf, source: rustls::Error },
 }
 
 impl IdentityError {

@@ -41,13 +41,10 @@ impl IdentityFiles {
             cert_pem: read(CERT)?,
             key_pem: read(KEY)?,
             ca_pem: read(CA)?,
-            reset_key: reset
-                .as_slice()
-                .try_into()
-                .map_err(|_| IdentityError::ResetKey {
-                    path: folder.join(RESET),
-                    bytes: reset.len(),
-                })?,
+            reset_key: reset.as_slice().try_into().map_err(|_| IdentityError::ResetKey {
+                path: folder.join(RESET),
+                bytes: reset.len(),
+            })?,
         })
     }
 
@@ -63,11 +60,7 @@ impl IdentityFiles {
 
 /// Creates a file that must not exist yet, and syncs it.
 pub(in crate::net) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

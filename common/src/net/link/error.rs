@@ -53,10 +53,7 @@ impl LinkError {
         let peer = Arc::clone(peer);
         match error {
             ReadError::Reset(_) => Self::Abandoned { peer },
-            ReadError::ConnectionLost(error) => Self::Lost {
-                peer,
-                source: Cause::of(&error),
-            },
+            ReadError::ConnectionLost(error) => Self::Lost { peer, source: Cause::of(&error) },
             // Ordered reads only and no 0-RTT: what remains is a stream that we stopped ourselves.
             ReadError::ClosedStream
             | ReadError::IllegalOrderedRead
@@ -68,10 +65,7 @@ impl LinkError {
         let peer = Arc::clone(peer);
         match error {
             WriteError::Stopped(_) => Self::Stopped { peer },
-            WriteError::ConnectionLost(error) => Self::Lost {
-                peer,
-                source: Cause::of(&error),
-            },
+            WriteError::ConnectionLost(error) => Self::Lost { peer, source: Cause::of(&error) },
             WriteError::ClosedStream | WriteError::ZeroRttRejected => Self::Over { peer },
         }
     }

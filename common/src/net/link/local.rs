@@ -35,36 +35,22 @@ pub(super) fn channel<T>(frames_max: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel(frames_max);
     let peer: Arc<str> = "the other end in this process".into();
     (
-        Sender {
-            channel: sender,
-            queue: VecDeque::new(),
-            peer: Arc::clone(&peer),
-        },
-        Receiver {
-            channel: receiver,
-            ended: false,
-            peer,
-        },
+        Sender { channel: sender, queue: VecDeque::new(), peer: Arc::clone(&peer) },
+        Receiver { channel: receiver, ended: false, peer },
     )
 }
 
 impl<T: Message> Sender<T> {
     pub(super) fn queue(&mut self, message: T, bulk: Bytes) -> Result<(), LinkError> {
         // The same cap as on the wire, so that what works embedded works on a cluster.
-        Header::new(T::KIND, 0, bulk.len()).map_err(|source| LinkError::Oversized {
-            peer: Arc::clone(&self.peer),
-            source,
-        })?;
+        Header::new(T::KIND, 0, bulk.len())
+            .map_err(|source| LinkError::Oversized { peer: Arc::clone(&self.peer), source })?;
         self.queue.push_back((message, bulk));
         Ok(())
     }
 
     pub(super) async fn flush_if_full(&mut self) -> Result<(), LinkError> {
-        if self.queue.len() < self.channel.max_capacity() {
-            Ok(())
-        } else {
-            self.flush().await
-        }
+        if self.queue.len() < self.channel.max_capacity() { Ok(()) } else { self.flush().await }
     }
 
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
@@ -73,9 +59,7 @@ impl<T: Message> Sender<T> {
                 .channel
                 .reserve()
                 .await
-                .map_err(|_| LinkError::Stopped {
-                    peer: Arc::clone(&self.peer),
-                })?;
+                .map_err(|_| LinkError::Stopped { peer: Arc::clone(&self.peer) })?;
             if let Some((message, bulk)) = self.queue.pop_front() {
                 room.send(Parcel::Frame(message, bulk));
             }
@@ -88,9 +72,7 @@ impl<T: Message> Sender<T> {
         self.channel
             .send(Parcel::End)
             .await
-            .map_err(|_| LinkError::Stopped {
-                peer: Arc::clone(&self.peer),
-            })
+            .map_err(|_| LinkError::Stopped { peer: Arc::clone(&self.peer) })
     }
 }
 
@@ -105,9 +87,7 @@ impl<T: Message> Receiver<T> {
                 self.ended = true;
                 Ok(None)
             }
-            None => Err(LinkError::Abandoned {
-                peer: Arc::clone(&self.peer),
-            }),
+            None => Err(LinkError::Abandoned { peer: Arc::clone(&self.peer) }),
         }
     }
 }

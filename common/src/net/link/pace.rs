@@ -26,10 +26,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self {
-            left: BUFFERS_PER_TRIP,
-            next_trip: Instant::now() + TRIP_MIN,
-        }
+        Self { left: BUFFERS_PER_TRIP, next_trip: Instant::now() + TRIP_MIN }
     }
 
     /// Waits until at least one buffer may be handed over.

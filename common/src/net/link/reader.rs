@@ -66,22 +66,14 @@ impl FrameReader {
     }
 
     pub(in crate::net) fn decode<T: Message>(&self, head: &[u8]) -> Result<T, LinkError> {
-        codec::decode(head).map_err(|source| {
-            self.hang_up(LinkError::Decode {
-                peer: self.peer(),
-                source,
-            })
-        })
+        codec::decode(head)
+            .map_err(|source| self.hang_up(LinkError::Decode { peer: self.peer(), source }))
     }
 
     /// Puts the bulk of a frame where its message says.
     pub(super) fn attach<T: Carries>(&self, message: &mut T, bulk: Bytes) -> Result<(), LinkError> {
-        bulk::attach(message, bulk).map_err(|source| {
-            self.hang_up(LinkError::Bulk {
-                peer: self.peer(),
-                source,
-            })
-        })
+        bulk::attach(message, bulk)
+            .map_err(|source| self.hang_up(LinkError::Bulk { peer: self.peer(), source }))
     }
 
     /// The next frame, if it is one of `kinds`. Its lengths are checked before anything is allocated.
@@ -124,15 +116,8 @@ impl FrameReader {
             });
         header.map_err(|source| {
             let other_version = matches!(source, FrameError::Version { .. });
-            let error = LinkError::Frame {
-                peer: self.peer(),
-                source,
-            };
-            if other_version {
-                error
-            } else {
-                self.hang_up(error)
-            }
+            let error = LinkError::Frame { peer: self.peer(), source };
+            if other_version { error } else { self.hang_up(error) }
         })
     }
 
@@ -165,11 +150,7 @@ impl FrameReader {
                 return Ok(Some(core::mem::take(&mut self.partial).freeze()));
             }
             if !self.receive().await? {
-                return if self.partial.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(self.truncated())
-                };
+                return if self.partial.is_empty() { Ok(None) } else { Err(self.truncated()) };
             }
         }
     }
@@ -182,15 +163,13 @@ impl FrameReader {
             .read_chunks(&mut batch)
             .await
             .map_err(|error| LinkError::reading(self.connection.label(), error))?;
-        self.packets
-            .extend(batch.into_iter().take(read.unwrap_or(0)));
+        self.packets.extend(batch.into_iter().take(read.unwrap_or(0)));
         Ok(read.is_some())
     }
 
     fn hang_up(&self, error: LinkError) -> LinkError {
         let source = core::error::Error::source(&error).map(ToString::to_string);
-        self.connection
-            .close(CloseCode::Protocol, &source.unwrap_or_default());
+        self.connection.close(CloseCode::Protocol, &source.unwrap_or_default());
         error
     }
 

@@ -58,8 +58,7 @@ impl FrameWriter {
         bulk: Bytes,
     ) -> Result<(), LinkError> {
         let start = self.tail.len();
-        self.append_head(start, message, bulk.len())
-            .inspect_err(|_| self.tail.truncate(start))?;
+        self.append_head(start, message, bulk.len()).inspect_err(|_| self.tail.truncate(start))?;
         if bulk.len() <= INLINE_BULK_BYTES_MAX {
             self.tail.extend_from_slice(&bulk);
         } else {
@@ -77,17 +76,11 @@ impl FrameWriter {
         bulk_bytes: usize,
     ) -> Result<(), LinkError> {
         self.tail.resize(start + HEADER_BYTES, 0);
-        codec::encode(message, &mut self.tail).map_err(|source| LinkError::Encode {
-            peer: Arc::clone(&self.peer),
-            source,
-        })?;
+        codec::encode(message, &mut self.tail)
+            .map_err(|source| LinkError::Encode { peer: Arc::clone(&self.peer), source })?;
         let head_bytes = self.tail.len() - start - HEADER_BYTES;
-        let header = Header::new(T::KIND, head_bytes, bulk_bytes).map_err(|source| {
-            LinkError::Oversized {
-                peer: Arc::clone(&self.peer),
-                source,
-            }
-        })?;
+        let header = Header::new(T::KIND, head_bytes, bulk_bytes)
+            .map_err(|source| LinkError::Oversized { peer: Arc::clone(&self.peer), source })?;
         self.tail[start..start + HEADER_BYTES].copy_from_slice(&header.encode());
         Ok(())
     }
@@ -100,11 +93,7 @@ impl FrameWriter {
     }
 
     pub(in crate::net) async fn flush_if_full(&mut self) -> Result<(), LinkError> {
-        if self.queued + self.tail.len() < QUEUE_BYTES_MAX {
-            Ok(())
-        } else {
-            self.flush().await
-        }
+        if self.queued + self.tail.len() < QUEUE_BYTES_MAX { Ok(()) } else { self.flush().await }
     }
 
     pub(in crate::net) async fn flush(&mut self) -> Result<(), LinkError> {
@@ -125,14 +114,10 @@ impl FrameWriter {
 
     pub(in crate::net) async fn finish(mut self) -> Result<(), LinkError> {
         self.flush().await?;
-        self.stream.finish().map_err(|_| LinkError::Over {
-            peer: Arc::clone(&self.peer),
-        })?;
+        self.stream.finish().map_err(|_| LinkError::Over { peer: Arc::clone(&self.peer) })?;
         match self.stream.stopped().await {
             Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(LinkError::Stopped {
-                peer: Arc::clone(&self.peer),
-            }),
+            Ok(Some(_)) => Err(LinkError::Stopped { peer: Arc::clone(&self.peer) }),
             Err(error) => Err(LinkError::writing(&self.peer, error.into())),
         }
     }

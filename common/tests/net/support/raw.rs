@@ -23,18 +23,13 @@ pub(crate) struct RawClient {
 
 fn roots(files: &IdentityFiles) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(&files.ca_pem).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(&files.ca_pem).unwrap()).unwrap();
     roots
 }
 
 fn certificate(files: &IdentityFiles) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let chain = vec![CertificateDer::from_pem_slice(&files.cert_pem).unwrap()];
-    (
-        chain,
-        PrivateKeyDer::from_pem_slice(&files.key_pem).unwrap(),
-    )
+    (chain, PrivateKeyDer::from_pem_slice(&files.key_pem).unwrap())
 }
 
 fn builder(
@@ -50,17 +45,11 @@ impl RawClient {
     pub(crate) fn with_certificate(files: &IdentityFiles) -> Self {
         let (chain, key) = certificate(files);
         let config = builder(files).with_client_auth_cert(chain, key).unwrap();
-        Self {
-            alpn: ALPN.to_vec(),
-            config,
-        }
+        Self { alpn: ALPN.to_vec(), config }
     }
 
     pub(crate) fn without_certificate(files: &IdentityFiles) -> Self {
-        Self {
-            alpn: ALPN.to_vec(),
-            config: builder(files).with_no_client_auth(),
-        }
+        Self { alpn: ALPN.to_vec(), config: builder(files).with_no_client_auth() }
     }
 
     /// Connects to a coordinator of `authority`'s cluster. The endpoint lives as long as the connection.

@@ -34,10 +34,7 @@ impl LogReader {
         log.read(start, sizes.run(start, end, READ_BYTES_MAX))
             .map(|entry| {
                 let (id, Body(payload)) = entry?;
-                Ok(Entry {
-                    log_id: id.0,
-                    payload,
-                })
+                Ok(Entry { log_id: id.0, payload })
             })
             .collect()
     }
@@ -80,11 +77,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let (start, end) = self.clamp(&(start..end))?;
-        if start < end {
-            self.some(start, end)
-        } else {
-            Ok(Vec::new())
-        }
+        if start < end { self.some(start, end) } else { Ok(Vec::new()) }
     }
 
     async fn entries_stream<RB>(
@@ -97,23 +90,14 @@ impl RaftLogReader<TypeConfig> for LogReader {
         let bounds = self.clamp(&range);
         let reader = self.clone();
         // Applied in order, so a part is read only when the part before it has been taken.
-        stream::unfold(
-            (bounds, Vec::new().into_iter()),
-            move |(bounds, mut read)| {
-                let next = reader.next(bounds, &mut read);
-                async move { next.map(|(entry, bounds)| (entry, (bounds, read))) }
-            },
-        )
+        stream::unfold((bounds, Vec::new().into_iter()), move |(bounds, mut read)| {
+            let next = reader.next(bounds, &mut read);
+            async move { next.map(|(entry, bounds)| (entry, (bounds, read))) }
+        })
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self
-            .shared
-            .read()?
-            .log
-            .log_state()
-            .vote()
-            .map(|vote| vote.0))
+        Ok(self.shared.read()?.log.log_state().vote().map(|vote| vote.0))
     }
 }
 

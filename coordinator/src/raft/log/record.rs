@@ -145,9 +145,7 @@ impl Decode for Body {
         let mut head = BytesIn(&given);
         let (kind, length) = (head.u8()?, head.u32()?);
         if given != body_head(kind, length) {
-            return Err(invalid(
-                "the head of an entry does not match its check".to_owned(),
-            ));
+            return Err(invalid("the head of an entry does not match its check".to_owned()));
         }
         let length = length as usize;
         if length > ENTRY_BYTES_MAX {

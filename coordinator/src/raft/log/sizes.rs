@@ -22,8 +22,7 @@ impl Sizes {
                 self.truncate(index);
             }
         }
-        self.bytes
-            .push_back(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.bytes.push_back(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     /// Forgets entry `index` and all after it.

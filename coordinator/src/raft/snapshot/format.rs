@@ -37,10 +37,7 @@ pub(super) fn encode_into(
     state: &Bytes,
     places: &[SegmentPlace],
 ) -> io::Result<()> {
-    let mut out = Hashing {
-        out: BufWriter::new(file),
-        hasher: blake3::Hasher::new(),
-    };
+    let mut out = Hashing { out: BufWriter::new(file), hasher: blake3::Hasher::new() };
     let meta = encode_meta(meta)?;
     out.write_all(MAGIC)?;
     let meta_length = u32::try_from(meta.len())
@@ -80,29 +77,16 @@ impl SnapshotFile {
         if bytes.0.len() != count.saturating_mul(PLACE_BYTES) {
             return Err(damaged());
         }
-        let places = (0..count)
-            .map(|_| place(&mut bytes))
-            .collect::<io::Result<_>>()?;
+        let places = (0..count).map(|_| place(&mut bytes)).collect::<io::Result<_>>()?;
         bytes.end()?;
-        Ok(Self {
-            meta,
-            state,
-            places,
-        })
+        Ok(Self { meta, state, places })
     }
 }
 
 fn place(bytes: &mut BytesIn<'_>) -> io::Result<SegmentPlace> {
-    let head = SegmentHead {
-        id: SegmentId(bytes.u64()?),
-        length: bytes.u32()?,
-        digest: bytes.array()?,
-    };
-    Ok(SegmentPlace {
-        head,
-        file: bytes.u64()?,
-        offset: bytes.u64()?,
-    })
+    let head =
+        SegmentHead { id: SegmentId(bytes.u64()?), length: bytes.u32()?, digest: bytes.array()? };
+    Ok(SegmentPlace { head, file: bytes.u64()?, offset: bytes.u64()? })
 }
 
 fn encode_meta(meta: &SnapshotMeta) -> io::Result<Vec<u8>> {
@@ -168,20 +152,13 @@ mod tests {
     #[test]
     fn a_state_file_comes_back_and_any_flipped_bit_is_noticed() {
         let head = SegmentHead::of(SegmentId(4), b"segment");
-        let places = vec![SegmentPlace {
-            head,
-            file: 1,
-            offset: 96,
-        }];
+        let places = vec![SegmentPlace { head, file: 1, offset: 96 }];
         let meta = SnapshotMeta::default();
         let mut out = Vec::new();
         encode_into(&mut out, &meta, &Bytes::from_static(b"state"), &places).unwrap();
         assert_eq!(&out[..8], MAGIC);
         let back = SnapshotFile::decode(out.clone().into()).unwrap();
-        assert_eq!(
-            (back.meta, &back.state[..], back.places),
-            (meta, &b"state"[..], places)
-        );
+        assert_eq!((back.meta, &back.state[..], back.places), (meta, &b"state"[..], places));
         for at in 0..out.len() {
             let mut flipped = out.clone();
             flipped[at] ^= 1;

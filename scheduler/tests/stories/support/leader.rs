@@ -145,7 +145,13 @@ impl Leader {
         self.submit_in(JobId(0), sequence, tasks, policy)
     }
 
-    pub(crate) fn submit_in(&mut self, job: JobId, sequence: u32, tasks: u32, policy: Policy) -> Vec<Action> {
+    pub(crate) fn submit_in(
+        &mut self,
+        job: JobId,
+        sequence: u32,
+        tasks: u32,
+        policy: Policy,
+    ) -> Vec<Action> {
         let mut done = self.open(job, sequence, policy);
         done.extend(self.append(sequence, range(0, tasks)));
         done.extend(self.client(FromClient::Seal { batch: batch(sequence), tasks }));
@@ -174,7 +180,12 @@ impl Leader {
         self.step(Event::Worker { worker: WorkerId(worker), message })
     }
 
-    pub(crate) fn register(&mut self, worker: u64, resources: Resources, held: Vec<Held>) -> Vec<Action> {
+    pub(crate) fn register(
+        &mut self,
+        worker: u64,
+        resources: Resources,
+        held: Vec<Held>,
+    ) -> Vec<Action> {
         self.worker(worker, FromWorker::Register(registration(worker, resources, held)))
     }
 

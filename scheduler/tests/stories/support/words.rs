@@ -95,7 +95,12 @@ pub(crate) fn registration(worker: u64, resources: Resources, held: Vec<Held>) -
 }
 
 /// An entry of an inventory.
-pub(crate) fn held(attempt: AttemptId, batch: BatchId, open: &[TaskRange], owed: &[TaskRange]) -> Held {
+pub(crate) fn held(
+    attempt: AttemptId,
+    batch: BatchId,
+    open: &[TaskRange],
+    owed: &[TaskRange],
+) -> Held {
     Held { attempt, batch, open: open.into(), running: !open.is_empty(), owed: owed.into() }
 }
 

@@ -6,7 +6,9 @@ use allhands_common::id::{BootId, ExecutorId, WorkerId};
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{FromWorker, Order, ToWorker};
-use allhands_scheduler::{Action, Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent, Load};
+use allhands_scheduler::{
+    Action, Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent, Load,
+};
 
 use super::leader::Leader;
 use super::words::*;
@@ -56,7 +58,6 @@ impl TestWorker {
             }
         }
     }
-
 
     /// Runs the oldest load, if there is one.
     pub(crate) fn run_one(&mut self, now: Instant) -> bool {

@@ -172,12 +172,7 @@ impl Model {
             Step::Open => {
                 let (batch, sequence) = self.core.name_batch();
                 self.mine.push((batch, Mine::default()));
-                self.client(Event::Open {
-                    batch,
-                    sequence,
-                    spec: spec(),
-                    context: Bytes::new(),
-                });
+                self.client(Event::Open { batch, sequence, spec: spec(), context: Bytes::new() });
             }
             Step::Append(which) => {
                 if let Some((batch, mine)) = self.pick(which)
@@ -185,11 +180,7 @@ impl Model {
                 {
                     mine.given += 2;
                     let segment = Bytes::from_static(b"ab");
-                    self.client(Event::Append {
-                        batch,
-                        tasks: 2,
-                        segment,
-                    });
+                    self.client(Event::Append { batch, tasks: 2, segment });
                 }
             }
             Step::Seal(which) => {
@@ -203,10 +194,7 @@ impl Model {
             Step::Cancel(which) => {
                 if let Some((batch, mine)) = self.pick(which) {
                     mine.cancelled = true;
-                    self.client(Event::Cancel {
-                        batch,
-                        reason: "unwanted".into(),
-                    });
+                    self.client(Event::Cancel { batch, reason: "unwanted".into() });
                 }
             }
             Step::Consume(which) => {
@@ -218,16 +206,9 @@ impl Model {
             Step::Read(who, twice) => self.read(who, twice),
             Step::Hear(who, twice) => {
                 let queue = &mut self.links[who].from;
-                let said = if twice {
-                    queue.front().cloned()
-                } else {
-                    queue.pop_front()
-                };
+                let said = if twice { queue.front().cloned() } else { queue.pop_front() };
                 if let Some(message) = said {
-                    self.client(Event::Said {
-                        peer: Peer(who),
-                        message,
-                    });
+                    self.client(Event::Said { peer: Peer(who), message });
                 }
             }
             Step::Run(which) => {
@@ -240,10 +221,7 @@ impl Model {
                 self.leader = who;
                 self.term.0 += 1;
                 self.attached = false;
-                let news = ToClient::Leader {
-                    term: self.term,
-                    leader: CoordinatorId(who as u64),
-                };
+                let news = ToClient::Leader { term: self.term, leader: CoordinatorId(who as u64) };
                 for link in self.links.iter_mut().filter(|link| link.up) {
                     link.from.push_back(news.clone());
                 }
@@ -258,10 +236,7 @@ impl Model {
 
     fn flip(&mut self, who: usize) {
         let up = !self.links[who].up;
-        self.links[who] = Link {
-            up,
-            ..Link::default()
-        };
+        self.links[who] = Link { up, ..Link::default() };
         let peer = Peer(who);
         if up {
             let coordinator = Some(CoordinatorId(who as u64));
@@ -275,20 +250,13 @@ impl Model {
     /// A coordinator reads.
     fn read(&mut self, who: usize, twice: bool) {
         let queue = &mut self.links[who].to;
-        let Some(message) = (if twice {
-            queue.front().cloned()
-        } else {
-            queue.pop_front()
-        }) else {
+        let Some(message) = (if twice { queue.front().cloned() } else { queue.pop_front() }) else {
             return;
         };
         if who != self.leader {
             // A follower drops what is not for it, and says who leads.
             let leader = CoordinatorId(self.leader as u64);
-            self.links[who].from.push_back(ToClient::Leader {
-                term: self.term,
-                leader,
-            });
+            self.links[who].from.push_back(ToClient::Leader { term: self.term, leader });
             return;
         }
         if !self.attached && !matches!(message, FromClient::Attach { .. }) {
@@ -308,11 +276,7 @@ impl Model {
                 let known =
                     |(id, _): &(BatchId, u32)| self.batches.get(id).map(|batch| (*id, batch.tasks));
                 let view = batches.iter().filter_map(known).collect();
-                self.say(ToClient::Attached {
-                    term: self.term,
-                    batches: view,
-                    slots: 2,
-                });
+                self.say(ToClient::Attached { term: self.term, batches: view, slots: 2 });
                 for (id, received) in batches {
                     self.deliver(id, received);
                     self.tell_end(id);
@@ -320,26 +284,16 @@ impl Model {
             }
             FromClient::OpenJob { request, .. } => {
                 self.job = true;
-                self.say(ToClient::JobOpened {
-                    request,
-                    job: JobId(1),
-                });
+                self.say(ToClient::JobOpened { request, job: JobId(1) });
             }
-            FromClient::OpenBatch {
-                batch, sequence, ..
-            } => {
+            FromClient::OpenBatch { batch, sequence, .. } => {
                 assert!(self.job, "a batch without a job");
                 if self.opened.insert(sequence) {
                     self.batches.insert(batch, Committed::default());
                 }
                 self.tell_appended(batch);
             }
-            FromClient::Append {
-                batch,
-                first,
-                tasks,
-                ..
-            } => {
+            FromClient::Append { batch, first, tasks, .. } => {
                 if let Some(known) = self.batches.get_mut(&batch)
                     && known.tasks == first
                     && !known.stopped
@@ -385,11 +339,7 @@ impl Model {
     fn tell_appended(&mut self, batch: BatchId) {
         if let Some(known) = self.batches.get(&batch) {
             let (tasks, sealed) = (known.tasks, known.sealed.is_some());
-            self.say(ToClient::Appended {
-                batch,
-                tasks,
-                sealed,
-            });
+            self.say(ToClient::Appended { batch, tasks, sealed });
         }
     }
 
@@ -397,10 +347,7 @@ impl Model {
         let Some(known) = self.batches.get(&batch) else {
             return;
         };
-        let ranges: Vec<_> = (0u32..)
-            .zip(known.outcomes.clone())
-            .skip(from as usize)
-            .collect();
+        let ranges: Vec<_> = (0u32..).zip(known.outcomes.clone()).skip(from as usize).collect();
         for (sequence, range) in ranges {
             self.say(outcomes(batch, sequence, range));
         }
@@ -411,11 +358,7 @@ impl Model {
             && known.is_over()
         {
             let segments = known.outcomes.len() as u32;
-            self.say(ToClient::Ended {
-                batch,
-                segments,
-                rest: None,
-            });
+            self.say(ToClient::Ended { batch, segments, rest: None });
         }
     }
 
@@ -447,12 +390,8 @@ impl Model {
             self.step(Step::Seal(which));
         }
         for _ in 0..2_000 {
-            let before = (
-                self.links
-                    .iter()
-                    .all(|l| l.to.is_empty() && l.from.is_empty()),
-                self.is_done(),
-            );
+            let before =
+                (self.links.iter().all(|l| l.to.is_empty() && l.from.is_empty()), self.is_done());
             if before == (true, true) {
                 return;
             }
@@ -480,17 +419,8 @@ impl Model {
                 continue;
             }
             let all: BTreeSet<u32> = (0..mine.given).collect();
-            assert_eq!(
-                mine.got,
-                all,
-                "outcomes of {batch}: {:?}",
-                self.batches.get(batch)
-            );
-            assert!(
-                mine.ended,
-                "{batch} has no end: {:?}",
-                self.batches.get(batch)
-            );
+            assert_eq!(mine.got, all, "outcomes of {batch}: {:?}", self.batches.get(batch));
+            assert!(mine.ended, "{batch} has no end: {:?}", self.batches.get(batch));
         }
         assert!(self.is_done(), "left: {:?}", self.core.batches);
         for (id, known) in &self.batches {
