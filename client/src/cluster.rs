@@ -53,7 +53,7 @@ impl Cluster {
     ///
     /// let cluster = Cluster::embedded().slots(2).start()?;
     /// let squares = Parallel::new().on(&cluster).map(0..100u64, |n| n * n)?;
-    /// # allhands::Result::Ok(())
+    /// # Ok::<(), allhands::Error>(())
     /// ```
     pub fn embedded() -> EmbeddedBuilder {
         EmbeddedBuilder::default()
@@ -82,36 +82,24 @@ impl Cluster {
         let list = resolve(addresses.as_ref())?;
         let directory = identity.as_ref();
         let identity = Identity::load(directory).map_err(|error| {
-            Error::caused(
-                ErrorKind::Identity {
-                    directory: directory.display().to_string(),
-                },
-                error,
-            )
+            Error::caused(ErrorKind::Identity { directory: directory.display().to_string() }, error)
         })?;
         let addresses = list.iter().map(|(_, address)| *address).collect();
-        let running = start(
-            Source::Remote {
-                identity,
-                addresses,
-            },
-            patience,
-        )?;
-        running
-            .session
-            .wait_attached(CONNECT_PATIENCE)
-            .map_err(|causes| {
-                let names = list.into_iter().map(|(name, _)| name);
-                Error::new(ErrorKind::NoCluster {
-                    causes: names.zip(causes).collect(),
-                })
-            })?;
+        let running = start(Source::Remote { identity, addresses }, patience)?;
+        running.session.wait_attached(CONNECT_PATIENCE).map_err(|causes| {
+            let names = list.into_iter().map(|(name, _)| name);
+            Error::new(ErrorKind::NoCluster { causes: names.zip(causes).collect() })
+        })?;
         Ok(Self(Arc::new(running)))
     }
 
-    /// The cluster that the environment names (see [the module](self)), or an embedded one. There is
-    /// one in a process; it is started when it is first asked for and stays warm until the process
-    /// ends.
+    /// The cluster that the environment names, or an embedded one. There is one in a process; it is
+    /// started when it is first asked for and stays warm until the process ends.
+    ///
+    /// `ALLHANDS_CLUSTER` is `host:port,host:port,...` (all coordinators), or the directory that
+    /// `allhands dev` or `allhands init` wrote; unset or empty means an embedded cluster.
+    /// `ALLHANDS_IDENTITY` is the directory of the client's identity; unset it is `client` in that
+    /// directory.
     ///
     /// # Errors
     /// As [`connect`](Self::connect); the next call tries again.
@@ -146,9 +134,7 @@ impl Cluster {
 }
 
 fn identity_variable() -> Option<PathBuf> {
-    std::env::var_os(IDENTITY_VARIABLE)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
+    std::env::var_os(IDENTITY_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Addresses and identity; `None` for an embedded cluster.
@@ -160,9 +146,7 @@ fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(S
     let directory = Path::new(&value);
     if !directory.is_dir() {
         if value.contains('/') {
-            return Err(wrong(format!(
-                "{value} is no directory and no list of addresses"
-            )));
+            return Err(wrong(format!("{value} is no directory and no list of addresses")));
         }
         let identity = identity.ok_or_else(|| {
             wrong("ALLHANDS_IDENTITY is not: set it to the directory of a client identity".into())
@@ -171,10 +155,7 @@ fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(S
     }
     let file = directory.join(ADDRESSES_FILE);
     let addresses = std::fs::read_to_string(&file).map_err(|error| {
-        wrong(format!(
-            "{} cannot be read: {error}; `allhands init` writes it",
-            file.display()
-        ))
+        wrong(format!("{} cannot be read: {error}; `allhands init` writes it", file.display()))
     })?;
     let identity = identity.unwrap_or_else(|| directory.join(IDENTITY_FOLDER));
     Ok(Some((addresses.trim().to_owned(), identity)))
@@ -182,24 +163,13 @@ fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(S
 
 /// Each address as it was written, and what it means.
 fn resolve(list: &str) -> Result<Vec<(String, SocketAddr)>> {
-    let wrong = |cause: String| {
-        Error::new(ErrorKind::Address {
-            text: list.to_owned(),
-            cause,
-        })
-    };
+    let wrong = |cause: String| Error::new(ErrorKind::Address { text: list.to_owned(), cause });
     let mut found = Vec::new();
-    for name in list
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
-        let mut addresses = name
-            .to_socket_addrs()
-            .map_err(|error| wrong(format!("{name}: {error}")))?;
-        let address = addresses
-            .next()
-            .ok_or_else(|| wrong(format!("{name}: no address of that name")))?;
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let mut addresses =
+            name.to_socket_addrs().map_err(|error| wrong(format!("{name}: {error}")))?;
+        let address =
+            addresses.next().ok_or_else(|| wrong(format!("{name}: no address of that name")))?;
         found.push((name.to_owned(), address));
     }
     if found.is_empty() {
@@ -235,26 +205,18 @@ mod tests {
     fn what_is_missing_is_named() {
         let error = place(Some("a:1".into()), None).unwrap_err().to_string();
         assert!(error.contains("ALLHANDS_IDENTITY"), "{error}");
-        let error = place(Some("/no/such".into()), None)
-            .unwrap_err()
-            .to_string();
+        let error = place(Some("/no/such".into()), None).unwrap_err().to_string();
         assert!(error.contains("/no/such"), "{error}");
     }
 
     #[test]
     fn addresses_are_resolved_or_named() {
         let found = resolve("127.0.0.1:7001, localhost:7002").unwrap();
-        assert_eq!(
-            found[0],
-            ("127.0.0.1:7001".into(), ([127, 0, 0, 1], 7001).into())
-        );
+        assert_eq!(found[0], ("127.0.0.1:7001".into(), ([127, 0, 0, 1], 7001).into()));
         assert_eq!(found[1].1.port(), 7002);
         for wrong in ["", "nowhere", "127.0.0.1:x"] {
             let error = resolve(wrong).unwrap_err().to_string();
-            assert!(
-                error.contains(wrong) && error.contains("host:port"),
-                "{error}"
-            );
+            assert!(error.contains(wrong) && error.contains("host:port"), "{error}");
         }
     }
 }

@@ -74,10 +74,7 @@ impl Default for Parallel {
 impl Parallel {
     /// All slots of the cluster, and the first failure ends the call.
     pub fn new() -> Self {
-        Self {
-            options: Options::new(),
-            mode: FailFast,
-        }
+        Self { options: Options::new(), mode: FailFast }
     }
 }
 
@@ -88,7 +85,7 @@ impl<M: OnError> Parallel<M> {
     /// # use allhands::prelude::*;
     /// # fn square(n: u64) -> u64 { n * n }
     /// let squares = Parallel::new().run((0..1000).map(delayed(square)))?;
-    /// # allhands::Result::Ok(())
+    /// # Ok::<(), allhands::Error>(())
     /// ```
     ///
     /// If a function returns a `Result`, its `Err` is a result like any other (and is retried where
@@ -101,8 +98,7 @@ impl<M: OnError> Parallel<M> {
         &self,
         calls: impl IntoIterator<Item = Delayed<R>>,
     ) -> Result<M::Out<R>, RunError> {
-        self.gather(calls.into_iter(), false, Shared::default())
-            .map_err(|(error, _)| error)
+        self.gather(calls.into_iter(), false, Shared::default()).map_err(|(error, _)| error)
     }
 
     /// Runs all calls of a function that returns a `Result`; what is in their `Ok`s, in order. The
@@ -123,10 +119,7 @@ impl<M: OnError> Parallel<M> {
                         Ok(value) => values.push(value),
                         // An `Err` that the executor did not take for one: the type's own serde.
                         Err(error) => {
-                            return Err(TryError::Failed {
-                                error,
-                                run: unnoticed(index),
-                            });
+                            return Err(TryError::Failed { error, run: unnoticed(index) });
                         }
                     }
                 }
@@ -160,7 +153,7 @@ impl<M: OnError> Parallel<M> {
     ///         break;
     ///     }
     /// }
-    /// # allhands::Result::Ok(())
+    /// # Ok::<(), allhands::Error>(())
     /// ```
     pub fn run_iter<'a, R, I>(
         &self,
@@ -192,7 +185,7 @@ impl<M: OnError> Parallel<M> {
     /// # use allhands::prelude::*;
     /// let words = vec!["all".to_string(), "hands".to_string()];
     /// let lengths = Parallel::new().map(words, |word| word.len())?;
-    /// # allhands::Result::Ok(())
+    /// # Ok::<(), allhands::Error>(())
     /// ```
     ///
     /// # Errors
@@ -204,11 +197,7 @@ impl<M: OnError> Parallel<M> {
         F: Fn(I::Item) -> R + NoCapture,
         R: Ret<K>,
     {
-        self.run(
-            items
-                .into_iter()
-                .map(crate::delayed::delayed::<F, (I::Item,), K>(f)),
-        )
+        self.run(items.into_iter().map(crate::delayed::delayed::<F, (I::Item,), K>(f)))
     }
 
     /// Runs `f` on each item and a context that travels once, however many items there are; the
@@ -221,7 +210,7 @@ impl<M: OnError> Parallel<M> {
     /// # use allhands::prelude::*;
     /// let table: Vec<u64> = (0..1_000).map(|n| n * n).collect();
     /// let looked_up = Parallel::new().map_with(table, 0..10usize, |table, place| table[place])?;
-    /// # allhands::Result::Ok(())
+    /// # Ok::<(), allhands::Error>(())
     /// ```
     ///
     /// # Errors
@@ -242,19 +231,11 @@ impl<M: OnError> Parallel<M> {
             map::encode_context(&context).map_err(|source| fail(Reason::Context { source }))?;
         if bytes.len() > TASK_BYTES_MAX {
             let (what, bytes) = ("the context of `map_with`".into(), bytes.len());
-            return Err(fail(Reason::TooLarge {
-                what,
-                bytes,
-                limit: TASK_BYTES_MAX,
-            }));
+            return Err(fail(Reason::TooLarge { what, bytes, limit: TASK_BYTES_MAX }));
         }
-        let shared = Shared {
-            context: bytes,
-            label: Some(std::any::type_name::<F>()),
-        };
+        let shared = Shared { context: bytes, label: Some(std::any::type_name::<F>()) };
         let calls = map::calls::<C, I, F, R, K>(items, f);
-        self.gather(calls, false, shared)
-            .map_err(|(error, _)| error)
+        self.gather(calls, false, shared).map_err(|(error, _)| error)
     }
 
     /// Sends all calls and returns at once; what comes of them is in the [`Batch`]: `.await` it, take
@@ -283,16 +264,10 @@ impl<M: OnError> Parallel<M> {
         if self.options.inline() {
             let mut inline = Inline::new(self, false, Shared::default());
             let ran = calls.map(|call| inline.run(call).map(|ran| ran.map_err(|(error, _)| error)));
-            return Ok(Batch::ran(
-                ran.collect::<Result<_, _>>().map_err(fail)?,
-                self.mode,
-            ));
+            return Ok(Batch::ran(ran.collect::<Result<_, _>>().map_err(fail)?, self.mode));
         }
         let mut call = Call::new(self, false, false, Shared::default())?;
-        let window = Window {
-            tasks: None,
-            until_committed: true,
-        };
+        let window = Window { tasks: None, until_committed: true };
         match give_all(&mut call, calls, &window, &mut None) {
             Ok(()) => Ok(Batch::sent(Outcomes::new(call, false), self.mode)),
             Err(reason) => Err(RunError::new(reason, call.finished([]))),
@@ -317,9 +292,7 @@ impl<M: OnError> Parallel<M> {
         errors_count: bool,
         shared: Shared,
     ) -> Result<M::Out<R>, Failure<R>> {
-        self.options
-            .check()
-            .map_err(|reason| (fail(reason), None))?;
+        self.options.check().map_err(|reason| (fail(reason), None))?;
         let mut display = Display::of(&self.options);
         let total = total_of(&calls);
         let mut calls = calls.peekable();
@@ -331,10 +304,7 @@ impl<M: OnError> Parallel<M> {
         }
         let mut call =
             Call::new(self, true, errors_count, shared).map_err(|error| (error, None))?;
-        let window = Window {
-            tasks: self.options.pre_dispatch,
-            until_committed: false,
-        };
+        let window = Window { tasks: self.options.pre_dispatch, until_committed: false };
         if let Err(reason) = give_all(&mut call, calls, &window, &mut display) {
             let arrived = std::mem::take(&mut call.inbox.mail().arrived);
             return Err((RunError::new(reason, call.finished(arrived)), None));
@@ -342,11 +312,7 @@ impl<M: OnError> Parallel<M> {
         Self::wait_end(&call, total, &mut display);
         let (arrived, finished, failures) = {
             let mut mail = call.inbox.mail();
-            (
-                std::mem::take(&mut mail.arrived),
-                mail.finished,
-                mail.failures,
-            )
+            (std::mem::take(&mut mail.arrived), mail.finished, mail.failures)
         };
         if let Some(display) = display {
             display.finish(finished, failures, total);
@@ -383,10 +349,7 @@ impl<M: OnError> Parallel<M> {
                             1 => Reason::Task(error),
                             _ => {
                                 let first = first_of(outcomes, error);
-                                Reason::TooMany {
-                                    failures: failures.into(),
-                                    first,
-                                }
+                                Reason::TooMany { failures: failures.into(), first }
                             }
                         };
                         return Err((RunError::new(reason, done.finish()), value));
@@ -413,16 +376,8 @@ fn fail(reason: Reason) -> RunError {
 
 /// The failure of a call by an `Err` of which nothing but its place is known.
 fn unnoticed(index: usize) -> RunError {
-    let cause = Cause::BadResult {
-        message: "it is an `Err` that was not written as one".into(),
-    };
-    TaskError::new(
-        index,
-        "the function".into(),
-        String::new(),
-        TaskErrorKind::Ended(cause),
-    )
-    .into()
+    let cause = Cause::BadResult { message: "it is an `Err` that was not written as one".into() };
+    TaskError::new(index, "the function".into(), String::new(), TaskErrorKind::Ended(cause)).into()
 }
 
 fn first_of<R>(outcomes: Vec<Result<R, TaskError>>, last: TaskError) -> TaskError {

@@ -110,18 +110,9 @@ impl<R> Call<R> {
         let mut policy = options.policy.clone();
         policy.fail_after = stop_after;
         policy.errors_count = errors_count;
-        let rules = Rules {
-            hold,
-            stop_after: stop_after.map(u64::from),
-            errors_count,
-        };
+        let rules = Rules { hold, stop_after: stop_after.map(u64::from), errors_count };
         let (env, name) = (options.env.clone(), options.name.clone());
-        let base = Base {
-            policy,
-            env,
-            name,
-            shared,
-        };
+        let base = Base { policy, env, name, shared };
         Ok(Self {
             cluster,
             inbox: Arc::new(Inbox::new(rules)),
@@ -154,10 +145,7 @@ impl<R> Call<R> {
             _ => self.place(&call)?,
         };
         if let Some(source) = call.take_error() {
-            return Err(Reason::Argument {
-                index: self.given,
-                source,
-            });
+            return Err(Reason::Argument { index: self.given, source });
         }
         let bytes = call.encoded().bytes().len();
         if bytes > TASK_BYTES_MAX {
@@ -165,10 +153,7 @@ impl<R> Call<R> {
         }
         let part = &mut self.parts[memo.part];
         let codec = call.codec().byte();
-        match part
-            .exchange
-            .push(codec, memo.tag, bytes, call.arguments(), last)
-        {
+        match part.exchange.push(codec, memo.tag, bytes, call.arguments(), last) {
             Note::Stopped => return Ok(Given::Stopped),
             Note::Quiet => {}
             Note::Tell => {
@@ -190,37 +175,27 @@ impl<R> Call<R> {
             return Err(Reason::TooManyTasks);
         }
         let entry = call.entry();
-        let name = entry
-            .name()
-            .map_err(|source| Reason::Function { index, source })?;
+        let name = entry.name().map_err(|source| Reason::Function { index, source })?;
         let mut policy = self.base.policy.clone();
         call.apply_policy(&mut policy);
         let shared = &self.base.shared;
-        let function = || Function {
-            name,
-            label: shared.label(entry),
-        };
+        let function = || Function { name, label: shared.label(entry) };
         for (place, part) in self.parts.iter_mut().enumerate() {
             if part.policy != policy {
                 continue;
             }
             let tag = match part.entries.iter().position(|known| ptr::eq(*known, entry)) {
                 Some(tag) => u16::try_from(tag).ok(),
-                None => part
-                    .exchange
-                    .add_function(function())
-                    .inspect(|_| part.entries.push(entry)),
+                None => {
+                    part.exchange.add_function(function()).inspect(|_| part.entries.push(entry))
+                }
             };
             if let Some(tag) = tag {
                 return Ok(self.remember(entry, place, tag));
             }
         }
         let spec = BatchSpec {
-            name: self
-                .base
-                .name
-                .clone()
-                .unwrap_or_else(|| self.base.shared.label(entry)),
+            name: self.base.name.clone().unwrap_or_else(|| self.base.shared.label(entry)),
             functions: vec![function()],
             policy: policy.clone(),
             env: self.base.env.clone(),
@@ -229,19 +204,10 @@ impl<R> Call<R> {
         let number = u32::try_from(place).unwrap_or(u32::MAX);
         let inbox = Arc::clone(&self.inbox);
         self.inbox.mail().parts = number + 1;
-        let exchange = Arc::new(Exchange::new(
-            spec,
-            self.base.shared.context.clone(),
-            inbox,
-            number,
-        ));
+        let exchange =
+            Arc::new(Exchange::new(spec, self.base.shared.context.clone(), inbox, number));
         let (entries, indices) = (vec![entry], Indices::default());
-        self.parts.push(Part {
-            exchange,
-            policy,
-            entries,
-            indices,
-        });
+        self.parts.push(Part { exchange, policy, entries, indices });
         Ok(self.remember(entry, place, 0))
     }
 
@@ -254,19 +220,13 @@ impl<R> Call<R> {
     #[cold]
     fn too_large(&self, call: &Delayed<R>, bytes: usize) -> Reason {
         let what = format!("task {}, {}: its arguments", self.given, call.label());
-        Reason::TooLarge {
-            what,
-            bytes,
-            limit: TASK_BYTES_MAX,
-        }
+        Reason::TooLarge { what, bytes, limit: TASK_BYTES_MAX }
     }
 
     /// Sends what is written: the caller is going to wait.
     pub(super) fn flush(&self) {
         for part in &self.parts {
-            self.cluster
-                .session()
-                .tell(part.exchange.flush(), &part.exchange);
+            self.cluster.session().tell(part.exchange.flush(), &part.exchange);
         }
     }
 
@@ -274,18 +234,14 @@ impl<R> Call<R> {
     pub(super) fn seal(&mut self) {
         self.inbox.mail().sealed = true;
         for part in &self.parts {
-            self.cluster
-                .session()
-                .tell(part.exchange.seal(), &part.exchange);
+            self.cluster.session().tell(part.exchange.seal(), &part.exchange);
         }
     }
 
     /// Outcome segments of a part were consumed.
     pub(super) fn consumed(&self, part: usize, segments: u32, bytes: usize) {
         let exchange = &self.parts[part].exchange;
-        self.cluster
-            .session()
-            .tell(exchange.consume(segments, bytes), exchange);
+        self.cluster.session().tell(exchange.consume(segments, bytes), exchange);
     }
 
     /// Whether segments went out since this was asked last: time to look at the window.
@@ -298,15 +254,9 @@ impl<R> Call<R> {
     pub(super) fn finished(&self, arrived: impl IntoIterator<Item = Arrived>) -> Finished {
         let segment = |arrived: Arrived| {
             let indices = &self.parts[arrived.part as usize].indices;
-            (
-                indices.rows(arrived.range.start..arrived.range.end),
-                arrived.outcomes,
-            )
+            (indices.rows(arrived.range.start..arrived.range.end), arrived.outcomes)
         };
-        Finished {
-            tasks: self.given,
-            segments: arrived.into_iter().map(segment).collect(),
-        }
+        Finished { tasks: self.given, segments: arrived.into_iter().map(segment).collect() }
     }
 }
 
@@ -316,11 +266,7 @@ impl<R> Drop for Call<R> {
         let mail = self.inbox.mail();
         let hold = self.inbox.rules().hold;
         let over = |part: u32| hold && mail.ends.iter().any(|(ended, _)| *ended == part);
-        let left: Vec<&Part> = self
-            .parts
-            .iter()
-            .filter(|part| !over(part.exchange.part))
-            .collect();
+        let left: Vec<&Part> = self.parts.iter().filter(|part| !over(part.exchange.part)).collect();
         drop(mail);
         for part in left {
             let note = part.exchange.cancel("its caller wants no more of it");

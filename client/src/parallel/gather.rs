@@ -90,15 +90,9 @@ impl Window {
             let mail = call.inbox.mail();
             call.seen = mail.finished;
             let (finished, failures) = (mail.finished, mail.failures);
-            let target = if flushed {
-                wanted
-            } else {
-                enough.unwrap_or(wanted)
-            };
-            let (room, over) = (
-                mail.is_met(target),
-                mail.is_over() || mail.is_stopped(call.inbox.rules()),
-            );
+            let target = if flushed { wanted } else { enough.unwrap_or(wanted) };
+            let (room, over) =
+                (mail.is_met(target), mail.is_over() || mail.is_stopped(call.inbox.rules()));
             drop(mail);
             if let Some(display) = display {
                 display.show(finished, failures, total);
@@ -110,10 +104,7 @@ impl Window {
                 call.flush();
                 flushed = true;
             }
-            drop(
-                call.inbox
-                    .wait(wanted, display.as_ref().map(Display::patience)),
-            );
+            drop(call.inbox.wait(wanted, display.as_ref().map(Display::patience)));
         }
     }
 }
@@ -150,10 +141,7 @@ pub(crate) fn conclude<M: OnError, R>(
     mut arrived: Vec<Arrived>,
 ) -> Result<M::Out<R>, Failure<R>> {
     if let Some(error) = call.disorder() {
-        return Err((
-            RunError::new(Reason::Cluster(error), call.finished(arrived)),
-            None,
-        ));
+        return Err((RunError::new(Reason::Cluster(error), call.finished(arrived)), None));
     }
     let (stopped, failures) = {
         let mail: &Mail = &call.inbox.mail();
@@ -163,10 +151,7 @@ pub(crate) fn conclude<M: OnError, R>(
         let value = call.outcome(at, row, error.index()).ok();
         let reason = match call.inbox.rules().stop_after {
             Some(1) => Reason::Task(error),
-            _ => Reason::TooMany {
-                failures,
-                first: error,
-            },
+            _ => Reason::TooMany { failures, first: error },
         };
         return Err((RunError::new(reason, call.finished(arrived)), value));
     }
@@ -176,12 +161,7 @@ pub(crate) fn conclude<M: OnError, R>(
     } else {
         M::collect(from_parts(call, &arrived), call.given)
     };
-    collected.map_err(|error| {
-        (
-            RunError::new(Reason::Task(error), call.finished(arrived)),
-            None,
-        )
-    })
+    collected.map_err(|error| (RunError::new(Reason::Task(error), call.finished(arrived)), None))
 }
 
 /// The outcomes of a call of one part, from segments in order.

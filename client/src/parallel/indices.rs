@@ -39,33 +39,21 @@ impl Indices {
     pub(crate) fn push(&mut self, index: usize) {
         match self.runs.last_mut() {
             Some(run) if run.index + run.tasks as usize == index => run.tasks += 1,
-            _ => self.runs.push(IndexRun {
-                first: self.tasks,
-                tasks: 1,
-                index,
-            }),
+            _ => self.runs.push(IndexRun { first: self.tasks, tasks: 1, index }),
         }
         self.tasks += 1;
     }
 
     /// The place in the call of the part's task.
     pub(crate) fn index(&self, task: u32) -> usize {
-        let at = self
-            .runs
-            .partition_point(|run| run.first + run.tasks <= task);
-        self.runs
-            .get(at)
-            .map_or(0, |run| run.index + (task - run.first) as usize)
+        let at = self.runs.partition_point(|run| run.first + run.tasks <= task);
+        self.runs.get(at).map_or(0, |run| run.index + (task - run.first) as usize)
     }
 
     /// The tasks `range` of the part, as rows that count from its first.
     pub(crate) fn rows(&self, range: Range<u32>) -> Vec<IndexRun> {
-        let from = self
-            .runs
-            .partition_point(|run| run.first + run.tasks <= range.start);
-        let inside = self.runs[from..]
-            .iter()
-            .take_while(|run| run.first < range.end);
+        let from = self.runs.partition_point(|run| run.first + run.tasks <= range.start);
+        let inside = self.runs[from..].iter().take_while(|run| run.first < range.end);
         inside
             .map(|run| {
                 let first = run.first.max(range.start);
@@ -87,13 +75,8 @@ mod tests {
     #[test]
     fn a_part_knows_the_places_of_its_tasks() {
         let mut indices = Indices::default();
-        [0, 1, 2, 7, 8, 20]
-            .into_iter()
-            .for_each(|index| indices.push(index));
-        assert_eq!(
-            (indices.index(2), indices.index(3), indices.index(5)),
-            (2, 7, 20)
-        );
+        [0, 1, 2, 7, 8, 20].into_iter().for_each(|index| indices.push(index));
+        assert_eq!((indices.index(2), indices.index(3), indices.index(5)), (2, 7, 20));
         let rows = indices.rows(1..5);
         let flat: Vec<_> = rows.iter().flat_map(|run| run.rows()).collect();
         assert_eq!(flat, [(0, 1), (1, 2), (2, 7), (3, 8)]);

@@ -127,37 +127,20 @@ impl Inline {
                 Err((TaskErrorKind::failed(bytes, call.codec()), Some(value)))
             }
             Ok(value) => Ok(value),
-            Err(error) => Err((
-                TaskErrorKind::Undecodable {
-                    message: error.to_string(),
-                },
-                None,
-            )),
+            Err(error) => Err((TaskErrorKind::Undecodable { message: error.to_string() }, None)),
         }
     }
 
     fn ended<R>(&self, call: &Delayed<R>, index: usize, cause: Cause, tries: u32) -> Ran<R> {
-        Err((
-            self.error(call, index, TaskErrorKind::Ended(cause))
-                .at(None, None, tries),
-            None,
-        ))
+        Err((self.error(call, index, TaskErrorKind::Ended(cause)).at(None, None, tries), None))
     }
 
     fn error<R>(&self, call: &Delayed<R>, index: usize, kind: TaskErrorKind) -> TaskError {
-        TaskError::new(
-            index,
-            self.shared.label(call.entry()),
-            call.debug_text(),
-            kind,
-        )
+        TaskError::new(index, self.shared.label(call.entry()), call.debug_text(), kind)
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a back-off waits for time itself"
-)]
+#[expect(clippy::disallowed_methods, reason = "a back-off waits for time itself")]
 fn back_off(pause: Duration) {
     std::thread::sleep(pause);
 }
@@ -174,12 +157,7 @@ pub(super) struct Done {
 impl Done {
     pub(super) fn new() -> Self {
         let open = SegmentBuilder::new(Codec::Bincode.byte());
-        Self {
-            open,
-            first: 0,
-            tasks: 0,
-            segments: Vec::new(),
-        }
+        Self { open, first: 0, tasks: 0, segments: Vec::new() }
     }
 
     /// The next task has this value.
@@ -201,14 +179,7 @@ impl Done {
     fn cut(&mut self) {
         let tasks = self.open.tasks();
         if let Ok(segment) = Segment::parse(self.open.finish()) {
-            self.segments.push((
-                vec![IndexRun {
-                    first: 0,
-                    tasks,
-                    index: self.first,
-                }],
-                segment,
-            ));
+            self.segments.push((vec![IndexRun { first: 0, tasks, index: self.first }], segment));
         }
         self.first = self.tasks;
     }
@@ -216,9 +187,6 @@ impl Done {
     /// For an error; one more task was begun.
     pub(super) fn finish(mut self) -> Finished {
         self.cut();
-        Finished {
-            tasks: self.tasks,
-            segments: self.segments,
-        }
+        Finished { tasks: self.tasks, segments: self.segments }
     }
 }

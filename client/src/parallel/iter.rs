@@ -33,10 +33,7 @@ pub(super) struct Results<R, I> {
 
 enum Engine<R> {
     Inline(Box<Inline>),
-    Cluster {
-        outcomes: Box<Outcomes<R>>,
-        window: Ahead,
-    },
+    Cluster { outcomes: Box<Outcomes<R>>, window: Ahead },
     Failed(Option<Box<RunError>>),
 }
 
@@ -46,12 +43,7 @@ impl<R, I: Iterator<Item = Delayed<R>>> Results<R, I> {
             Ok(engine) => engine,
             Err(error) => Engine::Failed(Some(Box::new(error))),
         };
-        Self {
-            engine,
-            calls: Some(calls),
-            failures_left: parallel.mode.stop_after(),
-            over: false,
-        }
+        Self { engine, calls: Some(calls), failures_left: parallel.mode.stop_after(), over: false }
     }
 
     fn step(&mut self) -> Option<(usize, Result<R, TaskError>)> {
@@ -66,10 +58,7 @@ impl<R, I: Iterator<Item = Delayed<R>>> Results<R, I> {
                         Ok(ran) => ran.map_err(|(error, _)| error),
                         Err(reason) => {
                             self.over = true;
-                            Err(call_failed(
-                                index,
-                                RunError::new(reason, Default::default()),
-                            ))
+                            Err(call_failed(index, RunError::new(reason, Default::default())))
                         }
                     },
                 ))
@@ -81,10 +70,7 @@ impl<R, I: Iterator<Item = Delayed<R>>> Results<R, I> {
                 if let Err(reason) = window.fill(outcomes, &mut self.calls) {
                     self.over = true;
                     let run = RunError::new(reason, outcomes.call.finished([]));
-                    return Some((
-                        outcomes.call.given,
-                        Err(call_failed(outcomes.call.given, run)),
-                    ));
+                    return Some((outcomes.call.given, Err(call_failed(outcomes.call.given, run))));
                 }
                 if let Some(outcome) = outcomes.next() {
                     return Some(outcome);
@@ -126,9 +112,7 @@ impl<R, I: Iterator<Item = Delayed<R>>> Iterator for Results<R, I> {
 impl<R> Engine<R> {
     fn new<M: OnError>(parallel: &Parallel<M>, ordered: bool) -> Result<Self, RunError> {
         let options = &parallel.options;
-        options
-            .check()
-            .map_err(|reason| RunError::new(reason, Default::default()))?;
+        options.check().map_err(|reason| RunError::new(reason, Default::default()))?;
         if options.inline() {
             let inline = Inline::new(parallel, false, Shared::default());
             return Ok(Self::Inline(Box::new(inline)));
@@ -136,10 +120,7 @@ impl<R> Engine<R> {
         // The consumer sees every outcome and decides; the cluster goes on until the iterator ends.
         let call = Call::new(&parallel.collecting(), false, false, Shared::default())?;
         let window = Ahead::new(options, call.slots());
-        Ok(Self::Cluster {
-            outcomes: Box::new(Outcomes::new(call, ordered)),
-            window,
-        })
+        Ok(Self::Cluster { outcomes: Box::new(Outcomes::new(call, ordered)), window })
     }
 }
 
@@ -159,13 +140,7 @@ impl Ahead {
         let first = (slots as usize * TASKS_PER_SLOT).max(TASKS_MIN);
         let tasks = options.pre_dispatch.unwrap_or(first);
         let fixed = options.pre_dispatch.is_some();
-        Self {
-            tasks,
-            fixed,
-            starved: false,
-            lap_begun: None,
-            lap_end: 0,
-        }
+        Self { tasks, fixed, starved: false, lap_begun: None, lap_end: 0 }
     }
 
     /// Gives calls out as far as the window goes.
@@ -175,6 +150,11 @@ impl Ahead {
         calls: &mut Option<I>,
     ) -> Result<(), Reason> {
         let Some(source) = calls else { return Ok(()) };
+        if outcomes.call.inbox.mail().is_over() {
+            *calls = None;
+            outcomes.call.seal();
+            return Ok(());
+        }
         self.grow(outcomes.taken);
         let bytes = outcomes.bytes + {
             let mail = outcomes.call.inbox.mail();

@@ -73,9 +73,7 @@ where
     F: Fn(&C, I::Item) -> R + NoCapture,
     R: Ret<K>,
 {
-    items
-        .into_iter()
-        .map(Lent::<C, F>(f, PhantomData).into_call::<K>())
+    items.into_iter().map(Lent::<C, F>(f, PhantomData).into_call::<K>())
 }
 
 /// A context as it travels: the codec, then its bytes.

@@ -158,10 +158,7 @@ impl<M: OnError> Parallel<M> {
 
     /// How long to wait before the first retry; twice as long before each further one, up to `max`.
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
-        self.options.policy.backoff = Backoff {
-            first_ms: millis(first),
-            max_ms: millis(max),
-        };
+        self.options.policy.backoff = Backoff { first_ms: millis(first), max_ms: millis(max) };
         self
     }
 
@@ -218,10 +215,7 @@ impl<M: OnError> Parallel<M> {
 
     /// What is done about failures: [`FailFast`](super::FailFast), [`Collect`] or [`FailAfter`].
     pub fn on_error<N: OnError>(self, mode: N) -> Parallel<N> {
-        Parallel {
-            options: self.options,
-            mode,
-        }
+        Parallel { options: self.options, mode }
     }
 
     /// Collects every task's own outcome, and ends the call after so many failures.
@@ -237,7 +231,5 @@ impl<M: OnError> Parallel<M> {
 
 /// Whole milliseconds, at least one; what is longer than the cluster can count means "for ever".
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

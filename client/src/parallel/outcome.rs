@@ -40,12 +40,7 @@ impl<R> Call<R> {
         let codec = Codec::from_byte(arrived.outcomes.codec());
         match (arrived.outcomes.value(row), codec) {
             (Some((ERROR, bytes)), _) => match codec::decode::<Failed>(bytes) {
-                Ok(Failed {
-                    cause,
-                    worker,
-                    attempt,
-                    tries,
-                }) => self
+                Ok(Failed { cause, worker, attempt, tries }) => self
                     .error(arrived, row, index, TaskErrorKind::Ended(cause))
                     .at(worker, attempt, tries),
                 Err(error) => self.error(arrived, row, index, undecodable(&error)),
@@ -56,9 +51,7 @@ impl<R> Call<R> {
             }
             _ => {
                 let damaged = "its outcome was damaged, or comes from another release of allhands";
-                let kind = TaskErrorKind::Undecodable {
-                    message: damaged.into(),
-                };
+                let kind = TaskErrorKind::Undecodable { message: damaged.into() };
                 self.error(arrived, row, index, kind)
             }
         }
@@ -88,10 +81,7 @@ impl<R> Call<R> {
     #[cold]
     fn error(&self, arrived: &Arrived, row: u32, index: usize, kind: TaskErrorKind) -> TaskError {
         let task = arrived.range.start + row;
-        let kept = arrived
-            .arguments
-            .iter()
-            .find(|kept| kept.range.contains(task));
+        let kept = arrived.arguments.iter().find(|kept| kept.range.contains(task));
         self.error_of(arrived.part, task, index, kept, kind)
     }
 
@@ -99,11 +89,7 @@ impl<R> Call<R> {
     #[cold]
     pub(super) fn missing(&self, part: u32, task: u32) -> TaskError {
         let mail = self.inbox.mail();
-        let end = mail
-            .ends
-            .iter()
-            .find(|(ended, _)| *ended == part)
-            .map(|(_, end)| end.clone());
+        let end = mail.ends.iter().find(|(ended, _)| *ended == part).map(|(_, end)| end.clone());
         let kept = mail.kept.get(part as usize).and_then(|kept| kept.of(task));
         drop(mail);
         let index = self.parts[part as usize].indices.index(task);
@@ -112,28 +98,12 @@ impl<R> Call<R> {
             _ => {
                 let reason = "the call ended before it".to_owned();
                 let cause = Cause::Cancelled { reason };
-                Failed {
-                    cause,
-                    worker: None,
-                    attempt: None,
-                    tries: 0,
-                }
+                Failed { cause, worker: None, attempt: None, tries: 0 }
             }
         };
-        let Failed {
-            cause,
-            worker,
-            attempt,
-            tries,
-        } = failed;
-        self.error_of(
-            part,
-            task,
-            index,
-            kept.as_ref(),
-            TaskErrorKind::Ended(cause),
-        )
-        .at(worker, attempt, tries)
+        let Failed { cause, worker, attempt, tries } = failed;
+        self.error_of(part, task, index, kept.as_ref(), TaskErrorKind::Ended(cause))
+            .at(worker, attempt, tries)
     }
 
     fn error_of(
@@ -151,16 +121,10 @@ impl<R> Call<R> {
             let mut strings = [&[][..]; ARITY_MAX];
             let (tag, arity) = segment.row(task - kept.range.start, &mut strings)?;
             let entry = *entries.get(usize::from(tag))?;
-            Some((
-                self.label(entry),
-                entry.debug_text(codec, &strings[..arity]),
-            ))
+            Some((self.label(entry), entry.debug_text(codec, &strings[..arity])))
         });
         let (function, arguments) = found.unwrap_or_else(|| {
-            let label = entries
-                .first()
-                .map(|entry| self.label(entry))
-                .unwrap_or_default();
+            let label = entries.first().map(|entry| self.label(entry)).unwrap_or_default();
             (label, "(arguments no longer at hand)".into())
         });
         TaskError::new(index, function, arguments, kind)
@@ -174,25 +138,17 @@ impl<R> Call<R> {
 }
 
 fn undecodable(error: &dyn std::fmt::Display) -> TaskErrorKind {
-    TaskErrorKind::Undecodable {
-        message: error.to_string(),
-    }
+    TaskErrorKind::Undecodable { message: error.to_string() }
 }
 
 fn error_of_end(end: &End) -> Option<Error> {
     let kind = match end {
         End::Complete { .. } => return None,
-        End::Refused(reason) => ErrorKind::Refused {
-            reason: reason.clone(),
-        },
-        End::ProgramRefused(reason) => ErrorKind::ProgramRefused {
-            reason: reason.clone(),
-        },
+        End::Refused(reason) => ErrorKind::Refused { reason: reason.clone() },
+        End::ProgramRefused(reason) => ErrorKind::ProgramRefused { reason: reason.clone() },
         End::Expired => ErrorKind::Expired,
         End::Forgotten => ErrorKind::Forgotten,
-        End::Unreadable(reason) => ErrorKind::Unreadable {
-            reason: reason.clone(),
-        },
+        End::Unreadable(reason) => ErrorKind::Unreadable { reason: reason.clone() },
         End::Leaderless(waited) => ErrorKind::Leaderless { waited: *waited },
         End::Closed => ErrorKind::Closed,
     };

@@ -31,7 +31,8 @@ pub(crate) struct Outcomes<R> {
     pub(super) bytes: usize,
     /// Tasks that have no outcome, once the call is over; the last first.
     missing: Option<Vec<(u32, u32)>>,
-    disordered: bool,
+    /// Nothing more will come than what was taken over.
+    over: bool,
     /// Everything is kept to the end: it counts as taken when it comes.
     hold: bool,
 }
@@ -66,7 +67,7 @@ impl<R> Outcomes<R> {
             taken: 0,
             bytes: 0,
             missing: None,
-            disordered: false,
+            over: false,
             hold: false,
         }
     }
@@ -99,10 +100,8 @@ impl<R> Outcomes<R> {
         if let Some(piece) = &mut self.current
             && piece.taken < piece.run.tasks
         {
-            let (row, index) = (
-                piece.run.first + piece.taken,
-                piece.run.index + piece.taken as usize,
-            );
+            let (row, index) =
+                (piece.run.first + piece.taken, piece.run.index + piece.taken as usize);
             piece.taken += 1;
             self.taken += 1;
             return Some((index, self.call.outcome(&piece.arrived, row, index)));
@@ -114,11 +113,8 @@ impl<R> Outcomes<R> {
     fn next_piece(&mut self) -> Option<(usize, Result<R, TaskError>)> {
         self.finish_piece();
         self.absorb();
-        let due = !self.ordered
-            || self
-                .pieces
-                .first_key_value()
-                .is_some_and(|(at, _)| *at == self.taken);
+        let due =
+            !self.ordered || self.pieces.first_key_value().is_some_and(|(at, _)| *at == self.taken);
         if due && let Some((_, piece)) = self.pieces.pop_first() {
             self.current = Some(piece);
             return self.next();
@@ -160,7 +156,8 @@ impl<R> Outcomes<R> {
     fn absorb(&mut self) {
         let come = {
             let mut mail = self.call.inbox.mail();
-            self.disordered |= mail.is_over() && !mail.sealed;
+            // Under the same lock: what came with the end is not missed.
+            self.over = mail.is_over() && mail.sealed;
             mail.arrived_bytes = 0;
             std::mem::take(&mut mail.arrived)
         };
@@ -179,17 +176,9 @@ impl<R> Outcomes<R> {
             let arrived = Arc::new(arrived);
             let range = arrived.range.start..arrived.range.end;
             for run in self.call.parts[part].indices.rows(range) {
-                let key = if self.ordered {
-                    run.index
-                } else {
-                    self.arrivals
-                };
+                let key = if self.ordered { run.index } else { self.arrivals };
                 self.arrivals += 1;
-                let piece = Piece {
-                    arrived: Arc::clone(&arrived),
-                    run,
-                    taken: 0,
-                };
+                let piece = Piece { arrived: Arc::clone(&arrived), run, taken: 0 };
                 self.pieces.insert(key, piece);
             }
         }
@@ -197,7 +186,7 @@ impl<R> Outcomes<R> {
 
     /// Once the call is over: the tasks that have no outcome, in order.
     fn next_missing(&mut self) -> Option<(usize, Result<R, TaskError>)> {
-        if !self.is_over() {
+        if !self.over {
             return None;
         }
         let missing = match &mut self.missing {
@@ -239,14 +228,9 @@ impl<R> Outcomes<R> {
         missing
     }
 
-    /// Nothing more will come.
-    fn is_over(&self) -> bool {
-        self.disordered || self.call.inbox.mail().is_over()
-    }
-
     /// Everything was taken, and nothing more will come.
     pub(crate) fn is_done(&self) -> bool {
-        self.taken >= self.call.given && self.is_over()
+        self.taken >= self.call.given && self.over
     }
 
     /// All outcomes that are here and will not be handed out one by one.
@@ -256,9 +240,7 @@ impl<R> Outcomes<R> {
         let pieces = std::mem::take(&mut self.pieces);
         // Pieces of one segment lie next to one another only in a call of one part; the last one
         // frees it in any case.
-        let arrived = pieces
-            .into_values()
-            .filter_map(|piece| Arc::into_inner(piece.arrived));
+        let arrived = pieces.into_values().filter_map(|piece| Arc::into_inner(piece.arrived));
         (self.call, arrived.collect())
     }
 }

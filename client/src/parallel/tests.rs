@@ -25,9 +25,5 @@ fn fails_at_three(n: u64) -> u64 {
 struct Odd(u64);
 
 fn even(n: u64) -> Result<u64, Odd> {
-    if n.is_multiple_of(2) {
-        Ok(n)
-    } else {
-        Err(Odd(n))
-    }
+    if n.is_multiple_of(2) { Ok(n) } else { Err(Odd(n)) }
 }

@@ -35,12 +35,7 @@ pub(super) struct Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        Self {
-            chunk: 7,
-            backwards: false,
-            delay: Duration::ZERO,
-            refuses: false,
-        }
+        Self { chunk: 7, backwards: false, delay: Duration::ZERO, refuses: false }
     }
 }
 
@@ -48,21 +43,14 @@ impl Default for Manner {
 pub(super) fn cluster(manner: Manner) -> Cluster {
     panics::install();
     let running = start_beside(move |link| async move {
-        let mut fake = Fake {
-            manner,
-            link,
-            batches: BTreeMap::new(),
-        };
+        let mut fake = Fake { manner, link, batches: BTreeMap::new() };
         // The end of the link is the end of the test.
         while let Ok(Some(message)) = fake.hear().await {
             fake.answer(message).await;
         }
     });
     let cluster = Cluster::of(running);
-    cluster
-        .session()
-        .wait_attached(Duration::from_secs(5))
-        .unwrap();
+    cluster.session().wait_attached(Duration::from_secs(5)).unwrap();
     cluster
 }
 
@@ -94,35 +82,16 @@ impl Fake {
     async fn answer(&mut self, message: FromClient) {
         match message {
             FromClient::Attach { .. } => {
-                self.say(ToClient::Attached {
-                    term: Term(1),
-                    batches: Vec::new(),
-                    slots: 2,
-                })
-                .await;
+                self.say(ToClient::Attached { term: Term(1), batches: Vec::new(), slots: 2 }).await;
             }
             FromClient::OpenJob { request, .. } => {
-                self.say(ToClient::JobOpened {
-                    request,
-                    job: JobId(1),
-                })
-                .await;
+                self.say(ToClient::JobOpened { request, job: JobId(1) }).await;
             }
             FromClient::OpenBatch { batch, .. } if self.manner.refuses => {
                 let reason = "no such thing".to_owned();
-                self.say(ToClient::Refused {
-                    batch: Some(batch),
-                    request: None,
-                    reason,
-                })
-                .await;
+                self.say(ToClient::Refused { batch: Some(batch), request: None, reason }).await;
             }
-            FromClient::OpenBatch {
-                batch,
-                spec,
-                context,
-                ..
-            } => {
+            FromClient::OpenBatch { batch, spec, context, .. } => {
                 let context = context.bytes;
                 let opened = Batch {
                     spec,
@@ -135,38 +104,22 @@ impl Fake {
                 };
                 self.batches.insert(batch, opened);
             }
-            FromClient::Append {
-                batch,
-                first,
-                tasks,
-                segment,
-            } => {
+            FromClient::Append { batch, first, tasks, segment } => {
                 let Some(known) = self.batches.get_mut(&batch).filter(|known| !known.ended) else {
                     return;
                 };
                 assert_eq!(known.tasks, first);
                 known.tasks += tasks;
                 let sealed = false;
-                self.say(ToClient::Appended {
-                    batch,
-                    tasks: first + tasks,
-                    sealed,
-                })
-                .await;
-                self.run(batch, first, Segment::parse(segment.bytes).unwrap())
-                    .await;
+                self.say(ToClient::Appended { batch, tasks: first + tasks, sealed }).await;
+                self.run(batch, first, Segment::parse(segment.bytes).unwrap()).await;
             }
             FromClient::Seal { batch, tasks } => {
                 let Some(known) = self.batches.get_mut(&batch) else {
                     return;
                 };
                 known.sealed = true;
-                self.say(ToClient::Appended {
-                    batch,
-                    tasks,
-                    sealed: true,
-                })
-                .await;
+                self.say(ToClient::Appended { batch, tasks, sealed: true }).await;
                 self.end(batch, None).await;
             }
             FromClient::Cancel { batch, reason } => {
@@ -184,12 +137,7 @@ impl Fake {
         };
         known.ended = true;
         let segments = known.segments;
-        self.say(ToClient::Ended {
-            batch,
-            segments,
-            rest,
-        })
-        .await;
+        self.say(ToClient::Ended { batch, segments, rest }).await;
     }
 
     async fn run(&mut self, batch: BatchId, first: u32, arguments: Segment) {
@@ -204,11 +152,7 @@ impl Fake {
         while start < arguments.tasks() {
             let end = (start + self.manner.chunk).min(arguments.tasks());
             let (segment, failures) = known.outcomes(batch, &arguments, start..end);
-            chunks.push((
-                TaskRange::new(first + start, first + end),
-                segment,
-                failures,
-            ));
+            chunks.push((TaskRange::new(first + start, first + end), segment, failures));
             start = end;
         }
         if self.manner.backwards {
@@ -221,22 +165,10 @@ impl Fake {
             let sequence = known.segments;
             known.segments += 1;
             known.failures += failures;
-            let stopped = known
-                .spec
-                .policy
-                .fail_after
-                .is_some_and(|most| known.failures >= most);
-            self.say(ToClient::Outcomes {
-                batch,
-                sequence,
-                range,
-                segment: segment.into(),
-            })
-            .await;
+            let stopped = known.spec.policy.fail_after.is_some_and(|most| known.failures >= most);
+            self.say(ToClient::Outcomes { batch, sequence, range, segment: segment.into() }).await;
             if stopped {
-                let cause = Cause::Cancelled {
-                    reason: "too many failures".into(),
-                };
+                let cause = Cause::Cancelled { reason: "too many failures".into() };
                 self.end(batch, Some(failed(cause))).await;
             }
         }
@@ -283,10 +215,5 @@ impl Batch {
 }
 
 fn failed(cause: Cause) -> Failed {
-    Failed {
-        cause,
-        worker: None,
-        attempt: None,
-        tries: 1,
-    }
+    Failed { cause, worker: None, attempt: None, tries: 1 }
 }

@@ -17,23 +17,17 @@ fn cube(n: u64) -> u64 {
 #[test]
 fn results_in_order_whatever_the_order_of_outcomes() {
     for backwards in [false, true] {
-        let cluster = cluster(Manner {
-            backwards,
-            ..Manner::default()
-        });
+        let cluster = cluster(Manner { backwards, ..Manner::default() });
         let parallel = Parallel::new().on(&cluster);
         for n in [0u64, 1, 2, 1000, 100_000] {
             let expected: Vec<u64> = (0..n).map(square).collect();
             assert_eq!(parallel.run((0..n).map(delayed(square))).unwrap(), expected);
         }
-        let iterated: Vec<u64> = parallel
-            .run_iter((0..5000).map(delayed(square)))
-            .map(Result::unwrap)
-            .collect();
+        let iterated: Vec<u64> =
+            parallel.run_iter((0..5000).map(delayed(square))).map(Result::unwrap).collect();
         assert_eq!(iterated, (0..5000).map(square).collect::<Vec<_>>());
-        let mut unordered: Vec<_> = parallel
-            .run_unordered((0..5000).map(delayed(square)))
-            .collect();
+        let mut unordered: Vec<_> =
+            parallel.run_unordered((0..5000).map(delayed(square))).collect();
         unordered.sort_by_key(|(place, _)| *place);
         assert!(
             unordered
@@ -71,50 +65,21 @@ fn functions_and_policies_of_all_kinds_in_one_call() {
 
 #[test]
 fn a_failure_ends_the_call_and_what_had_finished_is_in_the_error() {
-    let cluster = cluster(Manner {
-        chunk: 1,
-        ..Manner::default()
-    });
+    let cluster = cluster(Manner { chunk: 1, ..Manner::default() });
     let parallel = Parallel::new().on(&cluster);
-    let error = parallel
-        .run((0..50_000).map(delayed(fails_at_three)))
-        .unwrap_err();
+    let error = parallel.run((0..50_000).map(delayed(fails_at_three))).unwrap_err();
     let task = error.task().unwrap();
     assert_eq!(task.index(), 3, "{error}");
-    assert!(
-        matches!(task.cause(), Some(Cause::Panicked { .. })),
-        "{task}"
-    );
-    assert!(
-        task.arguments().starts_with("(<8 bytes: 03000000"),
-        "{task}"
-    );
-    assert_eq!(
-        error.partial::<u64>()[..4],
-        [Some(0), Some(1), Some(2), None]
-    );
+    assert!(matches!(task.cause(), Some(Cause::Panicked { .. })), "{task}");
+    assert!(task.arguments().starts_with("(<8 bytes: 03000000"), "{task}");
+    assert_eq!(error.partial::<u64>()[..4], [Some(0), Some(1), Some(2), None]);
 
-    let outcomes = parallel
-        .run_collect((0..10).map(delayed(fails_at_three)))
-        .unwrap();
-    assert_eq!(
-        outcomes.iter().filter(|outcome| outcome.is_err()).count(),
-        1
-    );
+    let outcomes = parallel.run_collect((0..10).map(delayed(fails_at_three))).unwrap();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 1);
     let error = parallel.try_run((0..10).map(delayed(even))).unwrap_err();
-    assert!(
-        matches!(error, TryError::Failed { error: Odd(1), .. }),
-        "{error}"
-    );
-    let error = parallel
-        .fail_after(2)
-        .run([3, 3, 4].into_iter().map(delayed(fails_at_three)));
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .starts_with("2 tasks have no value")
-    );
+    assert!(matches!(error, TryError::Failed { error: Odd(1), .. }), "{error}");
+    let error = parallel.fail_after(2).run([3, 3, 4].into_iter().map(delayed(fails_at_three)));
+    assert!(error.unwrap_err().to_string().starts_with("2 tasks have no value"));
 }
 
 #[test]
@@ -122,28 +87,17 @@ fn the_context_travels_with_the_batch() {
     let cluster = cluster(Manner::default());
     let parallel = Parallel::new().on(&cluster);
     let table: Vec<u64> = (0..100).map(square).collect();
-    let found = parallel
-        .map_with(table.clone(), 0..100usize, |table, at| table[at])
-        .unwrap();
+    let found = parallel.map_with(table.clone(), 0..100usize, |table, at| table[at]).unwrap();
     assert_eq!(found, table);
-    let error = parallel
-        .map_with(vec![0u8; 5 << 20], 0..2u8, |_, n| n)
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("the context of `map_with`: 52428"),
-        "{error}"
-    );
+    let error = parallel.map_with(vec![0u8; 5 << 20], 0..2u8, |_, n| n).unwrap_err();
+    assert!(error.to_string().starts_with("the context of `map_with`: 52428"), "{error}");
 }
 
 #[test]
 fn an_endless_iterator_is_consumed_as_far_as_the_window() {
     let cluster = cluster(Manner::default());
     let pulled = Mutex::new(0usize);
-    let calls = (0u64..)
-        .inspect(|_| *pulled.lock().unwrap() += 1)
-        .map(delayed(square));
+    let calls = (0u64..).inspect(|_| *pulled.lock().unwrap() += 1).map(delayed(square));
     let parallel = Parallel::new().on(&cluster).pre_dispatch(10);
     let mut results = parallel.run_iter(calls);
     for n in 0..100 {
@@ -152,11 +106,8 @@ fn an_endless_iterator_is_consumed_as_far_as_the_window() {
     }
     drop(results);
     let adaptive = Parallel::new().on(&cluster);
-    let many: u64 = adaptive
-        .run_iter((0u64..).map(delayed(square)))
-        .take(200_000)
-        .map(Result::unwrap)
-        .sum();
+    let many: u64 =
+        adaptive.run_iter((0u64..).map(delayed(square))).take(200_000).map(Result::unwrap).sum();
     assert_eq!(many, (0..200_000).map(square).sum::<u64>());
 }
 
@@ -186,40 +137,29 @@ fn an_iterator_that_blocks_does_not_hold_back_what_it_gave() {
         }
         tell.send(()).unwrap();
     });
-    let calls = [path.clone(), path.clone(), String::new()]
-        .into_iter()
-        .map(|path| {
-            if path.is_empty() {
-                told.recv_timeout(Duration::from_secs(5)).unwrap();
-                return delayed(note)("/dev/null".into());
-            }
-            delayed(note)(path)
-        });
+    let calls = [path.clone(), path.clone(), String::new()].into_iter().map(|path| {
+        if path.is_empty() {
+            told.recv_timeout(Duration::from_secs(5)).unwrap();
+            return delayed(note)("/dev/null".into());
+        }
+        delayed(note)(path)
+    });
     assert_eq!(parallel.run(calls).unwrap(), [0, 0, 0]);
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[test]
 fn batches_wait_stream_and_cancel() {
-    let cluster = cluster(Manner {
-        delay: Duration::from_millis(1),
-        ..Manner::default()
-    });
+    let cluster = cluster(Manner { delay: Duration::from_millis(1), ..Manner::default() });
     let parallel = Parallel::new().on(&cluster);
-    let batches: Vec<_> = (0..200u64)
-        .map(|n| parallel.start([delayed(square)(n)]).unwrap())
-        .collect();
+    let batches: Vec<_> =
+        (0..200u64).map(|n| parallel.start([delayed(square)(n)]).unwrap()).collect();
     for (n, batch) in (0..).zip(batches) {
         assert_eq!(batch.wait().unwrap(), [square(n)]);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let awaited = parallel
-            .run_async((0..5000).map(delayed(square)))
-            .await
-            .unwrap();
+        let awaited = parallel.run_async((0..5000).map(delayed(square))).await.unwrap();
         assert_eq!(awaited.len(), 5000);
         // A blocking call inside of a runtime.
         assert_eq!(parallel.run([delayed(square)(9)]).unwrap(), [81]);
@@ -244,23 +184,11 @@ fn what_cannot_be_sent_is_named_with_its_size() {
         text.starts_with("task 0, ") && text.contains("its arguments: 5242888 bytes, the limit is"),
         "{text}"
     );
-    let refusing = super::fake::cluster(Manner {
-        refuses: true,
-        ..Manner::default()
-    });
+    let refusing = super::fake::cluster(Manner { refuses: true, ..Manner::default() });
     let parallel = parallel.on(&refusing);
     let error = parallel.run([delayed(square)(1)]).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("does not take the call: no such thing"),
-        "{error}"
-    );
-    let error = parallel
-        .run_iter([delayed(square)(1)])
-        .next()
-        .unwrap()
-        .unwrap_err();
+    assert!(error.to_string().contains("does not take the call: no such thing"), "{error}");
+    let error = parallel.run_iter([delayed(square)(1)]).next().unwrap().unwrap_err();
     assert!(error.to_string().contains("no such thing"), "{error}");
 }
 
@@ -273,12 +201,24 @@ fn several_threads_share_one_cluster() {
             scope.spawn(move || {
                 for round in 0..20 {
                     let from = thread * 1000 + round;
-                    let results = parallel
-                        .run((from..from + 300).map(delayed(square)))
-                        .unwrap();
+                    let results = parallel.run((from..from + 300).map(delayed(square))).unwrap();
                     assert_eq!(results[7], square(from + 7));
                 }
             });
         }
     });
+}
+
+#[test]
+fn the_end_never_overtakes_the_last_outcomes() {
+    let cluster = cluster(Manner { chunk: 3, ..Manner::default() });
+    let parallel = Parallel::new().on(&cluster);
+    for n in 0..400u64 {
+        let calls = (0..n % 23).map(|n| match n % 2 {
+            0 => delayed(square)(n),
+            _ => delayed(cube)(n).retries(1),
+        });
+        let results: Result<Vec<u64>, _> = parallel.run_iter(calls).collect();
+        assert_eq!(results.unwrap().len() as u64, n % 23);
+    }
 }
