@@ -7,6 +7,7 @@ use allhands_common::id::ClusterId;
 use allhands_common::net::access::Role;
 use allhands_common::net::authority::{Authority, Validity};
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn identity(folder: &std::path::Path) {
     let authority = Authority::create(ClusterId([3; 16])).unwrap();
     let days = Validity::days(SystemTime::UNIX_EPOCH + now(), 30);
@@ -15,7 +16,11 @@ fn identity(folder: &std::path::Path) {
     files.save().unwrap();
 }
 
-#[expect(clippy::disallowed_methods, reason = "certificates use the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "certificates use the wall clock"
+)]
 fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
