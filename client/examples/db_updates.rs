@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --example db_updates
 //! ```
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,24 +34,21 @@ fn count(path: PathBuf, row: u32) -> Result<(), Failure> {
 }
 
 #[allhands::main]
-fn main() -> allhands::Result<()> {
+fn main() -> Result<(), Failure> {
     let path = std::env::temp_dir().join(format!("allhands-{}.sqlite", std::process::id()));
     let connection = open(&path)?;
     connection
-        .execute_batch("CREATE TABLE counters (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")
-        .map_err(Failure::from)?;
+        .execute_batch("CREATE TABLE counters (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")?;
     for row in 0..ROWS {
-        connection.execute("INSERT INTO counters VALUES (?1, 0)", [row]).map_err(Failure::from)?;
+        connection.execute("INSERT INTO counters VALUES (?1, 0)", [row])?;
     }
 
     let updates = (0..TASKS).map(|task| delayed(count)(path.clone(), task % ROWS));
-    Parallel::new().try_run(updates)?;
+    Parallel::new().try_run(updates).map_err(allhands::Error::from)?;
 
-    let sum: u32 = connection
-        .query_row("SELECT sum(value) FROM counters", [], |row| row.get(0))
-        .map_err(Failure::from)?;
+    let sum: u32 = connection.query_row("SELECT sum(value) FROM counters", [], |row| row.get(0))?;
     println!("{TASKS} updates, the table counts {sum}");
     drop(connection);
-    std::fs::remove_file(path).map_err(Failure::from)?;
+    std::fs::remove_file(path)?;
     Ok(())
 }

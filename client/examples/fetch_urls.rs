@@ -5,6 +5,8 @@
 //! cargo run --release --example fetch_urls
 //! ```
 //! The server is this program's own, on loopback.
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::disallowed_methods, reason = "sleeping stands for work")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -54,8 +56,8 @@ fn serve() -> io::Result<SocketAddr> {
 }
 
 #[allhands::main]
-fn main() -> allhands::Result<()> {
-    let server = serve().map_err(Failure::from)?;
+fn main() -> Result<(), Failure> {
+    let server = serve()?;
     let started = Instant::now();
     let lengths = Parallel::new()
         .n_jobs(20)

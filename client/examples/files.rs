@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --example files
 //! ```
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,12 +18,12 @@ fn capitals(path: PathBuf) -> Result<String, Failure> {
 }
 
 #[allhands::main]
-fn main() -> allhands::Result<()> {
+fn main() -> Result<(), Failure> {
     let folder = std::env::temp_dir().join(format!("allhands-files-{}", std::process::id()));
-    fs::create_dir_all(&folder).map_err(Failure::from)?;
+    fs::create_dir_all(&folder)?;
     let names = ["one", "two", "three", "four", "five"];
     for name in names.iter().filter(|name| **name != "four") {
-        fs::write(folder.join(name), format!("this is file {name}")).map_err(Failure::from)?;
+        fs::write(folder.join(name), format!("this is file {name}"))?;
     }
 
     let paths = names.map(|name| folder.join(name));
@@ -33,6 +34,6 @@ fn main() -> allhands::Result<()> {
             Err(error) => println!("{name}: cannot be read: {error}"),
         }
     }
-    fs::remove_dir_all(folder).map_err(Failure::from)?;
+    fs::remove_dir_all(folder)?;
     Ok(())
 }

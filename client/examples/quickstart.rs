@@ -5,6 +5,7 @@
 //! ```
 //! Without further ado this starts a cluster in the process. With `ALLHANDS_CLUSTER` set it runs on
 //! that one, unchanged.
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
 use std::collections::BTreeMap;
 use std::time::Instant;

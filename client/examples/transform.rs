@@ -3,6 +3,8 @@
 //! ```text
 //! cargo run --release --example transform
 //! ```
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::disallowed_methods, reason = "sleeping stands for work")]
 
 use std::thread;
 use std::time::{Duration, Instant};

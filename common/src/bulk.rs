@@ -1,7 +1,7 @@
 //! Bulk bytes of a message: segments, contexts, chunks. They ride behind the encoded message and
 //! never pass through the codec, which only sees their length.
 //!
-//! A type that has [`Bulk`] fields says where they are ([`Carries`]); [`take`] gathers their bytes
+//! A type that has [`Bulk`] fields says where they are ([`Carries`]); [`gather`] collects their bytes
 //! for the frame in that order and [`attach`] hands them out again on the other side.
 
 use alloc::vec::Vec;
