@@ -318,7 +318,10 @@ impl Dispatcher {
         }));
         self.change_worker(id, |worker| worker.present = true);
         self.timers.set(now + self.config.worker_lost, Timer::Worker(id));
-        self.adopt(now, state, id, held);
+        // What it owes it has reported, and will not again: there is nothing to wait for.
+        let open: Vec<Held> =
+            held.iter().map(|held| Held { owed: Vec::new(), ..held.clone() }).collect();
+        self.adopt(now, state, id, &open);
         self.announce_slots(out);
     }
 

@@ -78,6 +78,18 @@ fn a_worker_that_was_given_up_is_taken_back_when_it_is_heard() {
 }
 
 #[test]
+fn nothing_is_awaited_of_a_worker_taken_back_that_it_has_reported() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, Policy { retries: 1, ..single() });
+    let how = ran(outcomes(range(0, 1), &[0]), range(0, 1));
+    leader.end(1, attempt(0), 0, range(0, 1), how);
+    leader.wait(2001);
+    // It never heard that its outcome is decided, and says so.
+    let owing = vec![held(attempt(0), batch(0), &[], &[range(0, 1)])];
+    assert_eq!(runs(&leader.heartbeat(1, 1, 9, owing)), [(1, attempt(2), range(0, 1))]);
+}
+
+#[test]
 fn only_what_was_processed_and_is_in_no_list_is_lost() {
     let mut leader = Leader::with_workers(1, 2);
     leader.submit(0, 2, single());
