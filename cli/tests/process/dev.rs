@@ -106,7 +106,7 @@ fn a_lone_coordinator_leads_though_nobody_answers_it() {
     let dev = Dev::start(&["--coordinators", "1", "--workers", "0"]);
     let start = Instant::now();
     while start.elapsed() < IDLE {
-        let mut status = dev.ask(["status", "--patience", "0.5"]);
+        let mut status = dev.ask(["status", "--patience", "3"]);
         output(&mut status);
     }
 }
