@@ -1,7 +1,7 @@
 //! The command `allhands`: starts the parts of a cluster, and asks it questions.
 //!
-//! What was typed is read in [`args`]; each command turns that into the configuration of what it runs.
-//! Data goes to standard output, everything else to standard error; [`exit`] lists the exit codes.
+//! What was typed is read in `args`; each command turns that into the configuration of what it runs.
+//! Data goes to standard output, everything else to standard error; `exit` lists the exit codes.
 //!
 //! It is a library so that another program can be the command as well: the benchmarks are all
 //! processes of the cluster that they measure.

@@ -7,7 +7,7 @@
 //!
 //! * `link` is the socket, `watch` the thread that ends everything when the worker dies.
 //! * `lanes` is the loop: one lane on the main thread, or many on threads of their own.
-//! * `load` and `call` run tasks, `panics` turns a panic into a cause, [`context`] lends a batch's
+//! * `load` and `call` run tasks, `panics` turns a panic into a cause, `context` lends a batch's
 //!   common value to its tasks.
 //! * `collect` gathers outcomes and says when they go out.
 //!

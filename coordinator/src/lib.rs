@@ -7,9 +7,9 @@
 //!                                          log (raft, or direct)
 //! ```
 //!
-//! [`shell`] is the one loop that owns the replicated state, the dispatcher and the seats of everybody
+//! `shell` is the one loop that owns the replicated state, the dispatcher and the seats of everybody
 //! who is connected; everything else carries messages to and from it. [`raft`] keeps the log, [`segments`]
-//! the bytes that the state names, [`programs`] the executables on their way to the workers.
+//! the bytes that the state names, `programs` the executables on their way to the workers.
 //!
 //! What survives a crash is the data directory (`raft`, `segments`); everything in the loop but the
 //! state is soft and is said again by those who connect.

@@ -29,7 +29,7 @@ pub(crate) fn bytes_text(bytes: &[u8]) -> String {
 }
 
 /// One argument of a `#[task]` function, of type `T`: `(&ArgText::<T>::new()).text(...)` is what
-/// `Debug` says if `T` has it, else [`bytes_text`]. The reference is what lets method lookup choose:
+/// `Debug` says if `T` has it, else `bytes_text`. The reference is what lets method lookup choose:
 /// it meets [`DebugText`] first and [`BytesText`] one reference later.
 #[derive(Debug)]
 pub struct ArgText<T>(PhantomData<T>);
