@@ -26,7 +26,9 @@ fn fetch(server: SocketAddr, page: String) -> Result<usize, Failure> {
     write!(stream, "GET {page} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
-    let (head, body) = response.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let (head, body) = response
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     if !head.starts_with("HTTP/1.1 200") {
         return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()).into());
     }
