@@ -141,7 +141,7 @@ pub(crate) struct Worker {
     pub(crate) tether: Tether,
 }
 
-/// Of a process that `allhands dev` started.
+/// Of a process that must not outlive who started it: those of `allhands dev`, and that of a test.
 #[derive(Debug, Args)]
 pub(crate) struct Tether {
     /// End with this process, and when standard input ends
@@ -166,6 +166,8 @@ pub(crate) struct Dev {
     /// When a write is acknowledged: on the disks of a majority, or in their kernels
     #[arg(long, value_enum, default_value_t = DurabilityName::Disk)]
     pub(crate) durability: DurabilityName,
+    #[command(flatten)]
+    pub(crate) tether: Tether,
 }
 
 /// Of every command that asks a cluster.

@@ -36,6 +36,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The children are tied to the thread that starts them, so all of it runs on the main one.
 pub(crate) fn run(command: &Dev, own: &Own) -> anyhow::Result<()> {
+    command.tether.tie()?;
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let shutdown = shutdown::on_signals()?;
         let home = Home::open(command)?;

@@ -1,4 +1,4 @@
-//! The end of a process that `allhands dev` started, when that ends in whatever way.
+//! The end of a process together with the one that started it, in whatever way that ends.
 //!
 //! Two means: the kernel kills it (`PR_SET_PDEATHSIG`), and its standard input, a pipe that only the
 //! parent holds, ends. The first needs the parent to be the very process, the second survives a

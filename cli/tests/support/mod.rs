@@ -102,7 +102,10 @@ impl Dev {
     pub(crate) fn start_in(dir: &Path, arguments: &[&str]) -> Self {
         let mut command = allhands(["dev", "--dir"]);
         let errors = std::fs::File::create(dir.with_extension("stderr")).unwrap();
-        command.arg(dir).args(arguments).stdout(Stdio::piped()).stderr(errors);
+        // It ends with this process, however that ends.
+        command.args([dir.as_os_str(), "--tether".as_ref()]).arg(std::process::id().to_string());
+        command.stdin(Stdio::piped()).args(arguments);
+        command.stdout(Stdio::piped()).stderr(errors);
         let mut process = command.spawn().unwrap();
         let out = BufReader::new(process.stdout.take().unwrap());
         let dev = Self { process, dir: dir.to_owned(), temporary: None };
