@@ -177,8 +177,7 @@ impl std::fmt::Debug for Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "`{function}` does not lie in the executable (it is part of a plugin, an extension module or a \
-     notebook cell), so other processes cannot find it: run it with \
-     `Cluster::embedded().in_process()`, or move it into the program"
+     notebook cell), so other processes cannot find it: move it into the program"
 )]
 pub struct NotInExecutable {
     /// Its path.

@@ -3,6 +3,7 @@
 //! The loop owns the replicated state, so entries are applied here and nowhere else, whether they come
 //! from raft or, in the embedded cluster, straight from the proposals.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Instant as Clock;
 
@@ -13,7 +14,6 @@ use allhands_common::wire::admin::{Answer, Question};
 use allhands_common::wire::client::{FromClient, ToClient};
 use allhands_common::wire::worker::{FromWorker, ToWorker};
 use allhands_scheduler::{Action, Config as CoreConfig, Dispatcher, Effect, Event, State};
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,7 +25,7 @@ use crate::raft::leadership::Leadership;
 use crate::raft::node::Node;
 use crate::raft::types::LeaderId;
 use crate::seats::{ClientSeat, SeatId, Seats, WorkerSeat};
-use crate::segments::Segments;
+use crate::segments::{AppendError, Segments};
 
 /// News from the links that may wait; a full queue slows their readers.
 pub(crate) const NEWS_MAX: usize = 1024;
@@ -170,7 +170,9 @@ impl Shell {
                 () = sleep(wait) => self.step(Event::Tick),
             }
             self.take_lead();
-            self.settle().await;
+            if self.settle().await.is_break() {
+                return;
+            }
         }
     }
 
@@ -186,25 +188,36 @@ impl Shell {
         self.actions = actions;
     }
 
-    /// Puts what was proposed on its way.
-    async fn settle(&mut self) {
+    /// Puts what was proposed on its way; `Break` when this cannot go on.
+    async fn settle(&mut self) -> ControlFlow<()> {
         loop {
             if self.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX || !self.proposals.pressing(self.now())
             {
-                return;
+                return ControlFlow::Continue(());
             }
-            let Some(dispatcher) = &self.dispatcher else { return self.proposals.clear() };
+            let Some(dispatcher) = &self.dispatcher else {
+                self.proposals.clear();
+                return ControlFlow::Continue(());
+            };
             let Some(entry) = self.proposals.take(dispatcher.cluster_time(self.now())) else {
-                return;
+                return ControlFlow::Continue(());
             };
             match &self.log {
                 Log::Direct => {
                     let index = LogIndex(self.state.applied.0 + 1);
-                    let effects = self.apply(index, entry);
-                    self.step(Event::Applied(effects));
+                    match self.apply(index, entry) {
+                        Ok(effects) => self.step(Event::Applied(effects)),
+                        Err(error) => {
+                            tracing::error!(%error, "a segment was not stored: this cluster ends");
+                            return ControlFlow::Break(());
+                        }
+                    }
                 }
                 Log::Raft(node) => {
-                    let Some(fence) = self.leadership.leader else { return self.proposals.clear() };
+                    let Some(fence) = self.leadership.leader else {
+                        self.proposals.clear();
+                        return ControlFlow::Continue(());
+                    };
                     let encoded = match proposals::encode(entry) {
                         Ok(encoded) => encoded,
                         Err(error) => {
@@ -431,11 +444,16 @@ impl Shell {
         match applied.payload {
             AppliedPayload::Blank | AppliedPayload::Membership(_) => Ok(()),
             AppliedPayload::Proposal(bytes) => match proposals::decode(bytes) {
-                Ok(entry) => {
-                    let effects = self.apply(index, entry);
-                    self.step(Event::Applied(effects));
-                    Ok(())
-                }
+                Ok(entry) => match self.apply(index, entry) {
+                    Ok(effects) => {
+                        self.step(Event::Applied(effects));
+                        Ok(())
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a segment was not stored: this coordinator stops");
+                        Err(())
+                    }
+                },
                 Err(error) => {
                     tracing::error!(%error, index = index.0, "cannot go on");
                     Err(())
@@ -444,24 +462,23 @@ impl Shell {
         }
     }
 
-    /// Applies an entry to the state, and its effects on the segments.
-    fn apply(&mut self, index: LogIndex, entry: allhands_scheduler::Entry) -> Vec<Effect> {
+    /// Applies an entry to the state, and its effects on the segments. After a failed write the state
+    /// names bytes that are nowhere: whoever applies must stop.
+    fn apply(
+        &mut self,
+        index: LogIndex,
+        entry: allhands_scheduler::Entry,
+    ) -> Result<Vec<Effect>, AppendError> {
         let mut effects = Vec::new();
         self.state.apply(index, entry, &mut effects);
         for effect in &effects {
             match effect {
-                Effect::Keep { segment, bytes } => self.keep(*segment, bytes),
+                Effect::Keep { segment, bytes } => self.segments.append(*segment, bytes)?,
                 Effect::Drop { segment } => self.segments.discard(*segment),
                 _ => {}
             }
         }
-        effects
-    }
-
-    fn keep(&self, segment: allhands_common::id::SegmentId, bytes: &Bytes) {
-        if let Err(error) = self.segments.append(segment, bytes) {
-            tracing::error!(%error, %segment, "a segment was not stored: this coordinator must stop");
-        }
+        Ok(effects)
     }
 
     pub(crate) fn step_operator(&mut self, name: String, question: Question) {
