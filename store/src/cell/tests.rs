@@ -1,3 +1,5 @@
+//! The cell under several takers, limits that are lowered under way, and another process.
+
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,3 +1,5 @@
+//! Programs that arrive whole, wrong, in pieces, or not at all.
+
 use super::*;
 
 fn here() -> Platform {

@@ -1,3 +1,5 @@
+//! Calls that are under way: what is resent, what is consumed, how they end.
+
 use std::time::Duration;
 
 use allhands_common::policy::Policy;

@@ -1,3 +1,5 @@
+//! What waits for a caller: order, wakes, the end.
+
 use std::sync::Arc;
 
 use allhands_common::segment::SegmentBuilder;
