@@ -23,7 +23,8 @@ const THINKING: Duration = Duration::from_millis(100);
 fn fetch(server: SocketAddr, page: String) -> Result<usize, Failure> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {page} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {page} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let (head, body) = response
@@ -35,10 +36,11 @@ fn fetch(server: SocketAddr, page: String) -> Result<usize, Failure> {
     Ok(body.len())
 }
 
-/// Answers one request.
+/// Answers one request, once it is read to its end: closing a socket with something unread resets it,
+/// and the answer may be lost with it.
 fn answer(mut stream: TcpStream) -> io::Result<()> {
-    let mut request = String::new();
-    BufReader::new(stream.try_clone()?).read_line(&mut request)?;
+    let (mut request, mut reader) = (String::new(), BufReader::new(stream.try_clone()?));
+    while !request.ends_with("\r\n\r\n") && reader.read_line(&mut request)? > 0 {}
     thread::sleep(THINKING);
     let page = request.split(' ').nth(1).unwrap_or("/");
     let body = format!("This is page {page}.");
@@ -65,7 +67,12 @@ fn main() -> Result<(), Failure> {
         .n_jobs(20)
         .prefer(Prefer::Threads)
         .run((0..40).map(|n| delayed(fetch)(server, format!("/page/{n}"))))?;
-    let fetched: Vec<usize> = lengths.into_iter().filter_map(Result::ok).collect();
+    let (fetched, missing): (Vec<_>, Vec<_>) = lengths.into_iter().partition(Result::is_ok);
+    let fetched: Vec<usize> = fetched.into_iter().flatten().collect();
+    missing
+        .into_iter()
+        .filter_map(Result::err)
+        .for_each(|error| println!("a page is missing: {error}"));
     println!(
         "{} pages, {} bytes in {:.1?} (one after the other: {:.1?})",
         fetched.len(),

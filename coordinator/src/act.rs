@@ -24,11 +24,12 @@ impl Shell {
                 self.seats.order(worker, ToWorker::Orders { term, number, orders });
             }
             Action::Tell { session, message } => self.seats.tell(session, message),
-            Action::Deliver { session, batch, sequence, outcome } => {
+            Action::Deliver { session, batch, sequence, outcome, last } => {
                 let message = match self.outcome_bytes(outcome) {
                     Ok(segment) => {
                         let range = outcome.tasks;
-                        ToClient::Outcomes { batch, sequence, range, segment: segment.into() }
+                        let segment = segment.into();
+                        ToClient::Outcomes { batch, sequence, range, segment, last }
                     }
                     Err(reason) => {
                         let segment = outcome.segment;

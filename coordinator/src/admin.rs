@@ -47,12 +47,12 @@ impl Shell {
             }
             Question::CancelJob(id) => {
                 let text = format!("job {id} is being cancelled");
-                self.step_operator(name, question);
+                self.hear_operator(name, question);
                 Answer::Done(text)
             }
             Question::CancelBatch(id) => {
                 let text = format!("batch {id} is being cancelled");
-                self.step_operator(name, question);
+                self.hear_operator(name, question);
                 Answer::Done(text)
             }
         }

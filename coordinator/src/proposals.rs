@@ -16,6 +16,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// What a command costs in an entry besides its bulk, about: ids, names, a specification.
 const COMMAND_BYTES: usize = 64;
 
+/// What a batch costs in an acknowledgement: its id and a number.
+const ACKNOWLEDGED_BYTES: usize = 24;
+
 /// Room in an entry for everything that is not bulk.
 const HEAD_BYTES_MAX: usize = 48 << 10;
 
@@ -48,9 +51,12 @@ pub(crate) struct Proposals {
 
 impl Proposals {
     pub(crate) fn push(&mut self, now: Instant, mut command: Command) {
-        let mut bytes = COMMAND_BYTES;
+        let mut bytes = match &command {
+            Command::Acknowledge(batches) => COMMAND_BYTES.max(ACKNOWLEDGED_BYTES * batches.len()),
+            _ => COMMAND_BYTES,
+        };
         command.each_bulk(&mut |bulk| bytes += bulk.bytes.len());
-        self.awaited |= !matches!(command, Command::Acknowledge { .. });
+        self.awaited |= !matches!(command, Command::Acknowledge(_));
         self.due.get_or_insert(now + PATIENCE);
         self.waiting.push_back((command, bytes));
     }
@@ -148,7 +154,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_waits_for_company() {
         let mut proposals = Proposals::default();
-        let acknowledge = Command::Acknowledge { batch: BatchId([1; 16]), segments: 1 };
+        let acknowledge = Command::Acknowledge(vec![(BatchId([1; 16]), 1)]);
         proposals.push(Instant(0), acknowledge);
         assert!(!proposals.pressing(Instant(0)));
         assert!(proposals.pressing(Instant(0) + PATIENCE));

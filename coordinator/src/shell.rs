@@ -80,6 +80,8 @@ pub(crate) struct Shell {
     in_flight: FuturesUnordered<InFlight>,
     /// Last term in which this node led, and the attempts that it gave: no number is given twice.
     attempts_given: (Term, u32),
+    /// What has happened in the step that is being taken.
+    pub(crate) events: Vec<Event>,
     actions: Vec<Action>,
     started: Clock,
 }
@@ -127,6 +129,7 @@ impl Shell {
             applied_leader: None,
             in_flight: FuturesUnordered::new(),
             attempts_given: (Term(0), 0),
+            events: Vec::new(),
             actions: Vec::new(),
             started: Clock::now(),
         }
@@ -167,25 +170,32 @@ impl Shell {
                         }
                     }
                 }
-                () = sleep(wait) => self.step(Event::Tick),
+                () = sleep(wait) => {}
             }
             self.take_lead();
+            self.step();
             if self.settle().await.is_break() {
                 return;
             }
         }
     }
 
-    /// Takes one event through the dispatcher and carries out what it asks for.
-    pub(crate) fn step(&mut self, event: Event) {
+    /// Takes what has happened through the dispatcher and carries out what it asks for.
+    pub(crate) fn step(&mut self) {
         let now = self.now();
-        let Some(dispatcher) = &mut self.dispatcher else { return };
-        dispatcher.handle(now, &self.state, event, &mut self.actions);
+        let Some(dispatcher) = &mut self.dispatcher else { return self.events.clear() };
+        dispatcher.handle(now, &self.state, self.events.drain(..), &mut self.actions);
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             self.act(action);
         }
         self.actions = actions;
+    }
+
+    /// Tells the dispatcher what an entry has changed, before the state changes again.
+    fn learn(&mut self, effects: Vec<Effect>) {
+        self.events.push(Event::Applied(effects));
+        self.step();
     }
 
     /// Puts what was proposed on its way; `Break` when this cannot go on.
@@ -206,7 +216,7 @@ impl Shell {
                 Log::Direct => {
                     let index = LogIndex(self.state.applied.0 + 1);
                     match self.apply(index, entry) {
-                        Ok(effects) => self.step(Event::Applied(effects)),
+                        Ok(effects) => self.learn(effects),
                         Err(error) => {
                             tracing::error!(%error, "a segment was not stored: this cluster ends");
                             return ControlFlow::Break(());
@@ -293,7 +303,7 @@ impl Shell {
             | FromClient::Cancel { .. }
             | FromClient::Detach => {}
         }
-        self.step(Event::Client { session, owner, message });
+        self.events.push(Event::Client { session, owner, message });
     }
 
     /// Takes a client's seat, if this node leads; else its `Attach` waits.
@@ -304,7 +314,7 @@ impl Shell {
         seat.term = Some(term);
         let owner = seat.owner.clone();
         self.seats.sessions.insert(session, id);
-        self.step(Event::Client { session, owner, message });
+        self.events.push(Event::Client { session, owner, message });
     }
 
     fn hear_worker(&mut self, id: SeatId, message: FromWorker) {
@@ -318,7 +328,7 @@ impl Shell {
         if let FromWorker::WantProgram { program, offset } = message {
             return self.serve_program(worker, program, offset);
         }
-        self.step(Event::Worker { worker, message });
+        self.events.push(Event::Worker { worker, message });
     }
 
     fn register_worker(&mut self, id: SeatId) {
@@ -327,7 +337,7 @@ impl Shell {
         let (Some(worker), Some(message)) = (seat.worker, seat.register.take()) else { return };
         seat.term = Some(term);
         self.seats.registered.insert(worker, id);
-        self.step(Event::Worker { worker, message });
+        self.events.push(Event::Worker { worker, message });
     }
 
     fn leave(&mut self, id: SeatId) {
@@ -336,14 +346,14 @@ impl Shell {
             && self.seats.sessions.get(&session) == Some(&id)
         {
             self.seats.sessions.remove(&session);
-            self.step(Event::ClientGone { session });
+            self.events.push(Event::ClientGone { session });
         }
         if let Some(seat) = self.seats.workers.remove(&id)
             && let Some(worker) = seat.worker
             && self.seats.registered.get(&worker) == Some(&id)
         {
             self.seats.registered.remove(&worker);
-            self.step(Event::WorkerGone { worker });
+            self.events.push(Event::WorkerGone { worker });
         }
     }
 
@@ -405,6 +415,7 @@ impl Shell {
             self.attempts_given = (dispatcher.term(), dispatcher.next_attempt());
         }
         self.proposals.clear();
+        self.events.clear();
         self.seats.dismiss_attached();
     }
 
@@ -446,7 +457,7 @@ impl Shell {
             AppliedPayload::Proposal(bytes) => match proposals::decode(bytes) {
                 Ok(entry) => match self.apply(index, entry) {
                     Ok(effects) => {
-                        self.step(Event::Applied(effects));
+                        self.learn(effects);
                         Ok(())
                     }
                     Err(error) => {
@@ -481,8 +492,8 @@ impl Shell {
         Ok(effects)
     }
 
-    pub(crate) fn step_operator(&mut self, name: String, question: Question) {
-        self.step(Event::Operator { name, question });
+    pub(crate) fn hear_operator(&mut self, name: String, question: Question) {
+        self.events.push(Event::Operator { name, question });
     }
 
     pub(crate) fn attached_session(&self, session: SessionId) -> bool {

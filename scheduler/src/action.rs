@@ -45,5 +45,7 @@ pub enum Action {
         sequence: u32,
         /// Where they are.
         outcome: OutcomeSegment,
+        /// Whether the batch is over with them.
+        last: bool,
     },
 }

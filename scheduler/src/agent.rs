@@ -9,6 +9,7 @@
 //! not started.
 
 mod balance;
+mod check;
 mod executors;
 mod holdings;
 mod orders;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 
 use executors::Executor;
 use holdings::{Attempt, Owed, Piece};
+pub use schedule::PIECES_MAX;
 
 /// How long a worker without any leader keeps running what it has.
 const ORPHAN_GRACE: Duration = Duration::from_secs(600);
@@ -265,8 +267,24 @@ impl Agent {
         }
     }
 
-    /// Takes one event. What must happen is appended to `out`, in order.
-    pub fn handle(&mut self, now: Instant, event: AgentEvent, out: &mut Vec<AgentAction>) {
+    /// Takes the events of one step: together, because work is placed and reports are made once a step.
+    /// What must happen is appended to `out`, in order.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        events: impl IntoIterator<Item = AgentEvent>,
+        out: &mut Vec<AgentAction>,
+    ) {
+        events.into_iter().for_each(|event| self.take(now, event, out));
+        self.fire_timers(now, out);
+        self.schedule(now, out);
+        self.flush_reports(out);
+        if self.draining && self.attempts.is_empty() && self.owed.is_empty() {
+            out.push(AgentAction::Exit);
+        }
+    }
+
+    fn take(&mut self, now: Instant, event: AgentEvent, out: &mut Vec<AgentAction>) {
         match event {
             AgentEvent::Tick => {}
             AgentEvent::Connected { term } => self.connected(term, out),
@@ -281,12 +299,6 @@ impl Agent {
             AgentEvent::ProgramFailed(program, cause) => self.program_failed(program, &cause),
             AgentEvent::Executor(executor, event) => self.hear(now, executor, event, out),
             AgentEvent::Drain => self.drain(out),
-        }
-        self.fire_timers(now, out);
-        self.schedule(now, out);
-        self.flush_reports(out);
-        if self.draining && self.attempts.is_empty() && self.owed.is_empty() {
-            out.push(AgentAction::Exit);
         }
     }
 

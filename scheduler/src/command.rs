@@ -1,6 +1,7 @@
 //! Commands: what the log says. Shapes are only appended, never edited.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use allhands_common::bulk::{Bulk, Carries};
@@ -61,9 +62,15 @@ pub enum Command {
         /// Its job.
         job: JobId,
         /// What its tasks share.
-        spec: BatchSpec,
+        spec: Arc<BatchSpec>,
         /// The context of `map_with`, or nothing.
         context: Bulk,
+        /// How many tasks it begins with.
+        tasks: u32,
+        /// Their arguments.
+        segment: Bulk,
+        /// Whether that is all.
+        sealed: bool,
     },
     /// A batch grows.
     Append {
@@ -83,13 +90,8 @@ pub enum Command {
         /// How many.
         tasks: u32,
     },
-    /// Its client has consumed the first outcome segments of a batch.
-    Acknowledge {
-        /// Which.
-        batch: BatchId,
-        /// How many.
-        segments: u32,
-    },
+    /// A client has consumed, of each of these batches, the first so many outcome segments.
+    Acknowledge(Vec<(BatchId, u32)>),
     /// A batch ends here: nothing more of it runs.
     Stop {
         /// Which.
@@ -192,14 +194,16 @@ impl Carries for Entry {
 impl Carries for Command {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match self {
-            Self::OpenBatch { context: bulk, .. }
-            | Self::Append { segment: bulk, .. }
-            | Self::Finish { segment: bulk, .. } => visit(bulk),
+            Self::OpenBatch { context, segment, .. } => {
+                visit(context);
+                visit(segment);
+            }
+            Self::Append { segment: bulk, .. } | Self::Finish { segment: bulk, .. } => visit(bulk),
             Self::OpenSession { .. }
             | Self::CloseSession { .. }
             | Self::OpenJob { .. }
             | Self::Seal { .. }
-            | Self::Acknowledge { .. }
+            | Self::Acknowledge(_)
             | Self::Stop { .. }
             | Self::StopJob { .. }
             | Self::Fail { .. }

@@ -29,7 +29,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use allhands_common::failure::{Cause, Failed};
+use allhands_common::function::FunctionName;
 use allhands_common::id::{AttemptId, BatchId, CoordinatorId, SessionId, Term, WorkerId};
+use allhands_common::program::ProgramId;
 use allhands_common::time::{ClusterTime, Instant};
 use allhands_common::wire::admin::Question;
 
@@ -42,6 +44,7 @@ use batches::Active;
 use clients::Client;
 use deliver::Delivery;
 use queue::Queues;
+use size::Cost;
 use timers::{Timer, Timers};
 use workers::Worker;
 
@@ -88,7 +91,7 @@ pub struct Dispatcher {
     slots: u32,
     /// Whether they have changed in the step that is being taken.
     slots_changed: bool,
-    /// Workers that have orders of the step that is being taken.
+    /// Workers that have orders to be sent.
     ordered: Vec<WorkerId>,
     attempts: BTreeMap<AttemptId, Attempt>,
     next_attempt: u32,
@@ -96,6 +99,12 @@ pub struct Dispatcher {
     active: BTreeMap<BatchId, Active>,
     queues: Queues,
     clients: BTreeMap<SessionId, Client>,
+    /// Clients that have something to be told with the next thing that is said to them.
+    noticed: BTreeSet<SessionId>,
+    /// Clients to whom something is said in this step.
+    spoken_to: BTreeSet<SessionId>,
+    /// What one task of a function takes, for as long as a job runs its program.
+    costs: BTreeMap<(ProgramId, FunctionName), Cost>,
     deliveries: BTreeMap<BatchId, Delivery>,
     timers: Timers,
     /// Whether a look at who is idle is planned.
@@ -122,6 +131,9 @@ impl Dispatcher {
             active: BTreeMap::new(),
             queues: Queues::default(),
             clients: BTreeMap::new(),
+            noticed: BTreeSet::new(),
+            spoken_to: BTreeSet::new(),
+            costs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             timers,
             balancing: false,
@@ -143,8 +155,26 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Takes one event. What must happen is appended to `out`, in order.
-    pub fn handle(&mut self, now: Instant, state: &State, event: Event, out: &mut Vec<Action>) {
+    /// Takes the events of one step: together, because work is given out and messages are made once a
+    /// step. What must happen is appended to `out`, in order.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        state: &State,
+        events: impl IntoIterator<Item = Event>,
+        out: &mut Vec<Action>,
+    ) {
+        events.into_iter().for_each(|event| self.take(now, state, event, out));
+        self.fire_timers(now, state, out);
+        if core::mem::take(&mut self.slots_changed) {
+            self.requeue_capped(state);
+        }
+        self.pump(now, state, out);
+        self.flush_orders(now, out);
+        self.flush_notices(now, state, out);
+    }
+
+    fn take(&mut self, now: Instant, state: &State, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Tick => {}
             Event::Applied(effects) => {
@@ -162,12 +192,6 @@ impl Dispatcher {
             Event::WorkerGone { worker } => self.worker_gone(worker),
             Event::Operator { name, question } => operator(state, &name, &question, out),
         }
-        self.fire_timers(now, state, out);
-        if core::mem::take(&mut self.slots_changed) {
-            self.requeue_capped(state);
-        }
-        self.pump(now, state, out);
-        self.flush_orders(out);
     }
 
     /// When [`Event::Tick`] must come at the latest.

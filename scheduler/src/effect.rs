@@ -52,10 +52,12 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
-    /// A batch is known.
+    /// A batch is known, with the tasks that it begins with.
     BatchOpened {
         /// Which.
         batch: BatchId,
+        /// How many.
+        tasks: u32,
     },
     /// A batch has grown by `range`.
     Appended {

@@ -25,7 +25,9 @@ mod event;
 mod state;
 
 pub use action::Action;
-pub use agent::{Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent, Load, Share, Spawn};
+pub use agent::{
+    Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent, Load, PIECES_MAX, Share, Spawn,
+};
 pub use command::{Charge, Command, Entry};
 pub use dispatch::{Config, Dispatcher, Explanation, Violation};
 pub use effect::Effect;

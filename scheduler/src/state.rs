@@ -137,14 +137,30 @@ impl State {
             Command::OpenJob { session, request, low, program, name } => {
                 self.open_job(session, request, low, program, name, out);
             }
-            Command::OpenBatch { session, batch, sequence, job, spec, context } => {
-                self.open_batch(session, batch, sequence, job, spec, context.bytes, out);
+            Command::OpenBatch {
+                session,
+                batch,
+                sequence,
+                job,
+                spec,
+                context,
+                tasks,
+                segment,
+                sealed,
+            } => {
+                if self.open_batch(session, batch, sequence, job, spec, context.bytes, out) {
+                    self.begin_batch(batch, tasks, segment.bytes, sealed, out);
+                }
             }
             Command::Append { batch, first, tasks, segment } => {
                 self.append(batch, first, tasks, segment.bytes, out);
             }
             Command::Seal { batch, tasks } => self.seal(batch, tasks, out),
-            Command::Acknowledge { batch, segments } => self.acknowledge(batch, segments, out),
+            Command::Acknowledge(batches) => {
+                for (batch, segments) in batches {
+                    self.acknowledge(batch, segments, out);
+                }
+            }
             Command::Stop { batch, rest } => self.stop(batch, rest, out),
             Command::StopJob { job, rest } => self.stop_job(job, &rest, out),
             Command::Finish { batch, attempt, worker, range, segment } => {

@@ -7,12 +7,12 @@
 //! ```text
 //!     0  magic u64 | zero
 //!    64  slot 0: window u64 = limit u32 << 32 | next u32 | zero
-//!   128  slot 1
-//!   192  lane 0: current u64 = sequence u32 << 32 | (index + 1) u32 | started_us u64 | zero
-//!   256  lane 1 ...                                                  (256 lanes, 64 bytes each)
+//!   128  slot 1 ...                                                     (32 slots, 64 bytes each)
+//!  2112  lane 0: current u64 = sequence u32 << 32 | (index + 1) u32 | started_us u64 | zero
+//!  2176  lane 1 ...                                                   (256 lanes, 64 bytes each)
 //! ```
-//! An executor holds at most two loads, the current one and the next. The worker numbers them; load
-//! `sequence` uses slot `sequence % 2`, which the worker arms again once that slot's load has
+//! An executor holds at most 32 loads, the current one and the next. The worker numbers them; load
+//! `sequence` uses slot `sequence % 32`, which the worker arms again once that slot's load has
 //! finished. `index` counts from the load's first task. A lane is a thread of the executor.
 //!
 //! Both numbers of a slot are one atomic word: a task is taken (`next` raised, below `limit`) or
@@ -32,7 +32,10 @@ use rustix::fs::{MemfdFlags, SealFlags};
 /// are 16 KiB.
 pub const LANES_MAX: u32 = 256;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"AH cell1");
+/// Loads of one executor, at most: short ones queue, so that it need not wait for a message each.
+pub const SLOTS: usize = 32;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"AH cell2");
 const CELL_BYTES: usize = size_of::<Layout>();
 
 /// A cell that cannot be made or mapped.
@@ -51,7 +54,7 @@ pub enum CellError {
 #[repr(C)]
 struct Layout {
     head: Head,
-    slots: [Slot; 2],
+    slots: [Slot; SLOTS],
     lanes: [Lane; LANES_MAX as usize],
 }
 
@@ -206,7 +209,7 @@ impl Cell {
 
     #[inline]
     fn window(&self, sequence: u32) -> &AtomicU64 {
-        &self.layout().slots[sequence as usize % 2].window
+        &self.layout().slots[sequence as usize % SLOTS].window
     }
 
     #[inline]
@@ -234,8 +237,9 @@ impl AsFd for Cell {
 
 impl fmt::Debug for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slots = [self.taken(0), self.taken(1)];
-        f.debug_struct("Cell").field("slots", &slots).finish_non_exhaustive()
+        let slots = (0..SLOTS as u32).map(|sequence| self.taken(sequence));
+        let armed: Vec<(u32, u32)> = slots.filter(|(_, limit)| *limit > 0).collect();
+        f.debug_struct("Cell").field("slots", &armed).finish_non_exhaustive()
     }
 }
 

@@ -32,7 +32,7 @@ use std::time::Duration;
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, ExecutorId, WorkerId};
 use allhands_common::wire::executor::ToExecutor;
-use allhands_scheduler::{ExecutorEvent, Load, Share, Spawn};
+use allhands_scheduler::{ExecutorEvent, Load, PIECES_MAX, Share, Spawn};
 use tokio::sync::mpsc;
 
 pub use command::{Environment, ExecutorCommand, Launch, Stored};
@@ -42,6 +42,9 @@ use spawner::Spawner;
 /// Events that may wait for the worker's loop. Beyond that the keepers wait, then the sockets fill,
 /// then the executors: a slow loop slows its own executors and nobody else.
 pub const EVENTS_MAX: usize = 1024;
+
+const _: () =
+    assert!(PIECES_MAX <= allhands_store::cell::SLOTS, "each load has a slot of the cell");
 
 /// How long an executor that was told to stop may take before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -108,12 +111,17 @@ impl Pool {
         tokio::task::spawn_local(keeper.keep(spawn));
     }
 
-    /// Gives an executor a load. At most two are outstanding: the current one and the next. The load
-    /// of an executor that has died meanwhile is dropped: `Died` is on its way.
+    /// Gives an executor a load, with the next [`Pool::flush`]. At most [`PIECES_MAX`] are outstanding.
+    /// The load of an executor that has died meanwhile is dropped: `Died` is on its way.
     pub fn load(&mut self, executor: ExecutorId, load: Load) {
         if let Some(seat) = self.seats.get(&executor) {
             seat.load(load);
         }
+    }
+
+    /// Sends the loads that were given since the last time.
+    pub fn flush(&self) {
+        self.seats.values().for_each(|seat| seat.outbox.flush());
     }
 
     /// Takes back unstarted tasks from the end of a load, and says which, maybe none.

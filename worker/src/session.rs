@@ -102,6 +102,16 @@ impl Session {
         }
     }
 
+    /// What has happened already, if anything has.
+    pub(crate) fn try_next(&mut self) -> Option<News> {
+        loop {
+            let event = self.events.try_recv().ok()?;
+            if let Some(news) = self.hear(event) {
+                return Some(news);
+            }
+        }
+    }
+
     /// Says `message` to the leader. Without one it is lost: everything of weight is said again to
     /// the next, in its registration or after it.
     pub(crate) fn send(&self, message: FromWorker) {

@@ -4,8 +4,8 @@
 //! Nothing here survives a crash, and needs to: what runs dies with the worker, what it owed is run
 //! again elsewhere. Only the program store stays.
 
-use std::collections::VecDeque;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::pool::output::Written;
 use crate::pool::{Launch, Pool, PoolConfig};
 use crate::programs::{Programs, Step};
 use crate::session::{Coordinators, News, Session};
+
+/// Events taken in one step: they share a report and a write to each executor.
+const EVENTS_PER_STEP_MAX: usize = 256;
 
 /// How long executors may take to be gone once they were killed, at the end.
 const END_MAX: Duration = Duration::from_secs(2);
@@ -133,30 +136,44 @@ impl Shell {
                     Some(AgentEvent::Tick)
                 }
             };
-            if let Some(event) = event
-                && self.handle(event).is_break()
-            {
+            let mut events: Vec<AgentEvent> = event.into_iter().collect();
+            self.gather(&mut events);
+            if self.handle(events).is_break() {
                 break;
             }
         }
         self.end().await;
     }
 
-    /// Hands one event to the agent, and carries out what it says, with what follows from that.
-    fn handle(&mut self, event: AgentEvent) -> std::ops::ControlFlow<()> {
-        let mut events = VecDeque::from([event]);
+    /// Adds what else has happened already: one step for all of it.
+    fn gather(&mut self, events: &mut Vec<AgentEvent>) {
+        for _ in 0..EVENTS_PER_STEP_MAX {
+            let event = match self.executors.try_recv() {
+                Ok((executor, event)) => self.hear_executor(executor, event),
+                Err(_) => match self.session.try_next() {
+                    Some(news) => self.hear(news),
+                    None => return,
+                },
+            };
+            events.extend(event);
+        }
+    }
+
+    /// Hands events to the agent, and carries out what it says, with what follows from that.
+    fn handle(&mut self, mut events: Vec<AgentEvent>) -> ControlFlow<()> {
         let mut actions = Vec::new();
-        while let Some(event) = events.pop_front() {
+        while !events.is_empty() {
             let now = Instant(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
-            self.agent.handle(now, event, &mut actions);
+            self.agent.handle(now, events.drain(..), &mut actions);
             for action in actions.drain(..) {
                 if matches!(action, AgentAction::Exit) {
-                    return std::ops::ControlFlow::Break(());
+                    return ControlFlow::Break(());
                 }
                 events.extend(self.act(action));
             }
         }
-        std::ops::ControlFlow::Continue(())
+        self.pool.flush();
+        ControlFlow::Continue(())
     }
 
     /// Carries out one action; what it is answered with at once.

@@ -92,7 +92,7 @@ async fn stored_programs_run_as_they_should() {
     let load = Load {
         attempt: AttemptId::default(),
         range: TaskRange::new(0, 1),
-        shared: Shared { batch, job, owner, program, spec, context }.into(),
+        shared: Shared { batch, job, owner, program, spec: spec.into(), context }.into(),
         segments: vec![builder.finish()],
     };
     pool.load(executor, load);

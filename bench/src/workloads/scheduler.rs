@@ -130,8 +130,16 @@ impl Core {
         let spec = BatchSpec { name: "noop".into(), functions, policy, env: Vec::new() };
 
         let begun = Clock::now();
-        let context = Bytes::new().into();
-        let open = FromClient::OpenBatch { batch, sequence: 0, job: JobId(0), spec, context };
+        let open = FromClient::OpenBatch {
+            batch,
+            sequence: 0,
+            job: JobId(0),
+            spec: spec.into(),
+            context: Bytes::new().into(),
+            tasks: 0,
+            segment: Bytes::new().into(),
+            sealed: false,
+        };
         self.step(say(open));
         let mut first = 0;
         while first < tasks {
@@ -161,8 +169,7 @@ impl Core {
                 }
             }
             self.commit();
-            let segments = DONE_WITH_BATCH;
-            self.step(say(FromClient::Acknowledge { batch, segments }));
+            self.step(say(FromClient::Acknowledge(vec![(batch, DONE_WITH_BATCH)])));
             self.commit();
         }
         Ok((self.ranges, begun.elapsed()))
@@ -170,7 +177,7 @@ impl Core {
 
     fn step(&mut self, event: Event) {
         let now = Instant(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX));
-        self.dispatcher.handle(now, &self.state, event, &mut self.actions);
+        self.dispatcher.handle(now, &self.state, [event], &mut self.actions);
         for action in self.actions.drain(..) {
             match action {
                 Action::Propose(command) => self.commands.push(command),
@@ -182,7 +189,10 @@ impl Core {
                     }
                 }
                 Action::Tell { message: ToClient::Ended { .. }, .. } => self.over = true,
-                Action::Deliver { sequence, .. } => self.consumed = sequence + 1,
+                Action::Deliver { sequence, last, .. } => {
+                    self.consumed = sequence + 1;
+                    self.over |= last;
+                }
                 Action::Tell { .. } | Action::Welcome { .. } => {}
             }
         }

@@ -1,9 +1,10 @@
 //! Outcomes on their way to the worker.
 //!
-//! They go out when a load ends (with the word that it has), when [`FLUSH_BYTES`] have come together,
-//! after each one where a task must not run twice, and else every [`FLUSH_EVERY`], by a thread that
-//! also works while a task runs for hours. That thread sleeps unless a load of several tasks is
-//! under way: a single task never waits for it, nor pays for waking it.
+//! They go out when no other load is at hand, when [`FLUSH_BYTES`] have come together, after each one
+//! where a task must not run twice, when the oldest has waited for [`HOLD`] at the end of a load, and
+//! else every [`FLUSH_EVERY`], by a thread that also works while a task runs for hours. That thread
+//! sleeps unless a load of several tasks is under way or outcomes wait for the next load: a single task
+//! never waits for it, nor pays for waking it.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentBuilder};
-use allhands_common::wire::executor::{FromExecutor, Part};
+use allhands_common::wire::executor::{FromExecutor, Outcomes, Part};
 use bytes::Bytes;
 
 use super::link::Writer;
@@ -21,6 +22,9 @@ use super::watch;
 /// Outcome bytes that are sent at once: large enough that a frame's cost vanishes, a quarter of what
 /// fits a control connection's window.
 const FLUSH_BYTES: usize = 256 << 10;
+
+/// How long the outcomes of a load that has ended wait for those of the next: what sending costs twice.
+const HOLD: Duration = Duration::from_micros(100);
 
 /// How long an outcome may wait for others.
 const FLUSH_EVERY: Duration = Duration::from_millis(10);
@@ -37,6 +41,11 @@ struct State {
     writer: Writer,
     /// Loads under way, in order; more than one only where there are several lanes.
     loads: Vec<Collected>,
+    /// What of loads is to be sent.
+    ended: Vec<Outcomes>,
+    ended_bytes: usize,
+    /// Since when the first of it waits.
+    since: Option<Instant>,
     /// Whether the flushing thread is awake.
     flushing: bool,
 }
@@ -64,8 +73,15 @@ enum Clock {
 impl Collector {
     /// Starts the flushing thread.
     pub(super) fn start(writer: Writer) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared(Mutex::new(State { writer, loads: Vec::new(), flushing: false })));
+        let state = State {
+            writer,
+            loads: Vec::new(),
+            ended: Vec::new(),
+            ended_bytes: 0,
+            since: None,
+            flushing: false,
+        };
+        let shared = Arc::new(Shared(Mutex::new(state)));
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("allhands-flush".into())
@@ -87,7 +103,7 @@ impl Collector {
             bytes: 0,
             clock,
         });
-        if range.len() > 1 && !state.flushing {
+        if (range.len() > 1 || !state.ended.is_empty()) && !state.flushing {
             state.flushing = true;
             drop(state);
             self.flusher.unpark();
@@ -112,16 +128,53 @@ impl Collector {
         };
         load.push(index, codec, outcome, run_us);
         if at_once || load.bytes + load.builder.bytes() >= FLUSH_BYTES {
-            load.flush(&mut state.writer, false);
+            let part = load.take(false);
+            state.put(part);
+            state.send();
         }
     }
 
-    /// Nothing of load `sequence` is left to run: its last outcomes go out with that word.
-    pub(super) fn finish(&self, sequence: u32) {
+    /// Nothing of load `sequence` is left to run: its last outcomes go out with that word. They may
+    /// wait for those of the next load where the caller will `send` before it waits.
+    pub(super) fn finish(&self, sequence: u32, may_wait: bool) {
         let mut state = self.shared.lock();
-        let state = &mut *state;
-        if let Some(at) = state.loads.iter().position(|load| load.sequence == sequence) {
-            state.loads.remove(at).flush(&mut state.writer, true);
+        let Some(at) = state.loads.iter().position(|load| load.sequence == sequence) else {
+            return;
+        };
+        let last = state.loads.remove(at).take(true);
+        state.put(last);
+        let long = state.since.is_some_and(|since| since.elapsed() >= HOLD);
+        if !may_wait || long || state.ended_bytes >= FLUSH_BYTES {
+            state.send();
+        }
+    }
+
+    /// Sends what has ended.
+    pub(super) fn send(&self) {
+        self.shared.lock().send();
+    }
+}
+
+impl State {
+    fn put(&mut self, outcomes: Outcomes) {
+        if outcomes.parts.is_empty() && !outcomes.finished {
+            return;
+        }
+        self.ended_bytes +=
+            outcomes.parts.iter().map(|part| part.segment.bytes.len()).sum::<usize>();
+        self.ended.push(outcomes);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// A worker that cannot be written to is gone, and with it this process.
+    fn send(&mut self) {
+        if self.ended.is_empty() {
+            return;
+        }
+        (self.ended_bytes, self.since) = (0, None);
+        let mut message = FromExecutor::Outcomes(std::mem::take(&mut self.ended));
+        if self.writer.write(&mut message).is_err() {
+            watch::end_group();
         }
     }
 }
@@ -166,18 +219,12 @@ impl Collected {
         self.open.start = self.open.end;
     }
 
-    /// Sends what there is. A worker that cannot be written to is gone, and with it this process.
-    fn flush(&mut self, writer: &mut Writer, finished: bool) {
+    /// What there is to be sent.
+    fn take(&mut self, finished: bool) -> Outcomes {
         self.close();
-        if self.parts.is_empty() && !finished {
-            return;
-        }
         self.bytes = 0;
         let parts = contiguous(std::mem::take(&mut self.parts));
-        let mut message = FromExecutor::Outcomes { sequence: self.sequence, parts, finished };
-        if writer.write(&mut message).is_err() {
-            watch::end_group();
-        }
+        Outcomes { sequence: self.sequence, parts, finished }
     }
 }
 
@@ -234,11 +281,14 @@ fn flush_for_ever(shared: &Shared) {
             std::thread::sleep(FLUSH_EVERY);
             let mut state = shared.lock();
             let state = &mut *state;
-            if state.loads.is_empty() {
+            if state.loads.is_empty() && state.ended.is_empty() {
                 state.flushing = false;
                 break;
             }
-            state.loads.iter_mut().for_each(|load| load.flush(&mut state.writer, false));
+            let parts: Vec<Outcomes> =
+                state.loads.iter_mut().map(|load| load.take(false)).collect();
+            parts.into_iter().for_each(|part| state.put(part));
+            state.send();
         }
     }
 }

@@ -41,10 +41,15 @@ pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
     }
     let mut lane = Lane::new(0);
     let mut batches = Batches::new();
-    while let Some(message) = reader.next()? {
+    loop {
+        // What has ended waits for what is at hand, and for nothing else.
+        if !reader.has_frame() {
+            crew.outcomes.send();
+        }
+        let Some(message) = reader.next()? else { break };
         match message {
-            ToExecutor::Batch(shared) => {
-                batches.insert(shared.batch, Arc::new(Batch::new(shared)));
+            ToExecutor::Batch(common) => {
+                batches.insert(common.batch, Arc::new(Batch::new(common)));
             }
             ToExecutor::Load(load) => {
                 let load = Load::new(load, name, &batches)?;
@@ -53,7 +58,7 @@ pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
                     crew.announce(load);
                 } else {
                     load.work(&mut lane, &crew.cell, &crew.outcomes, false);
-                    crew.outcomes.finish(load.sequence);
+                    crew.outcomes.finish(load.sequence, true);
                 }
             }
             ToExecutor::Forget { batch } => {
@@ -116,7 +121,7 @@ impl Crew {
         state.0 -= 1;
         state.1 = true;
         if state.0 == 0 {
-            self.outcomes.finish(shift.load.sequence);
+            self.outcomes.finish(shift.load.sequence, false);
         }
     }
 

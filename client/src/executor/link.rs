@@ -89,6 +89,13 @@ impl Reader {
         read_frame(&head, frame).map(Some).map_err(io::Error::other)
     }
 
+    /// Whether [`Reader::next`] has the next message at hand.
+    pub(super) fn has_frame(&self) -> bool {
+        let Some(header) = self.ready.first_chunk() else { return false };
+        read_header(*header)
+            .is_ok_and(|(head, bulk)| self.ready.len() >= HEADER_BYTES + head + bulk)
+    }
+
     /// Reads until `bytes` bytes are ready; `false` when the end came first.
     fn fill(&mut self, bytes: usize) -> io::Result<bool> {
         if self.ready.len() >= bytes {

@@ -9,7 +9,6 @@ use allhands_common::id::{BatchId, WorkerId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
 use allhands_common::wire::executor;
-use allhands_common::wire::worker::Shared;
 use allhands_store::cell::Cell;
 use bytes::Bytes;
 
@@ -29,12 +28,12 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(shared: Shared) -> Self {
+    pub(super) fn new(common: executor::Common) -> Self {
         Self {
-            id: shared.batch,
-            functions: Functions::find(&shared.spec.functions),
-            context: shared.context.bytes,
-            idempotent: shared.spec.policy.idempotent,
+            id: common.batch,
+            functions: Functions::find(&common.functions),
+            context: common.context.bytes,
+            idempotent: common.idempotent,
         }
     }
 }

@@ -14,6 +14,7 @@ mod speak;
 pub(crate) use event::{Action, End, Event, Peer};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::id::{BatchId, ClusterId, CoordinatorId, JobId, RequestId, SessionId, Term};
@@ -125,9 +126,31 @@ impl Core {
         batch.since.max(self.leaderless_since) + self.config.patience
     }
 
-    /// One step.
-    pub(crate) fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+    /// One step: what has happened, then what there is to say about it.
+    pub(crate) fn handle(
+        &mut self,
+        now: Instant,
+        events: impl IntoIterator<Item = Event>,
+        out: &mut Vec<Action>,
+    ) {
         self.now = now;
+        for event in events {
+            if matches!(event, Event::Detach) {
+                return self.detach(out);
+            }
+            self.take(event, out);
+        }
+        self.speak(out);
+    }
+
+    fn detach(&self, out: &mut Vec<Action>) {
+        let all = || self.peers.keys().copied().collect();
+        let peers: Vec<Peer> = self.leader.map_or_else(all, |leader| vec![leader]);
+        let detach = |peer| Action::Send { peer, message: FromClient::Detach };
+        out.extend(peers.into_iter().map(detach));
+    }
+
+    fn take(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::LinkUp { peer, coordinator } => {
                 self.peers.insert(peer, coordinator);
@@ -150,18 +173,11 @@ impl Core {
             Event::Consumed { batch, segments } => self.consume(batch, segments),
             Event::Cancel { batch, reason } => self.cancel(batch, reason),
             Event::Tick => self.tick(out),
-            Event::Detach => {
-                let all = || self.peers.keys().copied().collect();
-                let peers: Vec<Peer> = self.leader.map_or_else(all, |leader| vec![leader]);
-                let detach = |peer| Action::Send { peer, message: FromClient::Detach };
-                out.extend(peers.into_iter().map(detach));
-                return;
-            }
+            Event::Detach => self.detach(out),
         }
-        self.speak(out);
     }
 
-    fn open(&mut self, batch: BatchId, sequence: u32, spec: BatchSpec, context: Bytes) {
+    fn open(&mut self, batch: BatchId, sequence: u32, spec: Arc<BatchSpec>, context: Bytes) {
         let outbox = Outbox { opening: Step::Due, queued: true, ..Outbox::default() };
         let opened = Batch {
             sequence,

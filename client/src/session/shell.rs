@@ -42,6 +42,8 @@ struct Shell {
     /// Batches whose open segment is looked at after a beat.
     watched: Vec<Arc<Exchange>>,
     beat: Option<Instant>,
+    /// What has happened in the step that is being taken.
+    events: Vec<Event>,
     actions: Vec<Action>,
 }
 
@@ -64,6 +66,7 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
         batches: BTreeMap::new(),
         watched: Vec::new(),
         beat: None,
+        events: Vec::new(),
         actions: Vec::new(),
         session,
     };
@@ -72,7 +75,9 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
     loop {
         tokio::select! {
             () = shell.session.bell.notified() => {
-                if shell.look() {
+                let closing = shell.look();
+                shell.step();
+                if closing {
                     break;
                 }
             }
@@ -81,9 +86,11 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
                 while let Ok(event) = links.try_recv() {
                     shell.link(event);
                 }
+                shell.step();
             }
             () = &mut alarm => {
                 shell.pass_time();
+                shell.step();
                 armed = Instant(u64::MAX);
             }
         }
@@ -126,10 +133,13 @@ impl Shell {
         alarm.reset(self.started + Duration::from_micros(at.0));
     }
 
-    fn step(&mut self, event: Event) {
-        let now = self.now();
-        self.core.handle(now, event, &mut self.actions);
-        self.act();
+    /// Takes what has happened through the core, and what follows from that.
+    fn step(&mut self) {
+        while !self.events.is_empty() {
+            let now = self.now();
+            self.core.handle(now, self.events.drain(..), &mut self.actions);
+            self.act();
+        }
     }
 
     /// Looks at what callers have changed; whether the last handle is gone.
@@ -143,7 +153,7 @@ impl Shell {
             self.take(exchange, taken);
         }
         if closing {
-            self.step(Event::Detach);
+            self.events.push(Event::Detach);
         }
         closing
     }
@@ -159,23 +169,24 @@ impl Shell {
             let (batch, sequence) = self.core.name_batch();
             exchange.set_batch(batch);
             self.batches.insert(batch, Opened { exchange: Arc::clone(&exchange), held: 0 });
-            self.step(Event::Open { batch, sequence, spec, context });
+            let spec = Arc::new(spec);
+            self.events.push(Event::Open { batch, sequence, spec, context });
         }
         let Some(batch) = exchange.batch() else {
             return;
         };
         for (tasks, segment) in taken.segments {
-            self.step(Event::Append { batch, tasks, segment });
+            self.events.push(Event::Append { batch, tasks, segment });
         }
         if taken.sealed {
-            self.step(Event::Seal { batch });
+            self.events.push(Event::Seal { batch });
         }
         if taken.consumed > 0 {
-            self.step(Event::Consumed { batch, segments: taken.consumed });
+            self.events.push(Event::Consumed { batch, segments: taken.consumed });
         }
         if let Some(reason) = taken.cancel {
             self.batches.remove(&batch);
-            self.step(Event::Cancel { batch, reason });
+            self.events.push(Event::Cancel { batch, reason });
         }
     }
 
@@ -189,22 +200,22 @@ impl Shell {
             }
             self.beat = (!self.watched.is_empty()).then(|| now + BEAT);
         }
-        self.step(Event::Tick);
+        self.events.push(Event::Tick);
     }
 
     fn link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up { peer, coordinator, out } => {
                 self.out.insert(peer, out);
-                self.step(Event::LinkUp { peer, coordinator });
+                self.events.push(Event::LinkUp { peer, coordinator });
             }
-            LinkEvent::Said { peer, message } => self.step(Event::Said { peer, message }),
+            LinkEvent::Said { peer, message } => self.events.push(Event::Said { peer, message }),
             LinkEvent::Down { peer, cause } => {
                 self.out.remove(&peer);
                 if let Some(place) = self.session.state().causes.get_mut(peer.0) {
                     *place = Some(cause);
                 }
-                self.step(Event::LinkDown { peer });
+                self.events.push(Event::LinkDown { peer });
             }
         }
     }
@@ -260,11 +271,11 @@ impl Shell {
             }
         }
         for (batch, segments) in held {
-            self.step(Event::Consumed { batch, segments });
+            self.events.push(Event::Consumed { batch, segments });
         }
         for (batch, why) in unreadable {
             self.end(batch, End::Unreadable(format!("an outcome segment is damaged: {why}")));
-            self.step(Event::Cancel { batch, reason: "its outcomes cannot be read".into() });
+            self.events.push(Event::Cancel { batch, reason: "its outcomes cannot be read".into() });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Client ↔ coordinator.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,8 @@ pub enum FromClient {
         /// For people.
         name: String,
     },
-    /// Open a batch; it grows by `Append` until `Seal`.
+    /// Open a batch; it grows by `Append` until `Seal`. What is known of both at once comes along, so
+    /// that a call of one task is one message.
     OpenBatch {
         /// Its id: `BatchId::of_session` of the next field.
         batch: BatchId,
@@ -49,9 +51,15 @@ pub enum FromClient {
         /// Its job.
         job: JobId,
         /// What its tasks share.
-        spec: BatchSpec,
+        spec: Arc<BatchSpec>,
         /// The context that its tasks share (`map_with`), encoded; empty when there is none.
         context: Bulk,
+        /// How many tasks it begins with.
+        tasks: u32,
+        /// Their argument segment; empty when there are none.
+        segment: Bulk,
+        /// Whether that is all.
+        sealed: bool,
     },
     /// The next tasks of a batch.
     Append {
@@ -71,13 +79,9 @@ pub enum FromClient {
         /// How many tasks it has.
         tasks: u32,
     },
-    /// The first `segments` outcome segments of a batch were consumed.
-    Acknowledge {
-        /// Which.
-        batch: BatchId,
-        /// How many, in order of commit; [`DONE_WITH_BATCH`] once its end was received as well.
-        segments: u32,
-    },
+    /// Of each of these batches, the first so many outcome segments, in order of commit, were
+    /// consumed; [`DONE_WITH_BATCH`] once its end was received as well.
+    Acknowledge(Vec<(BatchId, u32)>),
     /// End a batch: what has not ended becomes `Cancelled`.
     Cancel {
         /// Which.
@@ -101,14 +105,18 @@ pub enum FromClient {
 impl Carries for FromClient {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match self {
-            Self::OpenBatch { context: bulk, .. }
-            | Self::Append { segment: bulk, .. }
-            | Self::ProgramChunk { chunk: bulk, .. } => visit(bulk),
+            Self::OpenBatch { context, segment, .. } => {
+                visit(context);
+                visit(segment);
+            }
+            Self::Append { segment: bulk, .. } | Self::ProgramChunk { chunk: bulk, .. } => {
+                visit(bulk)
+            }
             Self::Attach { .. }
             | Self::Alive
             | Self::OpenJob { .. }
             | Self::Seal { .. }
-            | Self::Acknowledge { .. }
+            | Self::Acknowledge(_)
             | Self::Cancel { .. }
             | Self::Detach => {}
         }
@@ -142,15 +150,8 @@ pub enum ToClient {
         /// The job.
         job: JobId,
     },
-    /// A batch has this many tasks, committed. `sealed` when that is all.
-    Appended {
-        /// Which.
-        batch: BatchId,
-        /// How many.
-        tasks: u32,
-        /// Whether its end is committed as well.
-        sealed: bool,
-    },
+    /// What of these batches is committed.
+    Appended(Vec<Appended>),
     /// The next outcomes of a batch.
     Outcomes {
         /// Which.
@@ -161,8 +162,10 @@ pub enum ToClient {
         range: TaskRange,
         /// The outcome segment of just these tasks.
         segment: Bulk,
+        /// Whether the batch is over with this, every task having its outcome.
+        last: bool,
     },
-    /// A batch is over: after `segments` outcome segments nothing follows.
+    /// A batch is over and that was not said with its last outcomes: after `segments` outcome segments nothing follows.
     Ended {
         /// Which.
         batch: BatchId,
@@ -207,6 +210,17 @@ pub enum ToClient {
     },
 }
 
+/// A batch has this many tasks, committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    /// Which.
+    pub batch: BatchId,
+    /// How many.
+    pub tasks: u32,
+    /// Whether that is all.
+    pub sealed: bool,
+}
+
 impl Carries for ToClient {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match self {
@@ -214,7 +228,7 @@ impl Carries for ToClient {
             Self::Attached { .. }
             | Self::Leader { .. }
             | Self::JobOpened { .. }
-            | Self::Appended { .. }
+            | Self::Appended(_)
             | Self::Ended { .. }
             | Self::WantProgram { .. }
             | Self::Refused { .. }

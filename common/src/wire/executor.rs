@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::id::{AttemptId, BatchId, WorkerId};
+use crate::policy::Function;
 use crate::range::TaskRange;
-use crate::wire::worker::Shared;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
 pub const VERSION: u16 = 1;
@@ -43,7 +43,6 @@ pub const HEAD_BYTES_MAX: usize = 4 << 20;
 pub const BULK_BYTES_MAX: usize = 1 << 30;
 
 /// What a worker says.
-#[expect(clippy::large_enum_variant, reason = "made once a batch and encoded at once")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToExecutor {
     /// First. The cell's descriptor comes with its bytes.
@@ -56,7 +55,7 @@ pub enum ToExecutor {
         lanes: u32,
     },
     /// Loads of this batch will follow: what they share.
-    Batch(Shared),
+    Batch(Common),
     /// Run these tasks.
     Load(Load),
     /// No load of this batch will follow.
@@ -68,10 +67,23 @@ pub enum ToExecutor {
     Stop,
 }
 
-/// Tasks to run. Which of them are left to take is in slot `sequence % 2` of the cell.
+/// What the loads of a batch share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Common {
+    /// Which batch.
+    pub batch: BatchId,
+    /// The functions that its argument segments' tags count.
+    pub functions: Vec<Function>,
+    /// Whether a task may be run again, so that outcomes may wait for one another.
+    pub idempotent: bool,
+    /// The context of `map_with`; empty when there is none.
+    pub context: Bulk,
+}
+
+/// Tasks to run. Which of them are left to take is in the cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
-    /// Greater with each load of an executor; outstanding ones differ modulo 2.
+    /// Greater with each load of an executor; outstanding ones have different slots in the cell.
     pub sequence: u32,
     /// For failures.
     pub attempt: AttemptId,
@@ -96,14 +108,18 @@ pub enum FromExecutor {
         release: String,
     },
     /// Tasks have ended.
-    Outcomes {
-        /// Of which load.
-        sequence: u32,
-        /// What of it has ended.
-        parts: Vec<Part>,
-        /// Whether nothing of the load is left.
-        finished: bool,
-    },
+    Outcomes(Vec<Outcomes>),
+}
+
+/// What of a load has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcomes {
+    /// Of which load.
+    pub sequence: u32,
+    /// What of it, in order.
+    pub parts: Vec<Part>,
+    /// Whether nothing of the load is left.
+    pub finished: bool,
 }
 
 /// The outcomes of contiguous tasks.
@@ -120,7 +136,7 @@ pub struct Part {
 impl Carries for ToExecutor {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match self {
-            Self::Batch(shared) => visit(&mut shared.context),
+            Self::Batch(common) => visit(&mut common.context),
             Self::Load(load) => load.segments.iter_mut().for_each(visit),
             Self::Welcome { .. } | Self::Forget { .. } | Self::Stop => {}
         }
@@ -130,8 +146,9 @@ impl Carries for ToExecutor {
 impl Carries for FromExecutor {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match self {
-            Self::Outcomes { parts, .. } => {
-                parts.iter_mut().for_each(|part| visit(&mut part.segment));
+            Self::Outcomes(loads) => {
+                let parts = loads.iter_mut().flat_map(|load| &mut load.parts);
+                parts.for_each(|part| visit(&mut part.segment));
             }
             Self::Hello { .. } => {}
         }
@@ -223,11 +240,8 @@ mod tests {
             segment: Bytes::from_static(bytes).into(),
             run_us: 300,
         };
-        FromExecutor::Outcomes {
-            sequence: 3,
-            parts: [part(4, b"ab"), part(9, b"c")].into(),
-            finished: true,
-        }
+        let parts = [part(4, b"ab"), part(9, b"c")].into();
+        FromExecutor::Outcomes([Outcomes { sequence: 3, parts, finished: true }].into())
     }
 
     #[test]
@@ -235,7 +249,7 @@ mod tests {
         let (mut head, mut bulk) = (Vec::new(), Vec::new());
         write_frame(&mut outcomes(), &mut head, &mut bulk).unwrap();
         let expected =
-            [16, 0, 0, 0, 3, 0, 0, 0, 1, 3, 2, 4, 5, 2, 251, 44, 1, 9, 10, 1, 251, 44, 1, 1];
+            [17, 0, 0, 0, 3, 0, 0, 0, 1, 1, 3, 2, 4, 5, 2, 251, 44, 1, 9, 10, 1, 251, 44, 1, 1];
         assert_eq!(head, expected);
         assert_eq!(bulk.concat(), b"abc");
     }
@@ -247,7 +261,8 @@ mod tests {
         let lengths = read_header(*head.first_chunk().unwrap()).unwrap();
         assert_eq!(lengths, (head.len() - HEADER_BYTES, 3));
         let got: FromExecutor = read_frame(&head[HEADER_BYTES..], bulk.concat().into()).unwrap();
-        let FromExecutor::Outcomes { parts, finished: true, .. } = got else { panic!("{got:?}") };
+        let FromExecutor::Outcomes(loads) = got else { panic!("{got:?}") };
+        let [Outcomes { parts, finished: true, .. }] = &loads[..] else { panic!("{loads:?}") };
         assert_eq!(
             (parts[0].segment.bytes.as_ref(), parts[1].segment.bytes.as_ref()),
             (&b"ab"[..], &b"c"[..])

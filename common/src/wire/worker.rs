@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -235,7 +236,7 @@ pub struct Shared {
     /// Its program.
     pub program: Program,
     /// Functions, policy, environment.
-    pub spec: BatchSpec,
+    pub spec: Arc<BatchSpec>,
     /// The context of `map_with`; empty when there is none.
     pub context: Bulk,
 }
@@ -256,6 +257,8 @@ pub struct Run {
     /// Whether to run them in an executor of their own, one at a time: one of them is suspected of
     /// having killed an executor that ran others at the same time.
     pub alone: bool,
+    /// Nanoseconds that one of these tasks is expected to take, if anything is known.
+    pub task_ns: Option<u64>,
 }
 
 impl Carries for ToWorker {

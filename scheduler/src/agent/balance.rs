@@ -54,14 +54,15 @@ impl Agent {
                 if attempt.cancelled || attempt.wanted_back > 0 || !next && (fixed || left < 2) {
                     continue;
                 }
-                let rest_ns = match self.costs.get(&attempt.batch) {
+                let rest_ns = match self.costs.get(&attempt.batch).copied().or(attempt.task_ns) {
                     Some(task_ns) => left * task_ns,
                     None => u64::MAX,
                 };
                 if rest_ns < LEAST_NS && !next {
                     continue;
                 }
-                if executor.since + PATIENCE > now && !next {
+                // A short piece is soon begun, unless the one before it takes unexpectedly long.
+                if executor.since + PATIENCE > now && (!next || rest_ns < LEAST_NS) {
                     look_again = true;
                     continue;
                 }

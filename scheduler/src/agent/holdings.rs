@@ -29,6 +29,8 @@ pub(super) struct Attempt {
     pub(super) kill_at: Option<Instant>,
     /// Tasks that the leader still wants back.
     pub(super) wanted_back: u32,
+    /// What the leader expects a task to take, in nanoseconds.
+    pub(super) task_ns: Option<u64>,
 }
 
 /// Part of an attempt, for one executor.

@@ -77,7 +77,7 @@ impl Agent {
     }
 
     fn take_run(&mut self, run: Run) {
-        let Run { attempt: id, batch, range, segments, threads, alone } = run;
+        let Run { attempt: id, batch, range, segments, threads, alone, task_ns } = run;
         if self.attempts.contains_key(&id) {
             return;
         }
@@ -113,6 +113,7 @@ impl Agent {
                 cancelled: false,
                 kill_at: None,
                 wanted_back: 0,
+                task_ns,
             },
         );
         self.waiting.push_back(Piece { attempt: id, range });

@@ -13,6 +13,12 @@ use super::executors::{Executor, Kind};
 use super::holdings::Piece;
 use super::{Agent, AgentAction, Load, ProgramState, Spawn};
 
+/// Pieces of one executor, at most: the loads of its cell.
+pub const PIECES_MAX: usize = 32;
+
+/// Expected run time up to which pieces queue at one executor: what a few messages take.
+const SHORT_NS: u64 = 1_000_000;
+
 /// Executors beyond one a slot that may be warm, for programs that take turns.
 const SPARE_EXECUTORS: usize = 4;
 
@@ -55,16 +61,39 @@ impl Agent {
         if self.attempts.get(&piece.attempt).is_some_and(|attempt| attempt.alone) {
             return false;
         }
-        let busy = self.executors.iter().find(|(_, e)| {
-            e.pieces.len() == 1
-                && !e.ending
+        let busy = self.executors.iter().filter(|(_, e)| {
+            !e.ending
                 && e.kind == kind
                 && e.need == need
                 && !e.works_on(piece.attempt)
+                && self.has_room(e, piece)
         });
-        let Some(id) = busy.map(|(id, _)| *id) else { return false };
-        self.load(now, id, piece, need, out);
+        let Some((id, _)) = busy.min_by_key(|(_, e)| e.pieces.len()) else { return false };
+        self.load(now, *id, piece, need, out);
         true
+    }
+
+    /// Whether an executor with work takes another piece: one beside the one that it works on, or many that are
+    /// together expected to be done in no time.
+    fn has_room(&self, executor: &Executor, piece: Piece) -> bool {
+        match executor.pieces.len() {
+            1 => true,
+            0 | PIECES_MAX.. => false,
+            _ => {
+                let all = executor.pieces.iter().copied().chain([piece]);
+                let expected = all
+                    .map(|piece| self.expected_ns(piece))
+                    .try_fold(0u64, |sum, ns| Some(sum.saturating_add(ns?)));
+                expected.is_some_and(|ns| ns <= SHORT_NS)
+            }
+        }
+    }
+
+    /// What a piece is expected to take.
+    pub(super) fn expected_ns(&self, piece: Piece) -> Option<u64> {
+        let attempt = self.attempts.get(&piece.attempt)?;
+        let task_ns = self.costs.get(&attempt.batch).copied().or(attempt.task_ns)?;
+        Some(task_ns.saturating_mul(piece.range.len().into()))
     }
 
     /// Whether a piece is of a batch whose `n_jobs` is not that of all slots.

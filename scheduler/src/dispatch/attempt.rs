@@ -32,6 +32,8 @@ pub(super) struct Attempt {
     pub(super) retracting: bool,
     /// When it was given out.
     pub(super) since: Instant,
+    /// Whether it was expected to be done in no time.
+    pub(super) short: bool,
     /// What it occupies on its worker until nothing is open.
     pub(super) need: Resources,
 }

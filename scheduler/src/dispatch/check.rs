@@ -92,10 +92,16 @@ impl Dispatcher {
     /// A worker's books add up.
     fn check_loads(&self) -> Result<(), Violation> {
         let mut sums: BTreeMap<WorkerId, Resources> = BTreeMap::new();
+        let mut long: BTreeMap<WorkerId, u32> = BTreeMap::new();
         for attempt in self.attempts.values().filter(|attempt| !attempt.open.is_empty()) {
             sums.entry(attempt.worker).or_insert(Resources::cpus(0)).add(&attempt.need);
+            *long.entry(attempt.worker).or_insert(0) += u32::from(!attempt.short);
         }
         for (id, worker) in &self.workers {
+            if worker.long != long.remove(id).unwrap_or(0) {
+                let what = format!("worker {id}: books say {}", worker.long);
+                return broken("a worker's long ranges are counted", what);
+            }
             let sum = sums.remove(id).unwrap_or(Resources::cpus(0));
             if sum.cpus != worker.held.cpus {
                 let what =

@@ -4,11 +4,15 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use core::time::Duration;
+
 use allhands_common::id::{BatchId, RequestId, SessionId};
+use allhands_common::limit::SUBMIT_BYTES_MAX;
 use allhands_common::time::Instant;
-use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::client::{Appended, FromClient, ToClient};
 
 use super::{Dispatcher, Timer, cancelled};
+use crate::state::Batch;
 use crate::{Action, Command, State};
 
 /// A client that this leader knows of.
@@ -21,12 +25,36 @@ pub(super) struct Client {
     pub(super) batches: Vec<(BatchId, u32)>,
     /// Its requests below are known to be answered.
     pub(super) low: RequestId,
+    /// What it has not been told of its commits.
+    pub(super) notices: Notices,
 }
+
+/// Batches of which a client is to be told how much is committed: with the next thing that is said to
+/// it, or soon.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    batches: BTreeSet<BatchId>,
+    /// Bytes of arguments that were committed.
+    bytes: u64,
+    due: Option<Instant>,
+}
+
+/// How long a notice waits for company.
+const NOTICE_PATIENCE: Duration = Duration::from_millis(5);
+
+/// Committed bytes that a client is told of at once, because its credit may end.
+const NOTICE_BYTES: u64 = SUBMIT_BYTES_MAX as u64 / 16;
 
 impl Client {
     /// One that has not shown itself to this leader.
-    pub(super) const fn absent(now: Instant) -> Self {
-        Self { attached: false, last_heard: now, batches: Vec::new(), low: RequestId(0) }
+    pub(super) fn absent(now: Instant) -> Self {
+        Self {
+            attached: false,
+            last_heard: now,
+            batches: Vec::new(),
+            low: RequestId(0),
+            notices: Notices::default(),
+        }
     }
 }
 
@@ -41,7 +69,8 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         if let FromClient::Attach { low, batches, .. } = message {
-            let client = Client { attached: true, last_heard: now, batches, low };
+            let notices = Notices::default();
+            let client = Client { attached: true, last_heard: now, batches, low, notices };
             return self.attach(state, session, owner, client, out);
         }
         let Some(client) = self.clients.get_mut(&session) else {
@@ -64,28 +93,52 @@ impl Dispatcher {
             FromClient::OpenJob { request, program, name } => {
                 Command::OpenJob { session, request, low: client.low, program, name }
             }
-            FromClient::OpenBatch { batch, sequence, job, spec, context } => {
+            FromClient::OpenBatch {
+                batch,
+                sequence,
+                job,
+                spec,
+                context,
+                tasks,
+                segment,
+                sealed,
+            } => {
                 if let Some(reason) = refusal(&spec) {
                     let refused = ToClient::Refused { batch: Some(batch), request: None, reason };
                     return self.tell(session, refused, out);
                 }
-                Command::OpenBatch { session, batch, sequence, job, spec, context }
+                Command::OpenBatch {
+                    session,
+                    batch,
+                    sequence,
+                    job,
+                    spec,
+                    context,
+                    tasks,
+                    segment,
+                    sealed,
+                }
             }
             FromClient::Append { batch, first, tasks, segment } if mine(&batch) => {
                 Command::Append { batch, first, tasks, segment }
             }
             FromClient::Seal { batch, tasks } if mine(&batch) => Command::Seal { batch, tasks },
-            FromClient::Acknowledge { batch, segments } if mine(&batch) => {
-                self.consumed(state, batch, segments, out);
-                Command::Acknowledge { batch, segments }
+            FromClient::Acknowledge(mut batches) => {
+                batches.retain(|(batch, _)| mine(batch));
+                for (batch, segments) in &batches {
+                    self.consumed(state, *batch, *segments, out);
+                }
+                if batches.is_empty() {
+                    return;
+                }
+                Command::Acknowledge(batches)
             }
             FromClient::Cancel { batch, reason } if mine(&batch) => {
                 Command::Stop { batch, rest: cancelled(reason) }
             }
-            FromClient::Append { .. }
-            | FromClient::Seal { .. }
-            | FromClient::Acknowledge { .. }
-            | FromClient::Cancel { .. } => return,
+            FromClient::Append { .. } | FromClient::Seal { .. } | FromClient::Cancel { .. } => {
+                return;
+            }
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));
@@ -142,7 +195,7 @@ impl Dispatcher {
         // come late. Who is done with a batch says so, over each connection.
         for (id, received) in named.iter().filter(|(id, _)| theirs.contains(id)) {
             self.redeliver(state, *id, *received, out);
-            self.tell_appended(state, *id, out);
+            self.tell_appended(state, *id, 0);
         }
     }
 
@@ -159,21 +212,59 @@ impl Dispatcher {
     }
 
     /// Says something to a client, if it is there.
-    pub(super) fn tell(&self, session: SessionId, message: ToClient, out: &mut Vec<Action>) {
+    pub(super) fn tell(&mut self, session: SessionId, message: ToClient, out: &mut Vec<Action>) {
         if self.clients.get(&session).is_some_and(|client| client.attached) {
+            self.spoken_to.insert(session);
             out.push(Action::Tell { session, message });
         }
     }
 
-    /// Tells a client how much of a batch is committed.
-    pub(super) fn tell_appended(&self, state: &State, batch: BatchId, out: &mut Vec<Action>) {
-        let Some(known) = state.batches.get(&batch) else { return };
-        let Some(job) = state.job_of(known) else { return };
-        // A stopped batch takes nothing more: its client need not keep what it would append.
-        let tasks = if known.stopped().is_some() { u32::MAX } else { known.tasks };
-        let sealed = known.sealed || known.stopped().is_some();
-        self.tell(job.session, ToClient::Appended { batch, tasks, sealed }, out);
+    /// Has a client told how much of a batch is committed, `bytes` of arguments more than before.
+    pub(super) fn tell_appended(&mut self, state: &State, batch: BatchId, bytes: u64) {
+        let Some(job) = state.batches.get(&batch).and_then(|batch| state.job_of(batch)) else {
+            return;
+        };
+        if let Some(client) = self.clients.get_mut(&job.session) {
+            client.notices.batches.insert(batch);
+            client.notices.bytes += bytes;
+            self.noticed.insert(job.session);
+        }
     }
+
+    /// Sends the notices that have company or have waited long enough. Of a batch whose end was told
+    /// there is nothing more to say.
+    pub(super) fn flush_notices(&mut self, now: Instant, state: &State, out: &mut Vec<Action>) {
+        let mut waiting = BTreeSet::new();
+        let company = core::mem::take(&mut self.spoken_to);
+        for session in core::mem::take(&mut self.noticed) {
+            let Some(client) = self.clients.get_mut(&session) else { continue };
+            let notices = &mut client.notices;
+            let due = *notices.due.get_or_insert(now + NOTICE_PATIENCE);
+            if !company.contains(&session) && notices.bytes < NOTICE_BYTES && now < due {
+                self.timers.set(due, Timer::Send);
+                waiting.insert(session);
+                continue;
+            }
+            let batches = core::mem::take(notices).batches.into_iter();
+            let told = |id: &BatchId| self.deliveries.get(id).is_some_and(|d| d.end_is_told());
+            let appended: Vec<Appended> = batches
+                .filter(|id| !told(id))
+                .filter_map(|id| state.batches.get(&id).map(|known| appended(id, known)))
+                .collect();
+            if !appended.is_empty() && client.attached {
+                out.push(Action::Tell { session, message: ToClient::Appended(appended) });
+            }
+        }
+        self.noticed = waiting;
+    }
+}
+
+/// How much of a batch is committed. A stopped one takes nothing more: its client need not keep what it
+/// would append.
+fn appended(batch: BatchId, known: &Batch) -> Appended {
+    let stopped = known.stopped().is_some();
+    let tasks = if stopped { u32::MAX } else { known.tasks };
+    Appended { batch, tasks, sealed: known.sealed || stopped }
 }
 
 /// Why a batch of this kind can never be accepted.

@@ -23,6 +23,13 @@ pub(super) struct Delivery {
     end_told: bool,
 }
 
+impl Delivery {
+    /// Whether the client was told that the batch is over.
+    pub(super) const fn end_is_told(&self) -> bool {
+        self.end_told
+    }
+}
+
 impl Dispatcher {
     /// Sends what there is credit for.
     pub(super) fn deliver(&mut self, state: &State, id: BatchId, out: &mut Vec<Action>) {
@@ -45,7 +52,11 @@ impl Dispatcher {
                 delivery.sent += 1;
                 delivery.in_flight.push_back((sequence, outcome.bytes));
                 delivery.in_flight_bytes += outcome.bytes as usize;
-                out.push(Action::Deliver { session, batch: id, sequence, outcome });
+                // The last word of a batch that ended well goes along with its last outcomes.
+                let last = over && delivery.sent == total && batch.stopped().is_none();
+                delivery.end_told |= last;
+                out.push(Action::Deliver { session, batch: id, sequence, outcome, last });
+                self.spoken_to.insert(session);
             }
         }
         if over && delivery.sent == total && !delivery.end_told {

@@ -30,6 +30,7 @@ impl Dispatcher {
                 self.clients.remove(&session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
+                self.costs.retain(|(program, _), _| used(program));
             }
             Effect::JobOpened { session, request, job } => {
                 self.tell(session, ToClient::JobOpened { request, job }, out);
@@ -37,14 +38,14 @@ impl Dispatcher {
             Effect::Refused { session, batch, request, reason } => {
                 self.tell(session, ToClient::Refused { batch, request, reason }, out);
             }
-            Effect::BatchOpened { batch } => self.watch_batch(state, batch),
-            Effect::Appended { batch, range } => self.appended(state, batch, range, out),
+            Effect::BatchOpened { batch, .. } => self.batch_opened(state, batch),
+            Effect::Appended { batch, range } => self.appended(state, batch, range),
             Effect::Sealed { batch } => {
-                self.tell_appended(state, batch, out);
+                self.tell_appended(state, batch, 0);
                 self.requeue(state, batch);
                 self.deliver(state, batch, out);
             }
-            Effect::Repeated { batch } => self.tell_appended(state, batch, out),
+            Effect::Repeated { batch } => self.tell_appended(state, batch, 0),
             Effect::Ended { batch, range } => self.ended(state, batch, range, out),
             Effect::Settled { worker, attempt, batch, range } => {
                 self.settled(state, Origin { batch, attempt, worker }, range);
@@ -67,7 +68,13 @@ impl Dispatcher {
         }
     }
 
-    fn appended(&mut self, state: &State, id: BatchId, range: TaskRange, out: &mut Vec<Action>) {
+    fn batch_opened(&mut self, state: &State, id: BatchId) {
+        self.watch_batch(state, id);
+        let argument = state.batches.get(&id).and_then(|batch| batch.arguments.first());
+        self.tell_appended(state, id, argument.map_or(0, |argument| argument.bytes.into()));
+    }
+
+    fn appended(&mut self, state: &State, id: BatchId, range: TaskRange) {
         if let Some(active) = self.active.get_mut(&id) {
             active.pending.insert(range);
         }
@@ -79,7 +86,8 @@ impl Dispatcher {
             self.timers.set(self.instant_of(late), Timer::Batch(id));
         }
         self.requeue(state, id);
-        self.tell_appended(state, id, out);
+        let bytes = state.batches.get(&id).and_then(|batch| batch.arguments.last());
+        self.tell_appended(state, id, bytes.map_or(0, |argument| argument.bytes.into()));
     }
 
     /// Tasks have an outcome: nobody need hold or await them.
@@ -129,7 +137,7 @@ impl Dispatcher {
             self.start_range(
                 state,
                 worker,
-                Run { attempt, batch, range, segments, threads, alone: false },
+                Run { attempt, batch, range, segments, threads, alone: false, task_ns: None },
             );
         } else {
             self.withdraw(state, attempt, range, false);

@@ -4,8 +4,10 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use allhands_common::function::FunctionName;
 use allhands_common::id::{BatchId, WorkerId};
 use allhands_common::policy::{Policy, Prefer};
+use allhands_common::program::ProgramId;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
@@ -15,8 +17,9 @@ use core::time::Duration;
 
 use super::attempt::UNSENT;
 use super::queue::ClassId;
+use super::size::Cost;
 use super::{Attempt, Dispatcher, Timer};
-use crate::state::Batch;
+use crate::state::{Batch, Job};
 use crate::{Action, Command, State};
 
 /// Workers of a class that are looked at before it counts as full: the least loaded ones come first,
@@ -37,8 +40,9 @@ impl Dispatcher {
         }
         let mut full: Vec<ClassId> = Vec::new();
         while let Some((class, batch)) = self.queues.next(&full) {
-            match self.roomy_worker(class) {
-                Some(worker) => self.give(now, state, (class, batch), worker, out),
+            let short = self.is_short(state, batch);
+            match self.roomy_worker(class, short) {
+                Some(worker) => self.give(now, state, (class, batch), (worker, short), out),
                 None => full.push(class),
             }
         }
@@ -48,14 +52,46 @@ impl Dispatcher {
     }
 
     /// The least loaded worker with room for a range of `class`.
-    fn roomy_worker(&self, class: ClassId) -> Option<WorkerId> {
+    fn roomy_worker(&self, class: ClassId, short: bool) -> Option<WorkerId> {
         let class = self.queues.classes.get(&class)?;
         class
             .able
             .iter()
             .take(LOOKED_AT_MAX)
             .map(|(_, worker)| *worker)
-            .find(|id| self.workers.get(id).is_some_and(|worker| worker.has_room(&class.need)))
+            .find(|id| self.workers.get(id).is_some_and(|known| known.has_room(&class.need, short)))
+    }
+
+    /// Whether all that waits of a batch is expected to be done in no time.
+    fn is_short(&self, state: &State, id: BatchId) -> bool {
+        let Some(batch) = state.batches.get(&id) else { return false };
+        let policy = &batch.spec.policy;
+        let scarce = policy.resources.memory_bytes > 0 || !policy.resources.custom.is_empty();
+        if scarce || policy.prefer == Prefer::Threads || !policy.idempotent {
+            return false;
+        }
+        let (cost, pending) = match self.active.get(&id) {
+            Some(active) => (active.cost, active.pending.len()),
+            None => (Cost::default(), batch.tasks),
+        };
+        cost.or(self.learned(state, batch)).is_short(pending)
+    }
+
+    /// What a task of a batch's one function took in other batches.
+    fn learned(&self, state: &State, batch: &Batch) -> Cost {
+        let key = state.job_of(batch).and_then(|job| cost_key(job, batch));
+        key.and_then(|key| self.costs.get(&key)).copied().unwrap_or_default()
+    }
+
+    /// Tasks of a batch took so long.
+    pub(super) fn learn_cost(&mut self, state: &State, id: BatchId, tasks: u32, run_us: u64) {
+        if let Some(active) = self.active.get_mut(&id) {
+            active.cost.measure(tasks, run_us);
+        }
+        let Some(batch) = state.batches.get(&id) else { return };
+        if let Some(key) = state.job_of(batch).and_then(|job| cost_key(job, batch)) {
+            self.costs.entry(key).or_default().measure(tasks, run_us);
+        }
     }
 
     /// Cuts a range of `batch` and gives it to `worker`.
@@ -64,7 +100,7 @@ impl Dispatcher {
         now: Instant,
         state: &State,
         (class, id): (ClassId, BatchId),
-        worker: WorkerId,
+        (worker, short): (WorkerId, bool),
         out: &mut Vec<Action>,
     ) {
         let slots = self.slots;
@@ -74,7 +110,9 @@ impl Dispatcher {
             return;
         };
         let threads = threads(policy, &total, self.workers.len());
+        let learned = self.learned(state, batch);
         let Some(active) = self.activate(state, id) else { return };
+        let task_ns = active.cost.or(learned).task_ns;
         let Some((range, alone)) = cut(batch, &active.pending, active.cost, slots, threads) else {
             // Everything that waited has ended meanwhile.
             return self.requeue(state, id);
@@ -101,16 +139,19 @@ impl Dispatcher {
                 running: false,
                 retracting: false,
                 since: now,
+                short,
                 need: need.clone(),
             },
         );
         self.change_worker(worker, |worker| {
             worker.held.add(&need);
+            worker.long += u32::from(!short);
             worker.attempts.insert(attempt);
         });
         self.queues.count(batch.job, true);
         self.requeue(state, id);
-        let run = Run { attempt, batch: id, range, segments: Vec::new(), threads, alone };
+        let segments = Vec::new();
+        let run = Run { attempt, batch: id, range, segments, threads, alone, task_ns };
         if policy.idempotent || cfg!(plant = "run_before_commit") {
             self.send_run(state, worker, run);
         } else {
@@ -139,7 +180,7 @@ impl Dispatcher {
                 job: batch.job,
                 owner: job.owner.clone(),
                 program: job.program.clone(),
-                spec: (*batch.spec).clone(),
+                spec: batch.spec.clone(),
                 context: Bytes::new().into(),
             };
             self.order(id, Order::Batch(Box::new(shared)));
@@ -227,6 +268,14 @@ impl Dispatcher {
     }
 }
 
+/// By what the run time of a batch's tasks is remembered.
+fn cost_key(job: &Job, batch: &Batch) -> Option<(ProgramId, FunctionName)> {
+    match batch.spec.functions.as_slice() {
+        [only] => Some((job.program.id, only.name)),
+        _ => None,
+    }
+}
+
 /// How many threads take the tasks of one range from one another.
 fn threads(policy: &Policy, total: &Resources, workers: usize) -> u16 {
     let threads = match (policy.prefer, u32::try_from(policy.n_jobs)) {
@@ -252,20 +301,22 @@ pub(super) fn occupied(policy: &Policy, total: &Resources) -> Resources {
 fn cut(
     batch: &Batch,
     pending: &RangeSet,
-    cost: super::size::Cost,
+    cost: Cost,
     slots: u32,
     threads: u16,
 ) -> Option<(TaskRange, bool)> {
     let policy = &batch.spec.policy;
     let first = pending.first()?;
+    // Threads share a range: it has to keep each of them as busy as a range of its own would.
+    let lanes = u32::from(threads);
     let one = TaskRange::new(first.start, first.start + 1);
     if batch.exception(first.start).suspect {
         return Some((one, true));
     }
     let tasks = match policy.batch_size {
-        Some(size) => size - first.start % size,
-        None if !policy.idempotent => u32::from(threads),
-        None => cost.range_tasks(pending.len(), slots.max(u32::from(threads))),
+        Some(size) => size.saturating_mul(lanes) - first.start % size,
+        None if !policy.idempotent => lanes,
+        None => cost.range_tasks(pending.len(), slots.max(lanes)).saturating_mul(lanes),
     };
     let mut range = TaskRange::new(first.start, first.end.min(first.start.saturating_add(tasks)));
     if let Some(progress) = batch.progress() {

@@ -142,6 +142,7 @@ impl Dispatcher {
                 known.attempts.insert(held.attempt);
                 if runs {
                     known.held.add(&need);
+                    known.long += 1;
                 }
             });
             let attempt = Attempt {
@@ -156,6 +157,7 @@ impl Dispatcher {
                 running: held.running,
                 retracting: false,
                 since: now,
+                short: false,
                 need,
             };
             self.attempts.insert(held.attempt, attempt);

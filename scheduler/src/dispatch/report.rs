@@ -81,9 +81,7 @@ impl Dispatcher {
         self.withdraw(state, attempt, range, ran);
         match how {
             How::Ran { segment, run_us } => {
-                if let Some(active) = self.active.get_mut(&batch) {
-                    active.cost.measure(range.len(), run_us);
-                }
+                self.learn_cost(state, batch, range.len(), run_us);
                 self.outcomes(now, state, known, origin, range, segment.bytes, out);
             }
             How::Returned => {

@@ -10,6 +10,8 @@ const TARGET_NS: u64 = 50_000_000;
 const LEAST_NS: u64 = 1_000_000;
 /// Tasks of a first range, of which nothing is known: a millisecond of tasks of 15 µs.
 const FIRST_TASKS: u32 = 64;
+/// Run time of a short range: what a message and its answer take.
+const SHORT_NS: u64 = 200_000;
 /// Weight of the newest measurement, as a power of two: a quarter.
 const WEIGHT_SHIFT: u32 = 2;
 
@@ -31,6 +33,16 @@ impl Cost {
             None => new,
             Some(old) => old - (old >> WEIGHT_SHIFT) + (new >> WEIGHT_SHIFT).max(1),
         });
+    }
+
+    /// This, or `other` where nothing was measured.
+    pub(super) fn or(self, other: Self) -> Self {
+        if self.task_ns.is_some() { self } else { other }
+    }
+
+    /// Whether `tasks` tasks are done while a message travels.
+    pub(super) fn is_short(self, tasks: u32) -> bool {
+        self.task_ns.is_some_and(|ns| ns.saturating_mul(tasks.into()) <= SHORT_NS)
     }
 
     /// Tasks of the next range, when `pending` wait for `slots` slots.

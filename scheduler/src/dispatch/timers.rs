@@ -23,6 +23,8 @@ pub(super) enum Timer {
     Batch(BatchId),
     /// Somebody is idle while others may have too much.
     Balance,
+    /// Something has waited long enough for company: the end of the step sends it.
+    Send,
 }
 
 /// The moments that are waited for.
@@ -53,6 +55,7 @@ impl Dispatcher {
                 Timer::Session(session) => self.check_lease(now, session, out),
                 Timer::Batch(batch) => self.check_batch(now, state, batch, out),
                 Timer::Balance => self.balance(now, state),
+                Timer::Send => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, BootId, WorkerId};
@@ -20,9 +21,18 @@ use super::report::Origin;
 use super::{Dispatcher, Timer};
 use crate::{Action, Charge, Command, State};
 
-/// Ranges that a worker is given beyond those that run: one a slot, so that no executor waits for the
-/// leader between two ranges.
+/// Ranges that a worker is given for each slot: beyond the one that runs another, so that no executor
+/// waits for the leader between two.
 const PREFILL: u32 = 2;
+
+/// The same for short ranges, of which many are done while one message travels.
+const SHORT_PREFILL: u32 = 32;
+
+/// How long orders that nobody waits for wait for company, ...
+const ORDER_PATIENCE: Duration = Duration::from_millis(5);
+
+/// ... and how many of them.
+const IDLE_ORDERS_MAX: usize = 64;
 
 /// A worker that has registered.
 #[derive(Debug)]
@@ -34,6 +44,8 @@ pub(super) struct Worker {
     pub(super) total: Resources,
     /// What the ranges that it holds occupy.
     pub(super) held: Resources,
+    /// How many of these ranges are not short.
+    pub(super) long: u32,
     /// Whether its connection stands and it is not given up.
     pub(super) present: bool,
     /// Whether it was silent too long: what it held is given up, its connection still stands.
@@ -51,8 +63,10 @@ pub(super) struct Worker {
     pub(super) attempts: BTreeSet<AttemptId>,
     /// Programs that cannot run there.
     pub(super) refused: BTreeSet<ProgramId>,
-    /// Orders of the step that is being taken.
+    /// Orders that are not sent.
     pub(super) orders: Vec<Order>,
+    /// When they are, if nothing pressing comes before.
+    pub(super) orders_due: Option<Instant>,
 }
 
 impl Worker {
@@ -74,9 +88,11 @@ impl Worker {
         u32::try_from(held * 1000 / total).unwrap_or(u32::MAX)
     }
 
-    /// Whether another range of `need` is welcome, to run or to wait as the next.
-    pub(super) fn has_room(&self, need: &Resources) -> bool {
-        self.has_room_in(need, PREFILL)
+    /// Whether another range of `need` is welcome, to run or to wait as the next. Short ones may queue,
+    /// but not behind long ones in every slot.
+    pub(super) fn has_room(&self, need: &Resources, short: bool) -> bool {
+        let queues = short && self.long < self.total.cpus;
+        self.has_room_in(need, if queues { SHORT_PREFILL } else { PREFILL })
     }
 
     /// Whether `need` fits beside what it holds, were it so many `times` as large.
@@ -151,9 +167,9 @@ impl Dispatcher {
                 resources: new.resources.clone(),
             }));
         }
-        let (held, attempts) = match self.workers.get(&id) {
-            Some(known) => (known.held.clone(), known.attempts.clone()),
-            None => (Resources::cpus(0), BTreeSet::new()),
+        let (held, long, attempts) = match self.workers.get(&id) {
+            Some(known) => (known.held.clone(), known.long, known.attempts.clone()),
+            None => (Resources::cpus(0), 0, BTreeSet::new()),
         };
         self.change_worker(id, |known| known.present = false);
         self.unknow_all(id);
@@ -165,6 +181,7 @@ impl Dispatcher {
                 platform: new.platform,
                 total: new.resources,
                 held,
+                long,
                 present: false,
                 given_up: false,
                 draining: new.draining,
@@ -176,6 +193,7 @@ impl Dispatcher {
                 attempts,
                 refused: BTreeSet::new(),
                 orders: Vec::new(),
+                orders_due: None,
             },
         );
         self.change_worker(id, |known| known.present = true);
@@ -238,16 +256,30 @@ impl Dispatcher {
         worker.orders.push(order);
     }
 
-    /// Sends what this step has ordered: one message a worker.
-    pub(super) fn flush_orders(&mut self, out: &mut Vec<Action>) {
-        for id in self.ordered.drain(..) {
+    /// Sends what was ordered: one message a worker. What nobody waits for goes along with the rest.
+    pub(super) fn flush_orders(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let mut waiting = Vec::new();
+        for id in core::mem::take(&mut self.ordered) {
             let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else {
                 continue;
             };
+            let idle =
+                |order: &Order| matches!(order, Order::Committed { .. } | Order::Forget { .. });
+            let patient = !worker.orders.is_empty()
+                && worker.orders.len() < IDLE_ORDERS_MAX
+                && worker.orders.iter().all(idle);
+            let due = *worker.orders_due.get_or_insert(now + ORDER_PATIENCE);
+            if patient && now < due {
+                self.timers.set(due, Timer::Send);
+                waiting.push(id);
+                continue;
+            }
             worker.sent += 1;
+            worker.orders_due = None;
             let orders = core::mem::take(&mut worker.orders);
             out.push(Action::Order { worker: id, number: worker.sent, orders });
         }
+        self.ordered = waiting;
     }
 
     /// Looks whether a worker was silent too long.
@@ -405,8 +437,11 @@ impl Dispatcher {
     pub(super) fn release_slot(&mut self, state: &State, id: AttemptId) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let (batch, job, worker) = (attempt.batch, attempt.job, attempt.worker);
-        let need = attempt.need.clone();
-        self.change_worker(worker, |worker| worker.held.subtract(&need));
+        let (need, long) = (attempt.need.clone(), u32::from(!attempt.short));
+        self.change_worker(worker, |worker| {
+            worker.held.subtract(&need);
+            worker.long -= long;
+        });
         if let Some(active) = self.active.get_mut(&batch) {
             active.ranges = active.ranges.saturating_sub(1);
         }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use allhands_common::id::{AttemptId, BatchId, JobId, RequestId, SessionId};
+use allhands_common::id::{AttemptId, BatchId, JobId, RequestId, SegmentId, SessionId};
 use allhands_common::limit::SESSION_REPLIES_MAX;
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
@@ -74,6 +74,7 @@ impl State {
         out.push(Effect::JobOpened { session, request, job });
     }
 
+    /// Opens a batch; whether it was not open before.
     #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
     pub(super) fn open_batch(
         &mut self,
@@ -81,19 +82,19 @@ impl State {
         batch: BatchId,
         sequence: u32,
         job: JobId,
-        spec: BatchSpec,
+        spec: Arc<BatchSpec>,
         context: Bytes,
         out: &mut Vec<Effect>,
-    ) {
-        let Some(known) = self.sessions.get_mut(&session) else { return };
+    ) -> bool {
+        let Some(known) = self.sessions.get_mut(&session) else { return false };
         if known.opened.contains(sequence) && !cfg!(plant = "batch_opened_twice") {
             out.push(Effect::Repeated { batch });
-            return;
+            return false;
         }
         let Some(owner) = self.jobs.get_mut(&job).filter(|owner| owner.session == session) else {
             let reason = alloc::format!("job {job} is not open in this session: open it first");
             out.push(Effect::Refused { session, batch: Some(batch), request: None, reason });
-            return;
+            return false;
         };
         // Who opens a batch of a job has heard of the job.
         known.replies.remove(&owner.request);
@@ -116,7 +117,31 @@ impl State {
             out.push(Effect::Keep { segment, bytes: context });
         }
         self.batches.insert(batch, opened);
-        out.push(Effect::BatchOpened { batch });
+        true
+    }
+
+    /// Gives a batch that was just opened what it begins with.
+    pub(super) fn begin_batch(
+        &mut self,
+        batch: BatchId,
+        tasks: u32,
+        bytes: Bytes,
+        sealed: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let segment = self.next_segment;
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        if tasks > 0 {
+            known.grow(segment, TaskRange::new(0, tasks), bytes.len(), 0);
+            self.next_segment.0 += 1;
+            out.push(Effect::Keep { segment, bytes });
+        }
+        known.sealed = sealed;
+        let over = known.over();
+        out.push(Effect::BatchOpened { batch, tasks });
+        if over {
+            self.end_batch(batch, out);
+        }
     }
 
     pub(super) fn append(
@@ -135,13 +160,7 @@ impl State {
             return;
         }
         let range = TaskRange::new(first, end);
-        known.tasks = end;
-        known.arguments.push(ArgumentSegment {
-            segment,
-            tasks: range,
-            bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-            after_ms: u32::try_from(at.0 - known.opened.0).unwrap_or(u32::MAX),
-        });
+        known.grow(segment, range, bytes.len(), at.0 - known.opened.0);
         self.next_segment.0 += 1;
         out.push(Effect::Keep { segment, bytes });
         out.push(Effect::Appended { batch, range });
@@ -204,20 +223,30 @@ impl State {
 
 impl Job {
     /// `spec`, or an equal one that is there already.
-    fn share_spec(&mut self, spec: BatchSpec) -> Arc<BatchSpec> {
-        if let Some(equal) = self.specs.iter().find(|known| ***known == spec) {
+    fn share_spec(&mut self, spec: Arc<BatchSpec>) -> Arc<BatchSpec> {
+        if let Some(equal) = self.specs.iter().find(|known| **known == spec) {
             return equal.clone();
         }
         if self.specs.len() >= SPECS_REMEMBERED {
             self.specs.remove(0);
         }
-        let shared = Arc::new(spec);
-        self.specs.push(shared.clone());
-        shared
+        self.specs.push(spec.clone());
+        spec
     }
 }
 
 impl Batch {
+    /// Adds the tasks `range`, whose `bytes` bytes of arguments are `segment`.
+    fn grow(&mut self, segment: SegmentId, range: TaskRange, bytes: usize, after_ms: u64) {
+        self.tasks = range.end;
+        self.arguments.push(ArgumentSegment {
+            segment,
+            tasks: range,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            after_ms: u32::try_from(after_ms).unwrap_or(u32::MAX),
+        });
+    }
+
     /// A task that was given out as one that must not run twice is not with its worker any more.
     fn unstart(&mut self, index: u32) {
         let Some(progress) = self.progress.as_deref_mut() else { return };

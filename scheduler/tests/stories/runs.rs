@@ -1,11 +1,12 @@
 //! A batch runs.
 
-use allhands_common::failure::Failed;
-use allhands_common::id::Term;
-use allhands_common::policy::Policy;
-use allhands_common::wire::client::{DONE_WITH_BATCH, ToClient};
+use allhands_common::id::{JobId, Term};
+use allhands_common::policy::{Policy, Prefer};
+use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 use allhands_common::wire::worker::Order;
-use allhands_scheduler::AgentEvent;
+use allhands_scheduler::{Action, AgentEvent};
+
+use bytes::Bytes;
 
 use crate::support::*;
 
@@ -19,15 +20,64 @@ fn a_batch_runs_on_one_real_agent_and_leaves_nothing() {
     let actions = worker.settle(&mut leader, actions);
     let tasks: u32 = delivered(&actions).iter().map(|(_, tasks)| tasks.len()).sum();
     assert_eq!(tasks, 1000);
-    let segments = delivered(&actions).len() as u32;
-    let rest: Option<Failed> = None;
-    let end = ToClient::Ended { batch: batch(0), segments, rest };
-    assert_eq!(told(&actions).last(), Some(&end));
-    let actions = leader.acknowledge(0, DONE_WITH_BATCH);
-    assert_eq!(orders(&actions), [(1, Order::Forget { batch: batch(0) })]);
+    let ends: Vec<bool> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Deliver { last, .. } => Some(*last),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends.iter().position(|last| *last), Some(ends.len() - 1), "said with the last one");
+    assert!(!told(&actions).iter().any(|message| matches!(message, ToClient::Ended { .. })));
+    leader.acknowledge(0, DONE_WITH_BATCH);
+    let actions = leader.wait(5);
+    assert_eq!(orders(&actions).last(), Some(&(1, Order::Forget { batch: batch(0) })));
     worker.settle(&mut leader, actions);
     assert!(worker.agent.is_idle());
     assert!(leader.state.batches.is_empty() && leader.segments.is_empty());
+}
+
+#[test]
+fn threads_of_one_worker_share_a_range_that_keeps_all_of_them_busy() {
+    let mut leader = Leader::with_workers(1, 2);
+    let policy = Policy { prefer: Prefer::Threads, n_jobs: 20, ..Policy::default() };
+    let given = full_runs(&leader.submit(0, 40, policy));
+    let given: Vec<_> = given.into_iter().map(|(_, run)| (run.range, run.threads)).collect();
+    assert_eq!(given, [(range(0, 20), 20), (range(20, 40), 20)]);
+}
+
+#[test]
+fn a_call_of_one_task_is_one_message_and_one_command() {
+    let mut leader = Leader::with_workers(1, 1);
+    let (id, spec) = (batch(0), spec(Policy::default()).into());
+    leader.slow = true;
+    let open = leader.client(FromClient::OpenBatch {
+        batch: id,
+        sequence: 0,
+        job: JobId(0),
+        spec,
+        context: Bytes::new().into(),
+        tasks: 1,
+        segment: arguments(range(0, 1)).into(),
+        sealed: true,
+    });
+    assert_eq!((open, leader.proposed.len()), (Vec::new(), 1));
+    assert_eq!(runs(&leader.commit()), [(1, attempt(0), range(0, 1))]);
+    assert!(leader.state.batches[&id].sealed);
+}
+
+#[test]
+fn short_calls_queue_at_a_worker_and_long_ones_do_not() {
+    let mut leader = Leader::with_workers(1, 1);
+    let calls = |leader: &mut Leader, from: u32| {
+        let given = (from..from + 40).map(|n| runs(&leader.submit(n, 1, Policy::default())).len());
+        given.sum::<usize>()
+    };
+    assert_eq!(calls(&mut leader, 0), 2, "nothing is known of them");
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, Policy::default());
+    leader.finish(1, attempt(0), 0, range(0, 1));
+    assert_eq!(calls(&mut leader, 1), 32, "microseconds each");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 use allhands_common::segment::Segment;
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
+use bytes::Bytes;
 
 use super::Violation;
 use super::climate::{Climate, MS, SECOND};
@@ -201,7 +202,7 @@ impl World {
     }
 
     fn work_on_batch(&mut self, number: usize, at: usize) {
-        let eager = self.rng.chance(500);
+        let (eager, whole) = (self.rng.chance(500), self.rng.chance(500));
         let steps = self.rng.within(1..4);
         let client = &mut self.clients[number];
         let batch = &mut client.batches[at];
@@ -216,7 +217,25 @@ impl World {
             self.oracle.submit(self.now, id, &plan);
             let (sequence, spec) = (batch.sequence, plan.spec.clone());
             let context = plan.context.clone().into();
-            say.push(FromClient::OpenBatch { batch: id, sequence, job, spec, context });
+            // As much as comes along at once: nothing, the first tasks, or all of a short call.
+            let (mut tasks, mut segment, mut sealed) = (0, Bytes::new(), false);
+            if whole && let Some(first) = plan.appends.first() {
+                batch.appends_sent = 1;
+                (tasks, segment) = (*first, arguments(id, 0, *first));
+                sealed = plan.appends.len() == 1;
+                batch.seal_sent = sealed;
+            }
+            let (spec, segment) = (spec.into(), segment.into());
+            say.push(FromClient::OpenBatch {
+                batch: id,
+                sequence,
+                job,
+                spec,
+                context,
+                tasks,
+                segment,
+                sealed,
+            });
         }
         for _ in 0..steps {
             if let Some(tasks) = plan.appends.get(batch.appends_sent).copied() {
@@ -235,7 +254,7 @@ impl World {
         }
         if eager && batch.received > batch.acknowledged {
             batch.acknowledged = batch.received;
-            say.push(FromClient::Acknowledge { batch: id, segments: batch.received });
+            say.push(FromClient::Acknowledge(vec![(id, batch.received)]));
         }
         say.into_iter().for_each(|message| self.say(number, message));
     }
@@ -268,8 +287,12 @@ impl World {
                 *known = Some(job);
                 Ok(())
             }
-            ToClient::Outcomes { batch, sequence, range, segment } => {
-                self.receive(number, batch, sequence, range, segment.bytes)
+            ToClient::Outcomes { batch, sequence, range, segment, last } => {
+                self.receive(number, batch, sequence, range, segment.bytes)?;
+                match last {
+                    true => self.batch_ended(number, batch, sequence + 1, None),
+                    false => Ok(()),
+                }
             }
             ToClient::Ended { batch, segments, rest } => {
                 self.batch_ended(number, batch, segments, rest)
@@ -281,7 +304,7 @@ impl World {
             ToClient::SegmentUnreadable { reason, .. } => {
                 Err(Violation { rule: "everything can be read", what: reason })
             }
-            ToClient::Appended { .. }
+            ToClient::Appended(_)
             | ToClient::Leader { .. }
             | ToClient::WantProgram { .. }
             | ToClient::Slots { .. } => Ok(()),
@@ -311,7 +334,7 @@ impl World {
         let done: Vec<BatchId> =
             client.batches.iter().filter(|batch| batch.over).map(|batch| batch.id).collect();
         for batch in done {
-            self.say(number, FromClient::Acknowledge { batch, segments: DONE_WITH_BATCH });
+            self.say(number, FromClient::Acknowledge(vec![(batch, DONE_WITH_BATCH)]));
         }
         Ok(())
     }
@@ -322,7 +345,7 @@ impl World {
         id: BatchId,
         sequence: u32,
         range: TaskRange,
-        bytes: bytes::Bytes,
+        bytes: Bytes,
     ) -> Result<(), Violation> {
         let calm = self.climate.is_calm();
         let wrong =
@@ -383,7 +406,7 @@ impl World {
             }
         }
         self.stats.count("batches ended");
-        self.say(number, FromClient::Acknowledge { batch: id, segments: DONE_WITH_BATCH });
+        self.say(number, FromClient::Acknowledge(vec![(id, DONE_WITH_BATCH)]));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use allhands_common::id::{AttemptId, BatchId, ExecutorId};
 use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, SegmentBuilder};
-use allhands_scheduler::{AgentEvent, ExecutorEvent, Load, Share, Spawn};
+use allhands_scheduler::{AgentEvent, ExecutorEvent, Load, PIECES_MAX, Share, Spawn};
 
 use super::Violation;
 use super::climate::MS;
@@ -154,6 +154,7 @@ impl World {
                 if let Some(executor) = self.workers[number].executors.get_mut(&id) {
                     executor.flush_planned = false;
                     self.flush(number, id);
+                    self.finish_loads(number, id, false);
                 }
                 Ok(())
             }
@@ -193,9 +194,12 @@ impl World {
         load: Load,
     ) -> Result<(), Violation> {
         let Some(executor) = self.workers[number].executors.get_mut(&id) else { return Ok(()) };
-        if executor.loads.len() >= 2 || !executor.ready {
+        if executor.loads.len() >= PIECES_MAX || !executor.ready {
             let what = format!("executor {id} of worker {}", number + 1);
-            return Err(Violation { rule: "an executor has at most two loads, once ready", what });
+            return Err(Violation {
+                rule: "an executor has a slot for each load, once ready",
+                what,
+            });
         }
         let (mut arguments, mut first) = (Vec::new(), load.range.start);
         for bytes in &load.segments {
@@ -248,7 +252,9 @@ impl World {
                 self.plan(self.now + run_us, Happening::Executor(number, start, id, moment));
             }
         }
-        self.finish_loads(number, id);
+        let planned = self.workers[number].executors.get(&id).is_some_and(|e| e.flush_planned);
+        let waits = planned && self.rng.chance(500);
+        self.finish_loads(number, id, waits);
         Ok(())
     }
 
@@ -312,14 +318,14 @@ impl World {
         news.into_iter().for_each(|event| self.news(number, id, event));
     }
 
-    /// Loads of which nothing is left are over.
-    fn finish_loads(&mut self, number: usize, id: ExecutorId) {
+    /// Loads of which nothing is left are over. That word may wait for the next one's.
+    fn finish_loads(&mut self, number: usize, id: ExecutorId, waits: bool) {
         loop {
             let Some(executor) = self.workers[number].executors.get(&id) else { return };
             let Some(front) = executor.loads.front() else { return };
             let attempt = front.load.attempt;
             let busy = executor.running().any(|running| running.attempt == attempt);
-            if front.next < front.limit || busy {
+            if front.next < front.limit || busy || waits && executor.loads.len() > 1 {
                 return;
             }
             self.flush(number, id);
@@ -344,7 +350,7 @@ impl World {
             loaded.limit -= tasks;
         }
         self.news(number, id, ExecutorEvent::Taken { attempt, range });
-        self.finish_loads(number, id);
+        self.finish_loads(number, id, false);
     }
 
     /// The process dies; sometimes what it had not flushed is found.

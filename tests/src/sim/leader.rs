@@ -83,7 +83,7 @@ impl World {
         }
         let state = &self.replicas[leader.replica].state;
         let mut out = Vec::new();
-        leader.dispatcher.handle(leader.instant(now), state, event, &mut out);
+        leader.dispatcher.handle(leader.instant(now), state, [event], &mut out);
         leader.dispatcher.check(state).map_err(|violation| Violation {
             rule: violation.rule,
             what: format!("{} (term {term}, {} ms)", violation.what, now / 1000),
@@ -114,7 +114,7 @@ impl World {
                 self.send_worker(term, worker, ToWorker::Registered { term });
             }
             Action::Tell { session, message } => self.send_client(term, session, message),
-            Action::Deliver { session, batch, sequence, outcome } => {
+            Action::Deliver { session, batch, sequence, outcome, last } => {
                 let replica = &self.replicas[self.leaders[term.0 as usize - 1].replica];
                 let lost = |what| Violation { rule: "bytes are there while named", what };
                 let bytes = replica
@@ -131,7 +131,7 @@ impl World {
                 self.send_client(
                     term,
                     session,
-                    ToClient::Outcomes { batch, sequence, range, segment },
+                    ToClient::Outcomes { batch, sequence, range, segment, last },
                 );
             }
         }

@@ -94,6 +94,14 @@ impl Oracle {
     pub(super) fn learn(&mut self, effects: &[Effect], state: &State) -> Result<(), Violation> {
         for effect in effects {
             match effect {
+                Effect::BatchOpened { batch, tasks } => {
+                    let Some(known) = self.batches.get_mut(batch) else { continue };
+                    if known.committed > 0 {
+                        let what = format!("{batch}, which has {} tasks", known.committed);
+                        return Err(broken("a batch is opened once", what));
+                    }
+                    known.committed = *tasks;
+                }
                 Effect::Appended { batch, range } => {
                     let Some(known) = self.batches.get_mut(batch) else { continue };
                     if range.start != known.committed {
@@ -130,7 +138,9 @@ impl Oracle {
             let what = format!("{} of {} as {}", run.range, run.batch, run.attempt);
             return Err(broken("what must not run twice is written down first", what));
         }
-        let Some(size) = policy.batch_size else { return Ok(()) };
+        let Some(size) = policy.batch_size.filter(|_| policy.prefer == Prefer::Processes) else {
+            return Ok(());
+        };
         let block = run.range.start / size;
         let whole = TaskRange::new(block * size, ((block + 1) * size).min(known.plan.tasks()));
         let exact = calm && known.plan.behaves() && policy.queue_timeout_ms.is_none();
@@ -151,7 +161,7 @@ impl Oracle {
         let batch = shared.batch;
         let unknown = || broken("only what was submitted runs", format!("{batch}:{index}"));
         let known = self.batches.get_mut(&batch).ok_or_else(unknown)?;
-        if shared.spec != known.plan.spec || shared.context.bytes != known.plan.context {
+        if *shared.spec != known.plan.spec || shared.context.bytes != known.plan.context {
             let what = format!("{batch}: {:?} {:?}", shared.spec, shared.context);
             return Err(broken("a task runs as its client said, with its context", what));
         }

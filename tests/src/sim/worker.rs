@@ -157,11 +157,13 @@ impl World {
         }
         let Some(agent) = &mut worker.agent else { return Ok(()) };
         let mut out = Vec::new();
-        agent.handle(Instant(now), event, &mut out);
+        agent.handle(Instant(now), [event], &mut out);
+        let checked = agent.check();
         self.trace.mix(&[now, number as u64, out.len() as u64]);
         for action in out {
             self.do_for(number, action)?;
         }
+        checked.map_err(|violation| Violation { rule: violation.rule, what: violation.what })?;
         self.schedule_worker(number);
         Ok(())
     }

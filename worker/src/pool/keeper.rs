@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
-use allhands_common::wire::executor::{FromExecutor, Part, ToExecutor, VERSION, write_frame};
+use allhands_common::wire::executor::{
+    FromExecutor, Outcomes, Part, ToExecutor, VERSION, write_frame,
+};
 use allhands_store::cell::monotonic_us;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -314,14 +316,17 @@ impl Keeper {
                 *ready = true;
                 self.tell(ExecutorEvent::Ready).await;
             }
-            FromExecutor::Outcomes { sequence, parts, finished } => {
-                let attempt = self.note(sequence, &parts, finished)?;
-                for Part { range, segment, run_us } in parts {
-                    let segment = segment.bytes;
-                    self.tell(ExecutorEvent::Outcomes { attempt, range, segment, run_us }).await;
-                }
-                if finished {
-                    self.tell(ExecutorEvent::Finished { attempt }).await;
+            FromExecutor::Outcomes(loads) => {
+                for Outcomes { sequence, parts, finished } in loads {
+                    let attempt = self.note(sequence, &parts, finished)?;
+                    for Part { range, segment, run_us } in parts {
+                        let segment = segment.bytes;
+                        let outcomes = ExecutorEvent::Outcomes { attempt, range, segment, run_us };
+                        self.tell(outcomes).await;
+                    }
+                    if finished {
+                        self.tell(ExecutorEvent::Finished { attempt }).await;
+                    }
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Frames on their way to an executor: written at once where the socket takes them, else when it does.
+//! Frames on their way to an executor: written together at the end of a step where the socket takes
+//! them, else when it does.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -13,34 +14,58 @@ use tokio::sync::Notify;
 /// Pieces handed to the system at once.
 const PIECES_MAX: usize = 32;
 
-/// Bounded by what an executor may hold: two loads, and the common parts of their batches.
+/// Bulk up to this many bytes is copied beside the frame's head: cheaper than a piece of its own.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// Bounded by what an executor may hold: its loads, and the common parts of their batches.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: RefCell<VecDeque<Bytes>>,
+    /// What comes after that: frames that share one piece.
+    tail: RefCell<Vec<u8>>,
     stream: OnceCell<OwnedWriteHalf>,
     more: Notify,
 }
 
 impl Outbox {
-    /// Sends `message`, now or as soon as there is a socket that takes it.
+    /// Puts `message` behind what waits for [`Outbox::flush`].
     ///
     /// # Errors
     /// When it cannot be encoded.
     pub(super) fn push(&self, message: &mut ToExecutor) -> Result<(), EncodeError> {
-        let (mut head, mut bulk) = (Vec::with_capacity(128), Vec::new());
-        write_frame(message, &mut head, &mut bulk)?;
-        let mut waiting = self.waiting.borrow_mut();
-        let idle = waiting.is_empty();
-        waiting.push_back(head.into());
-        waiting.extend(bulk);
-        drop(waiting);
+        let (mut tail, mut bulk) = (self.tail.borrow_mut(), Vec::new());
+        let whole = tail.len();
+        if let Err(error) = write_frame(message, &mut tail, &mut bulk) {
+            tail.truncate(whole);
+            return Err(error);
+        }
+        for piece in bulk {
+            if piece.len() <= COPIED_BYTES_MAX {
+                tail.extend_from_slice(&piece);
+            } else {
+                let mut waiting = self.waiting.borrow_mut();
+                waiting.push_back(std::mem::take(&mut *tail).into());
+                waiting.push_back(piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what was pushed, now or as soon as there is a socket that takes it.
+    pub(super) fn flush(&self) {
+        let mut tail = self.tail.borrow_mut();
+        if tail.is_empty() && self.waiting.borrow().is_empty() {
+            return;
+        }
+        if !tail.is_empty() {
+            self.waiting.borrow_mut().push_back(std::mem::take(&mut *tail).into());
+        }
+        drop(tail);
         if let Some(stream) = self.stream.get()
-            && idle
             && !self.write(stream)
         {
             self.more.notify_one();
         }
-        Ok(())
     }
 
     /// From now on frames go to `stream`.

@@ -7,7 +7,7 @@ use allhands_common::bulk::Bulk;
 use allhands_common::id::{AttemptId, BatchId, ExecutorId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::wire::executor::{self, ToExecutor};
-use allhands_store::cell::{CellError, LANES_MAX};
+use allhands_store::cell::{CellError, LANES_MAX, SLOTS};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -86,16 +86,15 @@ impl Seat {
         let Load { attempt, range, shared, segments } = load;
         let (batch, timeout_ms) = (shared.batch, shared.spec.policy.timeout_ms);
         if self.batches.borrow_mut().insert(batch) {
-            self.send(&mut ToExecutor::Batch((*shared).clone()));
+            self.send(&mut ToExecutor::Batch(executor::Common {
+                batch,
+                functions: shared.spec.functions.clone(),
+                idempotent: shared.spec.policy.idempotent,
+                context: shared.context.clone(),
+            }));
         }
-        // The next one whose slot is free: with several lanes the later load may have ended first.
-        let busy = |sequence: &u32| {
-            self.loads.borrow().iter().any(|load| load.sequence % 2 == sequence % 2)
-        };
-        let next = self.sequence.get().wrapping_add(1);
-        let sequence = if busy(&next) { next.wrapping_add(1) } else { next };
+        let sequence = self.free_sequence();
         self.sequence.set(sequence);
-        debug_assert!(self.loads.borrow().len() < 2, "a third load for {}", self.executor);
         self.cell.arm(sequence, range.len());
         let ended = RangeSet::new();
         let outstanding = Outstanding { sequence, attempt, batch, range, timeout_ms, ended };
@@ -115,7 +114,21 @@ impl Seat {
         }
     }
 
-    /// Takes back unstarted tasks of `attempt`. Where both loads are of that attempt, of the later one
+    /// The next number whose slot in the cell is free: with several lanes a later load may have ended
+    /// before an earlier one.
+    fn free_sequence(&self) -> u32 {
+        let loads = self.loads.borrow();
+        debug_assert!(loads.len() < SLOTS, "too many loads for {}", self.executor);
+        let slot = |sequence: u32| sequence as usize % SLOTS;
+        let busy = |sequence: u32| loads.iter().any(|load| slot(load.sequence) == slot(sequence));
+        let mut next = self.sequence.get().wrapping_add(1);
+        while busy(next) {
+            next = next.wrapping_add(1);
+        }
+        next
+    }
+
+    /// Takes back unstarted tasks of `attempt`. Where several loads are of that attempt, of the latest one
     /// first, as its tasks would start later.
     pub(super) fn take(&self, attempt: AttemptId, share: Share) -> Option<TaskRange> {
         let loads = self.loads.borrow();

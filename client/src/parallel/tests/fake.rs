@@ -11,7 +11,7 @@ use allhands_common::net::link::Link;
 use allhands_common::policy::BatchSpec;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, SegmentBuilder};
-use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::client::{Appended, FromClient, ToClient};
 use bytes::Bytes;
 
 use crate::cluster::Cluster;
@@ -91,10 +91,10 @@ impl Fake {
                 let reason = "no such thing".to_owned();
                 self.say(ToClient::Refused { batch: Some(batch), request: None, reason }).await;
             }
-            FromClient::OpenBatch { batch, spec, context, .. } => {
+            FromClient::OpenBatch { batch, spec, context, tasks, segment, sealed, .. } => {
                 let context = context.bytes;
                 let opened = Batch {
-                    spec,
+                    spec: (*spec).clone(),
                     context,
                     tasks: 0,
                     segments: 0,
@@ -103,32 +103,45 @@ impl Fake {
                     ended: false,
                 };
                 self.batches.insert(batch, opened);
+                if tasks > 0 {
+                    self.append(batch, 0, tasks, segment.bytes).await;
+                }
+                if sealed {
+                    self.seal(batch, tasks).await;
+                }
             }
             FromClient::Append { batch, first, tasks, segment } => {
-                let Some(known) = self.batches.get_mut(&batch).filter(|known| !known.ended) else {
-                    return;
-                };
-                assert_eq!(known.tasks, first);
-                known.tasks += tasks;
-                let sealed = false;
-                self.say(ToClient::Appended { batch, tasks: first + tasks, sealed }).await;
-                self.run(batch, first, Segment::parse(segment.bytes).unwrap()).await;
+                self.append(batch, first, tasks, segment.bytes).await;
             }
-            FromClient::Seal { batch, tasks } => {
-                let Some(known) = self.batches.get_mut(&batch) else {
-                    return;
-                };
-                known.sealed = true;
-                self.say(ToClient::Appended { batch, tasks, sealed: true }).await;
-                self.end(batch, None).await;
-            }
+            FromClient::Seal { batch, tasks } => self.seal(batch, tasks).await,
             FromClient::Cancel { batch, reason } => {
                 let rest = Some(failed(Cause::Cancelled { reason }));
                 self.end(batch, rest).await;
             }
-            FromClient::Acknowledge { .. } | FromClient::Alive | FromClient::Detach => {}
+            FromClient::Acknowledge(_) | FromClient::Alive | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
+    }
+
+    async fn append(&mut self, batch: BatchId, first: u32, tasks: u32, segment: Bytes) {
+        let Some(known) = self.batches.get_mut(&batch).filter(|known| !known.ended) else {
+            return;
+        };
+        assert_eq!(known.tasks, first);
+        known.tasks += tasks;
+        let appended = Appended { batch, tasks: first + tasks, sealed: false };
+        self.say(ToClient::Appended(vec![appended])).await;
+        self.run(batch, first, Segment::parse(segment).unwrap()).await;
+    }
+
+    async fn seal(&mut self, batch: BatchId, tasks: u32) {
+        let Some(known) = self.batches.get_mut(&batch) else {
+            return;
+        };
+        known.sealed = true;
+        let appended = Appended { batch, tasks, sealed: true };
+        self.say(ToClient::Appended(vec![appended])).await;
+        self.end(batch, None).await;
     }
 
     async fn end(&mut self, batch: BatchId, rest: Option<Failed>) {
@@ -166,7 +179,8 @@ impl Fake {
             known.segments += 1;
             known.failures += failures;
             let stopped = known.spec.policy.fail_after.is_some_and(|most| known.failures >= most);
-            self.say(ToClient::Outcomes { batch, sequence, range, segment: segment.into() }).await;
+            let (segment, last) = (segment.into(), false);
+            self.say(ToClient::Outcomes { batch, sequence, range, segment, last }).await;
             if stopped {
                 let cause = Cause::Cancelled { reason: "too many failures".into() };
                 self.end(batch, Some(failed(cause))).await;

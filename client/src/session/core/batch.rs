@@ -2,6 +2,7 @@
 //! has come back.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use allhands_common::failure::Failed;
 use allhands_common::policy::BatchSpec;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) sequence: u32,
-    pub(super) spec: BatchSpec,
+    pub(super) spec: Arc<BatchSpec>,
     pub(super) context: Bytes,
     pub(super) since: Instant,
     pub(super) outbox: Outbox,

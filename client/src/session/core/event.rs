@@ -1,5 +1,6 @@
 //! What happens to a session, and what it wants done: closed enums of plain data.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::failure::Failed;
@@ -43,7 +44,7 @@ pub(crate) enum Event {
         /// The session's how-manieth batch.
         sequence: u32,
         /// What its tasks share.
-        spec: BatchSpec,
+        spec: Arc<BatchSpec>,
         /// What `map_with` ships once.
         context: Bytes,
     },

@@ -1,7 +1,8 @@
 //! What coordinators say, and who of them leads.
 
+use allhands_common::failure::Failed;
 use allhands_common::id::{BatchId, CoordinatorId, SessionId, Term};
-use allhands_common::wire::client::ToClient;
+use allhands_common::wire::client::{Appended, ToClient};
 
 use super::{Action, Core, End, Job, Peer, Step};
 
@@ -24,18 +25,10 @@ impl Core {
                     self.request.0 += 1;
                 }
             }
-            ToClient::Appended { batch: id, tasks, sealed } => {
-                let Some(batch) = self.batches.get_mut(&id) else {
-                    return;
-                };
-                self.said_bytes -= batch.outbox.commit(tasks);
-                batch.outbox.opening = Step::Done;
-                if sealed {
-                    batch.outbox.sealing = Step::Done;
-                }
-                out.push(Action::Committed { batch: id, tasks });
+            ToClient::Appended(batches) => {
+                batches.into_iter().for_each(|appended| self.appended(appended, out));
             }
-            ToClient::Outcomes { batch: id, sequence, range, segment } => {
+            ToClient::Outcomes { batch: id, sequence, range, segment, last } => {
                 let Some(batch) = self.batches.get_mut(&id) else {
                     return;
                 };
@@ -45,18 +38,12 @@ impl Core {
                         out.push(Action::Deliver { batch: id, range, segment });
                     }
                 });
-                self.settle(id, out);
-            }
-            ToClient::Ended { batch: id, segments, rest } => {
-                let Some(batch) = self.batches.get_mut(&id) else {
-                    return;
-                };
-                batch.inbox.end = Some((segments, rest));
-                if batch.cancelled.is_some() {
-                    batch.inbox.received = segments;
+                match last {
+                    true => self.ended(id, sequence + 1, None, out),
+                    false => self.settle(id, out),
                 }
-                self.settle(id, out);
             }
+            ToClient::Ended { batch, segments, rest } => self.ended(batch, segments, rest, out),
             ToClient::WantProgram { program, offset, bytes } => {
                 out.push(Action::SendProgram { peer, program, offset, bytes });
             }
@@ -83,6 +70,30 @@ impl Core {
             }
             ToClient::Slots { slots } => out.push(Action::Slots(slots)),
         }
+    }
+
+    fn appended(&mut self, appended: Appended, out: &mut Vec<Action>) {
+        let Appended { batch: id, tasks, sealed } = appended;
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
+        self.said_bytes -= batch.outbox.commit(tasks);
+        batch.outbox.opening = Step::Done;
+        if sealed {
+            batch.outbox.sealing = Step::Done;
+        }
+        out.push(Action::Committed { batch: id, tasks });
+    }
+
+    fn ended(&mut self, id: BatchId, segments: u32, rest: Option<Failed>, out: &mut Vec<Action>) {
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
+        batch.inbox.end = Some((segments, rest));
+        if batch.cancelled.is_some() {
+            batch.inbox.received = segments;
+        }
+        self.settle(id, out);
     }
 
     /// Hands on the end of a batch, if this is it.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use allhands_common::id::{BatchId, JobId};
 use allhands_common::limit::{DELIVER_BYTES_MAX, SUBMIT_BYTES_MAX};
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
+use bytes::Bytes;
 
+use super::batch::Held;
 use super::{Action, Batch, Config, Core, End, Job, Peer, Step};
 
 /// Acknowledgements wait for company, but not beyond this many batches (a frame's worth), ...
@@ -14,6 +16,9 @@ const ACKNOWLEDGEMENTS_MAX: usize = 64;
 
 /// ... nor beyond this many consumed bytes: an eighth of what may be on its way keeps it flowing.
 const ACKNOWLEDGE_BYTES: usize = DELIVER_BYTES_MAX / 8;
+
+/// Batches of one message: 16 bytes and a number each, in a command of the log.
+const ACKNOWLEDGED_MAX: usize = 1024;
 
 /// A leader that does not know a batch which was committed is asked again, for so long: an answer may
 /// be older than the batch, or have come twice, but none is on its way for that long.
@@ -67,12 +72,33 @@ impl Core {
         // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
         if outbox.opening == Step::Due {
             (outbox.opening, outbox.was_said) = (Step::Said, true);
+            let fits = |held: &&Held| {
+                cancelled.is_none()
+                    && held.first == 0
+                    && (self.said_bytes == 0
+                        || self.said_bytes + held.segment.len() <= SUBMIT_BYTES_MAX)
+            };
+            let first = outbox.held.get(outbox.said).filter(fits);
+            let (tasks, segment) =
+                first.map_or((0, Bytes::new()), |held| (held.tasks, held.segment.clone()));
+            if tasks > 0 {
+                self.said_bytes += segment.len();
+                outbox.said += 1;
+            }
+            let sealed =
+                outbox.sealing == Step::Due && tasks == outbox.given && cancelled.is_none();
+            if sealed {
+                outbox.sealing = Step::Said;
+            }
             say(FromClient::OpenBatch {
                 batch: id,
                 sequence: *sequence,
                 job,
                 spec: spec.clone(),
                 context: context.clone().into(),
+                tasks,
+                segment: segment.into(),
+                sealed,
             });
         }
         if let Some(reason) = cancelled {
@@ -113,8 +139,9 @@ impl Core {
     pub(super) fn acknowledge(&mut self, peer: Peer, out: &mut Vec<Action>) -> bool {
         let due = std::mem::take(&mut self.to_acknowledge);
         self.acknowledge_bytes = 0;
-        for id in &due {
-            let Some(batch) = self.batches.get_mut(id) else {
+        let mut acknowledged = Vec::with_capacity(due.len());
+        for id in due {
+            let Some(batch) = self.batches.get_mut(&id) else {
                 continue;
             };
             batch.inbox.acknowledging = false;
@@ -122,17 +149,16 @@ impl Core {
                 true => DONE_WITH_BATCH,
                 false => batch.inbox.consumed,
             };
-            self.said_at = self.now;
-            out.push(Action::Send {
-                peer,
-                message: FromClient::Acknowledge { batch: *id, segments },
-            });
+            acknowledged.push((id, segments));
             if batch.inbox.is_finished() {
-                self.batches.remove(id);
-                self.finished.push_back((self.now, *id, segments));
+                self.batches.remove(&id);
+                self.finished.push_back((self.now, id, segments));
             }
         }
-        !due.is_empty()
+        for some in acknowledged.chunks(ACKNOWLEDGED_MAX) {
+            self.say(peer, FromClient::Acknowledge(some.to_vec()), out);
+        }
+        !acknowledged.is_empty()
     }
 
     pub(super) fn attach(&self, peer: Peer, out: &mut Vec<Action>) {
@@ -177,9 +203,10 @@ impl Core {
         }
         self.said_bytes = 0;
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
-        for (_, batch, segments) in &self.finished {
-            let message = FromClient::Acknowledge { batch: *batch, segments: *segments };
-            out.push(Action::Send { peer, message });
+        let again: Vec<(BatchId, u32)> =
+            self.finished.iter().map(|(_, batch, segments)| (*batch, *segments)).collect();
+        for some in again.chunks(ACKNOWLEDGED_MAX) {
+            out.push(Action::Send { peer, message: FromClient::Acknowledge(some.to_vec()) });
         }
     }
 }

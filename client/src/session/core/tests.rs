@@ -8,7 +8,7 @@ use allhands_common::limit::SUBMIT_BYTES_MAX;
 use allhands_common::policy::Policy;
 use allhands_common::program::{Platform, ProgramId};
 use allhands_common::range::TaskRange;
-use allhands_common::wire::client::{DONE_WITH_BATCH, ToClient};
+use allhands_common::wire::client::{Appended, DONE_WITH_BATCH, ToClient};
 use proptest::prelude::*;
 
 use super::*;
@@ -57,7 +57,7 @@ impl Bench {
 
     fn step(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
-        self.core.handle(self.now, event, &mut out);
+        self.core.handle(self.now, [event], &mut out);
         out
     }
 
@@ -67,7 +67,10 @@ impl Bench {
 
     fn open(&mut self) -> (BatchId, Vec<Action>) {
         let (batch, sequence) = self.core.name_batch();
-        (batch, self.step(Event::Open { batch, sequence, spec: spec(), context: Bytes::new() }))
+        (
+            batch,
+            self.step(Event::Open { batch, sequence, spec: spec().into(), context: Bytes::new() }),
+        )
     }
 
     /// A batch of one task, committed.
@@ -76,7 +79,7 @@ impl Bench {
         self.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
         self.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"arg") });
         self.step(Event::Seal { batch });
-        self.hear(ToClient::Appended { batch, tasks: 1, sealed: true });
+        self.hear(appended(batch, 1, true));
         batch
     }
 
@@ -95,7 +98,12 @@ fn said(actions: &[Action]) -> Vec<&FromClient> {
 }
 
 fn outcomes(batch: BatchId, sequence: u32, range: TaskRange) -> ToClient {
-    ToClient::Outcomes { batch, sequence, range, segment: Bytes::from_static(b"out").into() }
+    let segment = Bytes::from_static(b"out").into();
+    ToClient::Outcomes { batch, sequence, range, segment, last: false }
+}
+
+fn appended(batch: BatchId, tasks: u32, sealed: bool) -> ToClient {
+    ToClient::Appended(vec![Appended { batch, tasks, sealed }])
 }
 
 #[test]
@@ -108,11 +116,7 @@ fn the_first_batch_opens_the_job_and_everything_follows_in_order() {
     let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
     assert!(matches!(
         said(&actions)[..],
-        [
-            FromClient::OpenBatch { sequence: 0, job: JobId(7), .. },
-            FromClient::Append { first: 0, tasks: 3, .. },
-            FromClient::Seal { tasks: 3, .. }
-        ]
+        [FromClient::OpenBatch { sequence: 0, job: JobId(7), tasks: 3, sealed: true, .. }]
     ));
 }
 
@@ -152,7 +156,7 @@ fn a_new_leader_is_told_what_it_does_not_know() {
         bench.step(Event::Append { batch, tasks: 2, segment: Bytes::from_static(b"ab") });
     }
     bench.step(Event::Seal { batch });
-    bench.hear(ToClient::Appended { batch, tasks: 2, sealed: false });
+    bench.hear(appended(batch, 2, false));
     let actions = bench.step(Event::LinkUp { peer: Peer(1), coordinator: Some(CoordinatorId(2)) });
     assert!(matches!(said(&actions)[..], [FromClient::Attach { .. }]));
 
@@ -187,7 +191,7 @@ fn credit_bounds_what_is_said_and_not_committed() {
         sent += said(&bench.step(Event::Append { batch, tasks: 1, segment: big.clone() })).len();
     }
     assert_eq!(sent, 2);
-    let actions = bench.hear(ToClient::Appended { batch, tasks: 1, sealed: false });
+    let actions = bench.hear(appended(batch, 1, false));
     assert!(matches!(said(&actions)[..], [FromClient::Append { first: 2, .. }]));
 }
 
@@ -209,7 +213,7 @@ fn without_a_leader_patience_ends_and_the_batch_is_cancelled_later() {
     bench.hear(ToClient::Ended { batch, segments: 0, rest: None });
     assert!(matches!(
         said(&bench.pass(HEARTBEAT))[..],
-        [FromClient::Acknowledge { segments: DONE_WITH_BATCH, .. }]
+        [FromClient::Acknowledge(batches)] if batches[..] == [(batch, DONE_WITH_BATCH)]
     ));
     assert!(bench.core.batches.is_empty());
 }

@@ -64,7 +64,7 @@ impl Leader {
     /// Takes an event; what has to be done besides proposing.
     pub(crate) fn step(&mut self, event: Event) -> Vec<Action> {
         let (mut out, mut done) = (Vec::new(), Vec::new());
-        self.dispatcher.handle(self.now, &self.state, event, &mut out);
+        self.dispatcher.handle(self.now, &self.state, [event], &mut out);
         self.sort(out, &mut done);
         if !self.slow {
             done.extend(self.commit());
@@ -80,7 +80,8 @@ impl Leader {
             let commands = std::mem::take(&mut self.proposed);
             let effects = self.apply(commands);
             let mut out = Vec::new();
-            self.dispatcher.handle(self.now, &self.state, Event::Applied(effects), &mut out);
+            let applied = [Event::Applied(effects)];
+            self.dispatcher.handle(self.now, &self.state, applied, &mut out);
             self.sort(out, &mut done);
             self.dispatcher.check(&self.state).unwrap();
         }
@@ -159,8 +160,17 @@ impl Leader {
     }
 
     pub(crate) fn open(&mut self, job: JobId, sequence: u32, policy: Policy) -> Vec<Action> {
-        let (batch, spec, context) = (batch(sequence), spec(policy), Bytes::new().into());
-        self.client(FromClient::OpenBatch { batch, sequence, job, spec, context })
+        let (batch, spec, empty) = (batch(sequence), spec(policy).into(), Bytes::new);
+        self.client(FromClient::OpenBatch {
+            batch,
+            sequence,
+            job,
+            spec,
+            context: empty().into(),
+            tasks: 0,
+            segment: empty().into(),
+            sealed: false,
+        })
     }
 
     pub(crate) fn append(&mut self, sequence: u32, range: TaskRange) -> Vec<Action> {
@@ -169,7 +179,7 @@ impl Leader {
     }
 
     pub(crate) fn acknowledge(&mut self, sequence: u32, segments: u32) -> Vec<Action> {
-        self.client(FromClient::Acknowledge { batch: batch(sequence), segments })
+        self.client(FromClient::Acknowledge(vec![(batch(sequence), segments)]))
     }
 
     pub(crate) fn cancel(&mut self, sequence: u32) -> Vec<Action> {

@@ -41,7 +41,7 @@ impl TestWorker {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let mut out = Vec::new();
-            self.agent.handle(now, event, &mut out);
+            self.agent.handle(now, [event], &mut out);
             for action in out {
                 match action {
                     AgentAction::Send(message) => self.sent.push(message),

@@ -129,7 +129,7 @@ impl Model {
     fn client(&mut self, event: Event) {
         let mut actions = Vec::new();
         self.now += 1;
-        self.core.handle(Instant(self.now), event, &mut actions);
+        self.core.handle(Instant(self.now), [event], &mut actions);
         for action in actions {
             match action {
                 Action::Send { peer, message } => {
@@ -172,7 +172,12 @@ impl Model {
             Step::Open => {
                 let (batch, sequence) = self.core.name_batch();
                 self.mine.push((batch, Mine::default()));
-                self.client(Event::Open { batch, sequence, spec: spec(), context: Bytes::new() });
+                self.client(Event::Open {
+                    batch,
+                    sequence,
+                    spec: spec().into(),
+                    context: Bytes::new(),
+                });
             }
             Step::Append(which) => {
                 if let Some((batch, mine)) = self.pick(which)
@@ -286,12 +291,14 @@ impl Model {
                 self.job = true;
                 self.say(ToClient::JobOpened { request, job: JobId(1) });
             }
-            FromClient::OpenBatch { batch, sequence, .. } => {
+            FromClient::OpenBatch { batch, sequence, tasks, sealed, .. } => {
                 assert!(self.job, "a batch without a job");
                 if self.opened.insert(sequence) {
-                    self.batches.insert(batch, Committed::default());
+                    let sealed = sealed.then_some(tasks);
+                    self.batches.insert(batch, Committed { tasks, sealed, ..Committed::default() });
                 }
                 self.tell_appended(batch);
+                self.tell_end(batch);
             }
             FromClient::Append { batch, first, tasks, .. } => {
                 if let Some(known) = self.batches.get_mut(&batch)
@@ -311,18 +318,9 @@ impl Model {
                 self.tell_appended(batch);
                 self.tell_end(batch);
             }
-            FromClient::Acknowledge { batch, segments } => {
-                if let Some(known) = self.batches.get_mut(&batch) {
-                    let done = segments == DONE_WITH_BATCH;
-                    assert!(
-                        if done {
-                            known.is_over()
-                        } else {
-                            segments as usize <= known.outcomes.len()
-                        },
-                        "more than there is"
-                    );
-                    known.acknowledged |= done;
+            FromClient::Acknowledge(batches) => {
+                for (batch, segments) in batches {
+                    self.acknowledge(batch, segments);
                 }
             }
             FromClient::Cancel { batch, .. } => {
@@ -336,10 +334,19 @@ impl Model {
         }
     }
 
+    fn acknowledge(&mut self, batch: BatchId, segments: u32) {
+        let Some(known) = self.batches.get_mut(&batch) else {
+            return;
+        };
+        let done = segments == DONE_WITH_BATCH;
+        let there = if done { known.is_over() } else { segments as usize <= known.outcomes.len() };
+        assert!(there, "more than there is");
+        known.acknowledged |= done;
+    }
+
     fn tell_appended(&mut self, batch: BatchId) {
         if let Some(known) = self.batches.get(&batch) {
-            let (tasks, sealed) = (known.tasks, known.sealed.is_some());
-            self.say(ToClient::Appended { batch, tasks, sealed });
+            self.say(appended(batch, known.tasks, known.sealed.is_some()));
         }
     }
 
@@ -373,9 +380,13 @@ impl Model {
         known.run += 1;
         known.outcomes.push(range);
         let sequence = known.outcomes.len() as u32 - 1;
+        let over = known.is_over();
         if self.attached && self.links[self.leader].up {
-            self.say(outcomes(batch, sequence, range));
-            self.tell_end(batch);
+            let mut outcomes = outcomes(batch, sequence, range);
+            if let ToClient::Outcomes { last, .. } = &mut outcomes {
+                *last = over;
+            }
+            self.say(outcomes);
         }
     }
 

@@ -1,0 +1,69 @@
+//! Every invariant of a worker's books: run after each step by tests and the simulator.
+
+use alloc::format;
+use alloc::string::String;
+
+use allhands_common::range::RangeSet;
+use allhands_common::resources::Resources;
+
+use super::{Agent, PIECES_MAX};
+use crate::Violation;
+
+fn broken(rule: &'static str, what: String) -> Result<(), Violation> {
+    Err(Violation { rule, what })
+}
+
+impl Agent {
+    /// Every invariant.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub fn check(&self) -> Result<(), Violation> {
+        let mut sum = self.free.clone();
+        let busy = self.executors.values().filter(|executor| !executor.pieces.is_empty());
+        busy.for_each(|executor| sum.add(&executor.need));
+        if sum != self.with_all_names(&self.config.resources) {
+            let what = format!("{sum:?} of {:?}", self.config.resources);
+            return broken("what is free and what is occupied is what there is", what);
+        }
+        for (id, executor) in &self.executors {
+            if executor.pieces.len() > PIECES_MAX || executor.pieces.len() != executor.open.len() {
+                let what = format!("{id}: {} and {}", executor.pieces.len(), executor.open.len());
+                return broken("an executor has a slot for each piece", what);
+            }
+        }
+        self.check_pieces()
+    }
+
+    /// Each open task of an attempt is in exactly one piece.
+    fn check_pieces(&self) -> Result<(), Violation> {
+        for (id, attempt) in &self.attempts {
+            let waiting = self.waiting.iter().filter(|piece| piece.attempt == *id);
+            let placed = self.executors.values().flat_map(|executor| {
+                let pieces = executor.pieces.iter().zip(&executor.open);
+                pieces.filter(|(piece, _)| piece.attempt == *id).flat_map(|(_, open)| open.iter())
+            });
+            let mut seen = RangeSet::new();
+            for range in waiting.map(|piece| piece.range).chain(placed) {
+                if seen.intersection(range).next().is_some() {
+                    return broken("a task is in one piece", format!("{range} of attempt {id}"));
+                }
+                seen.insert(range);
+            }
+            if seen != attempt.open {
+                let what = format!("attempt {id}: open {:?}, in pieces {seen:?}", attempt.open);
+                return broken("what is open is in a piece", what);
+            }
+        }
+        Ok(())
+    }
+
+    /// `resources`, with every custom resource that was ever given back.
+    fn with_all_names(&self, resources: &Resources) -> Resources {
+        let mut all = resources.clone();
+        for name in self.free.custom.keys() {
+            all.custom.entry(name.clone()).or_insert(0);
+        }
+        all
+    }
+}
