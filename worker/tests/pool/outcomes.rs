@@ -121,7 +121,8 @@ fn an_unknown_function_and_a_bad_argument_are_causes_of_their_own() {
         async |rig| {
             let executor = rig.executor(1).await;
             let mut unknown = calls((0..2).map(delayed(square)));
-            Arc::make_mut(&mut unknown.shared).spec.functions[0].name.offset += 8;
+            let shared = Arc::make_mut(&mut unknown.shared);
+            Arc::make_mut(&mut shared.spec).functions[0].name.offset += 8;
             rig.load(executor, 1, &unknown);
             let outcomes = rig.finish(1).await;
             assert!(matches!(cause(&outcomes[&1]), Cause::Program { .. }));

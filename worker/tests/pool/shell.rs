@@ -88,6 +88,7 @@ fn run(number: u32, calls: &Calls) -> Vec<Order> {
         segments: vec![calls.segment.clone().into()],
         threads: 1,
         alone: false,
+        task_ns: None,
     };
     vec![Order::Batch(Box::new((*calls.shared).clone())), Order::Run(run)]
 }

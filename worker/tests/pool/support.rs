@@ -220,7 +220,7 @@ fn shared(spec: BatchSpec) -> Shared {
         job: JobId(1),
         owner: String::new(),
         program: program(),
-        spec,
+        spec: spec.into(),
         context: Bytes::new().into(),
     }
 }
