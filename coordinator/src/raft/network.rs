@@ -22,6 +22,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
     StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::time::{Instant, sleep_until};
 
 use super::message::{self, Append, PeerCall, PeerReply, PeerRequest, Turn};
 use super::nonce::nonce;
@@ -37,6 +38,10 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 4;
 /// openraft's ttl for appends is the heartbeat interval, which is for empty ones. Entries also wait for the
 /// receiver's disk and for the appends before them: a slow disk must not make the leader send everything again.
 const APPEND_DISK_TIME: Duration = Duration::from_millis(500);
+/// How long a follower may wait to hear that entries are committed, if no append comes that says so as well. Only what
+/// it has applied depends on it, which matters when it becomes the leader. openraft would send each such news at once:
+/// half of all messages between coordinators, at the moment when the leader has just been told to act on the entry.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(10);
 /// What a slow link carries per second, for the ttl of an append.
 const LINK_BYTES_PER_SECOND: u64 = 8 << 20;
 
@@ -207,6 +212,7 @@ impl<T: PeerTransport> RaftNetworkV2<TypeConfig> for Peer<T> {
             in_flight: InFlight::new(),
             ends: VecDeque::new(),
             agreed: false,
+            late: None,
         };
         let answers = stream::unfold(Some(pipeline), Pipeline::next);
         Box::pin(async move { Ok(answers.boxed()) })
@@ -266,6 +272,8 @@ struct Pipeline<'s, T, S> {
     ends: VecDeque<Option<LogId>>,
     /// A request of this pipeline was accepted, so the logs agree up to its end.
     agreed: bool,
+    /// News of a commit that waits for an append to take it along, and when it goes alone.
+    late: Option<(AppendEntriesRequest<TypeConfig>, Instant)>,
 }
 
 impl<T, S> Pipeline<'_, T, S>
@@ -281,14 +289,39 @@ where
                 let answer = this.in_flight.next().await?;
                 return Some(this.answered(answer));
             };
+            let due = this.late.as_ref().map(|(_, due)| *due);
             tokio::select! {
                 biased;
                 Some(answer) = this.in_flight.next() => return Some(this.answered(answer)),
                 request = input.next() => match request {
-                    Some(request) => this.send(request),
-                    None => this.input = None,
+                    Some(request) if this.may_wait(&request) => {
+                        let due = due.unwrap_or_else(|| Instant::now() + COMMIT_PATIENCE);
+                        this.late = Some((request, due));
+                    }
+                    Some(request) => {
+                        // It says how far the log is committed as well.
+                        this.late = None;
+                        this.send(request);
+                    }
+                    None => {
+                        this.input = None;
+                        this.send_late();
+                    }
                 },
+                () = reached(due) => this.send_late(),
             }
+        }
+    }
+
+    /// Whether `request` only tells of a commit. openraft takes the answer to a later request for this one's, too.
+    /// Heartbeats and probes look the same, but are asked for their answer.
+    fn may_wait(&self, request: &AppendEntriesRequest<TypeConfig>) -> bool {
+        self.turn.is_some() && self.agreed && request.entries.is_empty()
+    }
+
+    fn send_late(&mut self) {
+        if let Some((request, _)) = self.late.take() {
+            self.send(request);
         }
     }
 
@@ -322,6 +355,13 @@ where
     }
 }
 
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 pub(crate) fn rpc_error(error: PeerError) -> RPCError<TypeConfig> {
     match error {
         PeerError::Unreachable { .. } => RPCError::Unreachable(Unreachable::new(&error)),
@@ -335,5 +375,79 @@ pub(crate) fn unexpected(reply: &PeerReply) -> RPCError<TypeConfig> {
         other => {
             RPCError::Network(NetworkError::from_string(format!("unexpected answer {other:?}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::types::{Entry, LeaderId, Payload};
+    use super::*;
+
+    const LEADER: LeaderId = LeaderId { term: 1, node_id: 1 };
+
+    /// A follower that accepts everything and notes entries and commit of each append.
+    #[derive(Default)]
+    struct Follower(Mutex<Vec<(usize, u64)>>);
+
+    impl PeerTransport for Follower {
+        async fn call(
+            &self,
+            _: NodeId,
+            _: Lane,
+            request: PeerRequest,
+            _: Bytes,
+            _: Duration,
+        ) -> Result<PeerReply, PeerError> {
+            let PeerCall::Append(append) = request.call else { panic!("{request:?}") };
+            let committed = append.committed.map_or(0, |id| id.index);
+            self.0.lock().unwrap().push((append.entries.len(), committed));
+            let last = append.entries.last().map(|entry| entry.id).or(append.previous);
+            Ok(PeerReply::Append(Ok(last)))
+        }
+    }
+
+    fn id(index: u64) -> LogId {
+        LogId { leader_id: LEADER, index }
+    }
+
+    fn append(previous: u64, entries: u64, committed: u64) -> AppendEntriesRequest<TypeConfig> {
+        let entry = |index| Entry { log_id: id(index), payload: Payload::Blank };
+        AppendEntriesRequest {
+            vote: Vote { leader_id: LEADER, committed: true },
+            prev_log_id: Some(id(previous)),
+            entries: (previous + 1..=previous + entries).map(entry).collect(),
+            leader_commit: Some(id(committed)),
+        }
+    }
+
+    async fn heard(lane: Lane, said: Vec<AppendEntriesRequest<TypeConfig>>) -> Vec<(usize, u64)> {
+        let transport = Arc::new(Follower::default());
+        let mut peer = Peer {
+            transport: Arc::clone(&transport),
+            lane,
+            cluster: ClusterId([7; 16]),
+            from: 1,
+            target: 2,
+            numbers: Arc::new(Numbers::new().unwrap()),
+        };
+        let option = RPCOption::new(Duration::from_secs(60));
+        let answers = peer.stream_append(stream::iter(said), option).await.unwrap();
+        assert!(answers.all(|answer| async move { matches!(answer, Ok(Ok(_))) }).await);
+        transport.0.lock().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn news_of_a_commit_go_with_the_next_append_and_alone_if_there_is_none() {
+        let said = vec![append(0, 1, 0), append(1, 0, 1), append(1, 2, 1), append(3, 0, 3)];
+        assert_eq!(heard(Lane::Append, said).await, [(1, 0), (2, 1), (0, 3)]);
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_and_a_first_probe_never_wait() {
+        let said = || vec![append(1, 0, 1), append(1, 1, 1)];
+        assert_eq!(heard(Lane::Heartbeat, said()).await, [(0, 1), (1, 1)]);
+        assert_eq!(heard(Lane::Append, said()).await, [(0, 1), (1, 1)]);
     }
 }
