@@ -29,36 +29,36 @@ impl Leadership {
     pub(crate) const NONE: Self = Self { leader: None, am_leader: false };
 }
 
-fn now(raft: &Raft) -> Leadership {
-    let metrics = raft.metrics().borrow_watched().clone();
+/// What openraft knows now, and whether it leads and only has to hear its quorum.
+fn now(raft: &Raft) -> (Leadership, bool) {
+    // In this order: openraft publishes in the other one.
+    let server = raft.server_metrics().borrow_watched().clone();
+    let acked = raft.data_metrics().borrow_watched().last_quorum_acked;
     // A committed vote is a leader that a quorum has elected.
-    let elected = metrics.vote.committed && metrics.current_leader.is_some();
-    let leader = elected.then_some(metrics.vote.leader_id);
-    let leads = metrics.state == ServerState::Leader && leader.is_some();
+    let elected = server.vote.committed && server.current_leader.is_some();
+    let leader = elected.then_some(server.vote.leader_id);
+    let leads = server.state == ServerState::Leader && leader.is_some();
     // A lone voter is its own quorum, and sends no heartbeat whose answer would say so.
-    let alone = metrics.membership_config.membership().voter_ids().eq([metrics.id]);
-    let heard = alone
-        || metrics
-            .last_quorum_acked
-            .is_some_and(|at| at.elapsed() < Duration::from_millis(ELECTION_MS.1));
-    Leadership { leader, am_leader: leads && heard && metrics.running_state.is_ok() }
+    let alone = server.membership_config.membership().voter_ids().eq([server.id]);
+    let heard =
+        alone || acked.is_some_and(|at| at.elapsed() < Duration::from_millis(ELECTION_MS.1));
+    (Leadership { leader, am_leader: leads && heard }, leads && !heard)
 }
 
 /// Keeps `leadership` true until openraft stops.
 pub(crate) async fn follow(raft: Raft, leadership: watch::Sender<Leadership>) {
-    let mut metrics = raft.metrics();
+    // Not `metrics`, which are published, changed or not, at each turn of openraft's loop.
+    let (mut server, mut data) = (raft.server_metrics(), raft.data_metrics());
     // A quorum that falls silent changes no metric.
     let mut tick = interval(Duration::from_millis(HEARTBEAT_MS));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let seen = now(&raft);
+    while raft.metrics().borrow_watched().running_state.is_ok() {
+        let (seen, awaits_quorum) = now(&raft);
         leadership.send_if_modified(|known| std::mem::replace(known, seen) != seen);
         tokio::select! {
-            changed = metrics.changed() => if changed.is_err() { break },
+            changed = server.changed() => if changed.is_err() { break },
+            changed = data.changed(), if awaits_quorum => if changed.is_err() { break },
             _ = tick.tick() => {}
-        }
-        if metrics.borrow_watched().running_state.is_err() {
-            break;
         }
     }
     leadership.send_replace(Leadership::NONE);

@@ -253,14 +253,13 @@ impl Node {
 
     /// Waits until this node stops, and says why.
     pub async fn stopped(&self) -> StoppedError {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return StoppedError { cause: fatal.to_string() };
-            }
-            if metrics.changed().await.is_err() {
-                return StoppedError { cause: "raft has ended".to_owned() };
-            }
+        // Not by the metrics: each turn of openraft's loop would wake whoever waits. Who follows the leadership ends
+        // with openraft.
+        let mut leadership = self.leadership.clone();
+        while leadership.changed().await.is_ok() {}
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => StoppedError { cause: fatal.to_string() },
+            Ok(()) => StoppedError { cause: "raft has ended".to_owned() },
         }
     }
 
