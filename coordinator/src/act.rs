@@ -1,19 +1,26 @@
 //! Carries out the dispatcher's actions: the only place from which the loop has side effects.
 
+use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{BatchId, SegmentId};
+use allhands_common::limit::ENTRY_BYTES_MAX;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
 use allhands_common::wire::client::ToClient;
 use allhands_common::wire::worker::{Order, ToWorker};
-use allhands_scheduler::{Action, OutcomeSegment};
+use allhands_scheduler::{Action, Command, OutcomeSegment};
 use bytes::Bytes;
 
+use crate::proposals::Oversized;
 use crate::shell::Shell;
 
 impl Shell {
     pub(crate) fn act(&mut self, action: Action) {
         match action {
-            Action::Propose(command) => self.proposals.push(self.now(), command),
+            Action::Propose(command) => {
+                if let Err(oversized) = self.proposals.push(self.now(), command) {
+                    self.refuse(oversized);
+                }
+            }
             Action::Welcome { worker } => {
                 let Some(term) = self.dispatcher.as_ref().map(|d| d.term()) else { return };
                 self.seats.order(worker, ToWorker::Registered { term });
@@ -38,6 +45,44 @@ impl Shell {
                 };
                 self.seats.tell(session, message);
             }
+        }
+    }
+
+    /// A command that no entry can hold: whoever asked is told, instead of an entry that never passes.
+    fn refuse(&mut self, Oversized { command, bytes }: Oversized) {
+        let reason = |what: &str| {
+            format!(
+                "{what} take {bytes} bytes, more than the {ENTRY_BYTES_MAX} of a log entry: put \
+                 large values into files, or make the environment smaller"
+            )
+        };
+        match *command {
+            Command::OpenBatch { session, batch, .. } => {
+                let reason = reason("a call's context, environment and names");
+                let message = ToClient::Refused { batch: Some(batch), request: None, reason };
+                self.seats.tell(session, message);
+            }
+            Command::Append { batch, .. } => {
+                let job = self.state.batches.get(&batch).and_then(|known| self.state.job_of(known));
+                let Some(session) = job.map(|job| job.session) else { return };
+                let reason = reason("the arguments of one message");
+                let message = ToClient::Refused { batch: Some(batch), request: None, reason };
+                self.seats.tell(session, message);
+            }
+            Command::OpenJob { session, request, .. } => {
+                let reason = reason("a program's names");
+                let message = ToClient::Refused { batch: None, request: Some(request), reason };
+                self.seats.tell(session, message);
+            }
+            Command::Finish { batch, attempt, worker, range, .. } => {
+                let cause = Cause::Program { message: reason("the results of one message") };
+                let (worker, attempt) = (Some(worker), Some(attempt));
+                let failed = Failed { cause, worker, attempt, tries: 1 };
+                let fail = Command::Fail { batch, range, failed };
+                // It is short, so it fits.
+                _ = self.proposals.push(self.now(), fail);
+            }
+            other => tracing::error!(command = ?other, bytes, "a command is too long: it is dropped"),
         }
     }
 

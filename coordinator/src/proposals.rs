@@ -13,14 +13,17 @@ use allhands_common::time::{ClusterTime, Instant};
 use allhands_scheduler::{Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// What a command costs in an entry besides its bulk, about: ids, names, a specification.
+/// What a command of ids and numbers costs in an entry besides its bulk, at most.
 const COMMAND_BYTES: usize = 64;
 
 /// What a batch costs in an acknowledgement: its id and a number.
 const ACKNOWLEDGED_BYTES: usize = 24;
 
-/// Room in an entry for everything that is not bulk.
-const HEAD_BYTES_MAX: usize = 48 << 10;
+/// What an opened batch costs besides words: ids, policy, counts.
+const SPEC_BYTES: usize = 256;
+
+/// What an entry costs besides its commands.
+const ENTRY_HEAD_BYTES: usize = 64;
 
 /// Bytes that are no entry of this version.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +53,20 @@ pub(crate) struct Proposals {
 }
 
 impl Proposals {
-    pub(crate) fn push(&mut self, now: Instant, mut command: Command) {
-        let mut bytes = match &command {
-            Command::Acknowledge(batches) => COMMAND_BYTES.max(ACKNOWLEDGED_BYTES * batches.len()),
-            _ => COMMAND_BYTES,
-        };
+    /// Puts a command behind the others.
+    ///
+    /// # Errors
+    /// The command, when no entry can hold it.
+    pub(crate) fn push(&mut self, now: Instant, mut command: Command) -> Result<(), Oversized> {
+        let mut bytes = head_bytes(&command);
         command.each_bulk(&mut |bulk| bytes += bulk.bytes.len());
+        if bytes > ENTRY_BYTES_MAX - ENTRY_HEAD_BYTES {
+            return Err(Oversized { command: Box::new(command), bytes });
+        }
         self.awaited |= !matches!(command, Command::Acknowledge(_));
         self.due.get_or_insert(now + PATIENCE);
         self.waiting.push_back((command, bytes));
+        Ok(())
     }
 
     /// Whether an entry should be made now.
@@ -81,7 +89,7 @@ impl Proposals {
     pub(crate) fn take(&mut self, at: ClusterTime) -> Option<Entry> {
         let (mut commands, mut bytes) = (Vec::new(), 0);
         while let Some((_, more)) = self.waiting.front() {
-            let full = bytes + more > ENTRY_BYTES_MAX - HEAD_BYTES_MAX
+            let full = bytes + more > ENTRY_BYTES_MAX - ENTRY_HEAD_BYTES
                 || commands.len() >= ENTRY_COMMANDS_MAX;
             if full && !commands.is_empty() {
                 break;
@@ -94,6 +102,44 @@ impl Proposals {
             (self.awaited, self.due) = (false, None);
         }
         (!commands.is_empty()).then_some(Entry { at, commands })
+    }
+}
+
+/// A command that no entry can hold.
+#[derive(Debug)]
+pub(crate) struct Oversized {
+    pub(crate) command: Box<Command>,
+    /// How long it is.
+    pub(crate) bytes: usize,
+}
+
+/// What a command costs in an entry besides its bulk, at most. Where somebody's words are in it and it is
+/// rare, it is encoded to know.
+fn head_bytes(command: &Command) -> usize {
+    match command {
+        Command::Acknowledge(batches) => COMMAND_BYTES + ACKNOWLEDGED_BYTES * batches.len(),
+        Command::Append { .. }
+        | Command::Seal { .. }
+        | Command::Finish { .. }
+        | Command::Charge { .. }
+        | Command::Start { .. }
+        | Command::CloseSession { .. }
+        | Command::LeaveWorker { .. } => COMMAND_BYTES,
+        Command::OpenBatch { spec, .. } => {
+            let functions: usize = spec.functions.iter().map(|f| 16 + f.label.len()).sum();
+            let env: usize = spec.env.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
+            let custom = spec.policy.resources.custom.keys().map(|name| 8 + name.len());
+            SPEC_BYTES + spec.name.len() + functions + env + custom.sum::<usize>()
+        }
+        Command::OpenSession { .. }
+        | Command::OpenJob { .. }
+        | Command::Stop { .. }
+        | Command::StopJob { .. }
+        | Command::Fail { .. }
+        | Command::JoinWorker { .. } => {
+            let mut head = Vec::new();
+            codec::encode(command, &mut head).map_or(usize::MAX / 2, |()| head.len())
+        }
     }
 }
 
@@ -129,7 +175,8 @@ pub(crate) fn decode(mut bytes: Bytes) -> Result<Entry, EntryError> {
 
 #[cfg(test)]
 mod tests {
-    use allhands_common::id::BatchId;
+    use allhands_common::id::{BatchId, JobId, SessionId};
+    use allhands_common::policy::{BatchSpec, Policy};
 
     use super::*;
 
@@ -155,10 +202,10 @@ mod tests {
     fn an_acknowledgement_waits_for_company() {
         let mut proposals = Proposals::default();
         let acknowledge = Command::Acknowledge(vec![(BatchId([1; 16]), 1)]);
-        proposals.push(Instant(0), acknowledge);
+        proposals.push(Instant(0), acknowledge).unwrap();
         assert!(!proposals.pressing(Instant(0)));
         assert!(proposals.pressing(Instant(0) + PATIENCE));
-        proposals.push(Instant(0), append(1));
+        proposals.push(Instant(0), append(1)).unwrap();
         assert!(proposals.pressing(Instant(0)));
         assert_eq!(proposals.take(ClusterTime(0)).map(|entry| entry.commands.len()), Some(2));
         assert!(!proposals.pressing(Instant(u64::MAX)));
@@ -168,10 +215,10 @@ mod tests {
     fn entries_stay_within_their_bounds() {
         let mut proposals = Proposals::default();
         for _ in 0..3 {
-            proposals.push(Instant(0), append(2 << 20));
+            proposals.push(Instant(0), append(2 << 20)).unwrap();
         }
         for _ in 0..ENTRY_COMMANDS_MAX + 1 {
-            proposals.push(Instant(0), append(0));
+            proposals.push(Instant(0), append(0)).unwrap();
         }
         let mut sizes = Vec::new();
         while let Some(entry) = proposals.take(ClusterTime(0)) {
@@ -180,5 +227,37 @@ mod tests {
         }
         assert_eq!(sizes.iter().sum::<usize>(), ENTRY_COMMANDS_MAX + 4);
         assert!(sizes.iter().all(|size| *size <= ENTRY_COMMANDS_MAX), "{sizes:?}");
+    }
+
+    #[test]
+    fn words_count_and_what_no_entry_can_hold_is_given_back() {
+        let open = |context: usize, env: usize| Command::OpenBatch {
+            session: SessionId([1; 16]),
+            batch: BatchId([1; 16]),
+            sequence: 0,
+            job: JobId(1),
+            spec: BatchSpec {
+                name: "call".into(),
+                functions: Vec::new(),
+                policy: Policy::default(),
+                env: vec![("X".into(), "x".repeat(env))],
+            }
+            .into(),
+            context: Bytes::from(vec![7; context]).into(),
+            tasks: 0,
+            segment: Bytes::new().into(),
+            sealed: false,
+        };
+        let mut proposals = Proposals::default();
+        for _ in 0..3 {
+            proposals.push(Instant(0), open(1 << 20, 1 << 20)).unwrap();
+        }
+        while let Some(entry) = proposals.take(ClusterTime(0)) {
+            assert_eq!(entry.commands.len(), 1);
+            assert!(encode(entry).unwrap().len() <= ENTRY_BYTES_MAX);
+        }
+        let refused = proposals.push(Instant(0), open(3 << 20, 1 << 20)).unwrap_err();
+        assert!(refused.bytes > 4 << 20);
+        assert!(!proposals.pressing(Instant(u64::MAX)));
     }
 }
