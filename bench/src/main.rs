@@ -64,6 +64,9 @@ pub(crate) struct Arguments {
     /// `kill`: a worker instead of the leader.
     #[arg(long)]
     worker: bool,
+    /// `kill`: in the middle of calls that do nothing, instead of calls that sleep.
+    #[arg(long)]
+    noop: bool,
 }
 
 #[allhands::main]

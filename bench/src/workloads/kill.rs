@@ -1,5 +1,6 @@
-//! A leader, or a worker, is killed in the middle of a batch. Every result has to come, once; what is
-//! measured is the longest time between two results.
+//! A leader, or a worker, is killed in the middle of a batch of calls that sleep, or that do nothing.
+//! Every result has to come, once; what is measured is the longest time between two results. Each repeat
+//! has a cluster of its own, in which everybody is alive.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,16 @@ fn nap(n: u64) -> u64 {
     n
 }
 
+fn noop(n: u64) -> u64 {
+    n
+}
+
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let tasks = arguments.tasks.unwrap_or(2_000);
+    let (call, default): (fn(u64) -> Delayed<u64>, u64) = match arguments.noop {
+        true => (delayed(noop), 2_000_000),
+        false => (delayed(nap), 2_000),
+    };
+    let tasks = arguments.tasks.unwrap_or(default);
     anyhow::ensure!(arguments.coordinators > 0, "nobody can be killed in an embedded cluster");
     let mut gaps = Vec::new();
     for rep in 0..arguments.repeats {
@@ -34,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let (mut seen, mut last, mut gap) =
             (vec![false; usize::try_from(tasks)?], begun, Duration::ZERO);
         let results =
-            Parallel::new().on(&measured.cluster).run_unordered((0..tasks).map(delayed(nap)));
+            Parallel::new().on(&measured.cluster).run_unordered((0..tasks).map(call));
         let mut count = 0;
         for (index, result) in results {
             let now = Instant::now();
@@ -52,7 +61,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
         anyhow::ensure!(count == tasks, "{count} of {tasks} results came");
-        let what = if arguments.worker { "kill-worker" } else { "kill-leader" };
+        let what = match (arguments.worker, arguments.noop) {
+            (false, false) => "kill-leader",
+            (false, true) => "kill-leader-noop",
+            (true, false) => "kill-worker",
+            (true, true) => "kill-worker-noop",
+        };
         let line = Line::new("allhands", what, tasks, rep, begun.elapsed());
         line.spread(vec![gap]).print()?;
         gaps.push(gap);
