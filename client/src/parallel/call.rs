@@ -30,7 +30,7 @@ pub(crate) struct Call<R> {
     cluster: Cluster,
     pub(super) inbox: Arc<Inbox>,
     pub(super) parts: Vec<Part>,
-    /// Where the last call went.
+    /// Where the last call went that said nothing of its own.
     memo: Option<Memo>,
     base: Base,
     /// Tasks that were taken from the iterator.
@@ -191,7 +191,7 @@ impl<R> Call<R> {
                 }
             };
             if let Some(tag) = tag {
-                return Ok(self.remember(entry, place, tag));
+                return Ok(self.remember(call, place, tag));
             }
         }
         let spec = BatchSpec {
@@ -208,12 +208,15 @@ impl<R> Call<R> {
             Arc::new(Exchange::new(spec, self.base.shared.context.clone(), inbox, number));
         let (entries, indices) = (vec![entry], Indices::default());
         self.parts.push(Part { exchange, policy, entries, indices });
-        Ok(self.remember(entry, place, 0))
+        Ok(self.remember(call, place, 0))
     }
 
-    fn remember(&mut self, entry: &'static Entry, part: usize, tag: u16) -> Memo {
-        let memo = Memo { entry, part, tag };
-        self.memo = Some(memo);
+    fn remember(&mut self, call: &Delayed<R>, part: usize, tag: u16) -> Memo {
+        let memo = Memo { entry: call.entry(), part, tag };
+        // What is said at one call is not said of the next.
+        if call.patch().is_none() {
+            self.memo = Some(memo);
+        }
         memo
     }
 

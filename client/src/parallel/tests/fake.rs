@@ -2,6 +2,7 @@
 //! every task at once, in chunks, and speaks the protocol.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use allhands_common::codec;
@@ -39,11 +40,21 @@ impl Default for Manner {
     }
 }
 
+/// The specifications of the batches that were opened, each with the tasks that it got.
+pub(super) type Opened = Arc<Mutex<Vec<(BatchSpec, u32)>>>;
+
 /// A cluster of that manner.
 pub(super) fn cluster(manner: Manner) -> Cluster {
+    watched(manner).0
+}
+
+/// A cluster of that manner, and what it is told.
+pub(super) fn watched(manner: Manner) -> (Cluster, Opened) {
     panics::install();
+    let opened = Opened::default();
+    let seen = Arc::clone(&opened);
     let running = start_beside(move |link| async move {
-        let mut fake = Fake { manner, link, batches: BTreeMap::new() };
+        let mut fake = Fake { manner, link, batches: BTreeMap::new(), opened: seen };
         // The end of the link is the end of the test.
         while let Ok(Some(message)) = fake.hear().await {
             fake.answer(message).await;
@@ -51,17 +62,20 @@ pub(super) fn cluster(manner: Manner) -> Cluster {
     });
     let cluster = Cluster::of(running);
     cluster.session().wait_attached(Duration::from_secs(5)).unwrap();
-    cluster
+    (cluster, opened)
 }
 
 struct Fake {
     manner: Manner,
     link: Link<ToClient, FromClient>,
     batches: BTreeMap<BatchId, Batch>,
+    opened: Opened,
 }
 
 struct Batch {
     spec: BatchSpec,
+    /// Its place in the list of those that were opened.
+    place: usize,
     context: Bytes,
     tasks: u32,
     segments: u32,
@@ -93,8 +107,14 @@ impl Fake {
             }
             FromClient::OpenBatch { batch, spec, context, tasks, segment, sealed, .. } => {
                 let context = context.bytes;
+                let place = {
+                    let mut opened = self.opened.lock().unwrap();
+                    opened.push(((*spec).clone(), 0));
+                    opened.len() - 1
+                };
                 let opened = Batch {
                     spec: (*spec).clone(),
+                    place,
                     context,
                     tasks: 0,
                     segments: 0,
@@ -129,6 +149,7 @@ impl Fake {
         };
         assert_eq!(known.tasks, first);
         known.tasks += tasks;
+        self.opened.lock().unwrap()[known.place].1 = known.tasks;
         let appended = Appended { batch, tasks: first + tasks, sealed: false };
         self.say(ToClient::Appended(vec![appended])).await;
         self.run(batch, first, Segment::parse(segment).unwrap()).await;

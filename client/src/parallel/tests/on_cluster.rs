@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use super::fake::{Manner, cluster};
+use super::fake::{Manner, cluster, watched};
 use super::{Odd, even, fails_at_three, square};
 use crate::prelude::*;
 use crate::{Cause, TryError};
@@ -61,6 +61,20 @@ fn functions_and_policies_of_all_kinds_in_one_call() {
     let iterated: Result<Vec<u64>, _> = parallel.run_iter(calls()).collect();
     assert_eq!(iterated.unwrap(), expected);
     assert_eq!(parallel.start(calls()).unwrap().wait().unwrap(), expected);
+}
+
+#[test]
+fn what_is_said_at_a_call_is_said_of_that_call_alone() {
+    let (cluster, opened) = watched(Manner::default());
+    let timeout = Duration::from_millis(10);
+    let plain = |n| delayed(square)(n);
+    let calls =
+        [plain(1).timeout(timeout), plain(2), plain(3).timeout(timeout), plain(4), plain(5)];
+    assert_eq!(Parallel::new().on(&cluster).run(calls).unwrap(), [1, 4, 9, 16, 25]);
+    let opened = opened.lock().unwrap();
+    let parts: Vec<_> =
+        opened.iter().map(|(spec, tasks)| (spec.policy.timeout_ms, *tasks)).collect();
+    assert_eq!(parts, [(Some(10), 2), (None, 3)]);
 }
 
 #[test]
