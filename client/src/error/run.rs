@@ -37,6 +37,8 @@ pub(crate) enum Reason {
     Function { index: usize, source: NotInExecutable },
     /// The arguments of one task, or the context, do not fit a segment.
     TooLarge { what: String, bytes: usize, limit: usize },
+    /// What is said of all tasks does not fit.
+    SpecTooLarge { bytes: usize, limit: usize },
     /// An option has a value that makes no sense.
     Option(&'static str),
     /// More tasks than a batch can count.
@@ -94,6 +96,7 @@ impl RunError {
             | Reason::Context { .. }
             | Reason::Function { .. }
             | Reason::TooLarge { .. }
+            | Reason::SpecTooLarge { .. }
             | Reason::Option(_)
             | Reason::TooManyTasks => None,
         }
@@ -116,6 +119,7 @@ impl RunError {
             | Reason::Context { .. }
             | Reason::Function { .. }
             | Reason::TooLarge { .. }
+            | Reason::SpecTooLarge { .. }
             | Reason::Option(_)
             | Reason::TooManyTasks => false,
         }
@@ -163,6 +167,12 @@ impl fmt::Display for RunError {
                 "{what}: {bytes} bytes, the limit is {limit}; cut it into more and smaller tasks, \
                  put what all tasks share into the context of `map_with`, or pass the path of a file \
                  that every worker can read"
+            ),
+            Reason::SpecTooLarge { bytes, limit } => write!(
+                f,
+                "the call's name, environment and functions: {bytes} bytes, the limit is {limit}; \
+                 make a long value of the environment the context of `map_with`, or a file that \
+                 every worker can read"
             ),
             Reason::Option(text) => f.write_str(text),
             Reason::TooManyTasks => {

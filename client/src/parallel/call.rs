@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::delayed::Delayed;
 use crate::entry::Entry;
 use crate::error::{Finished, Reason, RunError};
-use crate::session::exchange::{Exchange, Note, ROOM_BYTES};
+use crate::session::exchange::{Exchange, Note, ROOM_BYTES, SPEC_BYTES_MAX, spec_bytes};
 use crate::session::inbox::{Arrived, Inbox, Rules};
 
 /// What one task may have of arguments, and a call of context.
@@ -200,6 +200,10 @@ impl<R> Call<R> {
             policy: policy.clone(),
             env: self.base.env.clone(),
         };
+        let bytes = spec_bytes(&spec);
+        if bytes > SPEC_BYTES_MAX {
+            return Err(Reason::SpecTooLarge { bytes, limit: SPEC_BYTES_MAX });
+        }
         let place = self.parts.len();
         let number = u32::try_from(place).unwrap_or(u32::MAX);
         let inbox = Arc::clone(&self.inbox);

@@ -34,6 +34,10 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 /// election, after which the former leader has committed them.
 const REMEMBER: Duration = Duration::from_secs(10);
 
+/// A leader is told of at most so many batches at a time: an attach, which names them all with at most
+/// 21 bytes each, fits a frame's head of 1 MiB.
+pub(crate) const BATCHES_MAX: usize = 1 << 15;
+
 /// Who speaks and for what.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -44,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) name: String,
     /// How long a call waits for a leader.
     pub(crate) patience: Duration,
+    /// How many batches a leader is told of at a time: [`BATCHES_MAX`], but for tests.
+    pub(crate) batches_max: usize,
 }
 
 /// The state of a session.
@@ -65,6 +71,10 @@ pub(crate) struct Core {
     batches: BTreeMap<BatchId, Batch>,
     /// Batches that have something to say, in order.
     queue: VecDeque<BatchId>,
+    /// Batches that were said and are not over: what an attach names.
+    open_batches: usize,
+    /// Batches that are said when others are over, in order.
+    waiting: VecDeque<BatchId>,
     /// Argument bytes said to the leader and not known to be committed.
     said_bytes: usize,
     to_acknowledge: Vec<BatchId>,
@@ -95,6 +105,8 @@ impl Core {
             sequence: 0,
             batches: BTreeMap::new(),
             queue: VecDeque::new(),
+            open_batches: 0,
+            waiting: VecDeque::new(),
             said_bytes: 0,
             to_acknowledge: Vec::new(),
             acknowledge_bytes: 0,

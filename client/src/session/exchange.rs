@@ -8,9 +8,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use allhands_common::codec;
 use allhands_common::id::BatchId;
 use allhands_common::limit::{
-    DELIVER_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_TARGET, SEGMENT_TASKS_MAX,
+    DELIVER_BYTES_MAX, ENTRY_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_TARGET, SEGMENT_TASKS_MAX,
 };
 use allhands_common::policy::{BatchSpec, Function};
 use allhands_common::segment::SegmentBuilder;
@@ -126,12 +127,17 @@ impl Exchange {
         self.beating.store(beating, Ordering::Relaxed);
     }
 
-    /// Adds a function; its tag. `None` once the batch is open, for then its functions are fixed.
+    /// Adds a function; its tag. `None` once the batch is open, for then its functions are fixed, and
+    /// when the specification cannot hold it.
     pub(crate) fn add_function(&self, function: Function) -> Option<u16> {
         let mut feed = self.feed();
         let (spec, _) = feed.spec.as_mut()?;
         let tag = u16::try_from(spec.functions.len()).ok()?;
         spec.functions.push(function);
+        if spec_bytes(spec) > SPEC_BYTES_MAX {
+            spec.functions.pop();
+            return None;
+        }
         Some(tag)
     }
 
@@ -240,6 +246,19 @@ const CONSUMED_BYTES: usize = DELIVER_BYTES_MAX / 8;
 
 /// Of a segment, besides payload: its header, and columns of a run whose lengths differ.
 pub(crate) const ROOM_BYTES: usize = 64 << 10;
+
+/// Longest encoded specification of a batch. With its context and first segment it makes up one
+/// command, and this is what an entry has room for beside the longest of these, less 16 KiB for the
+/// entry's own.
+pub(crate) const SPEC_BYTES_MAX: usize = ENTRY_BYTES_MAX - SEGMENT_BYTES_MAX - (16 << 10);
+
+/// How long a specification is when it is sent.
+pub(crate) fn spec_bytes(spec: &BatchSpec) -> usize {
+    let mut bytes = Vec::new();
+    // Strings and numbers: nothing in it can refuse.
+    _ = codec::encode(spec, &mut bytes);
+    bytes.len()
+}
 
 impl Feed {
     const fn note(&mut self) -> Note {

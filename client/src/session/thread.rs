@@ -12,7 +12,7 @@ use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
-use super::core::{Config, Peer};
+use super::core::{BATCHES_MAX, Config, Peer};
 use super::program::{Executable, program_name};
 use super::{Beginning, Session, link, run};
 use crate::cluster::EmbeddedConfig;
@@ -223,7 +223,8 @@ fn config(
     let executable = executable.map_err(Error::executable)?;
     let session = SessionId(random_id().map_err(Error::thread)?);
     let program = executable.program.clone();
-    Ok((Config { cluster, session, program, name: program_name(), patience }, executable))
+    let (name, batches_max) = (program_name(), BATCHES_MAX);
+    Ok((Config { cluster, session, program, name, patience, batches_max }, executable))
 }
 
 /// 128 random bits.

@@ -198,6 +198,13 @@ fn what_cannot_be_sent_is_named_with_its_size() {
         text.starts_with("task 0, ") && text.contains("its arguments: 5242888 bytes, the limit is"),
         "{text}"
     );
+    let text = "x".repeat(2 << 20);
+    for parallel in [parallel.clone().env("X", &text), parallel.clone().name(&text)] {
+        let error = parallel.run([delayed(square)(1)]).unwrap_err();
+        let said = error.to_string();
+        assert!(said.starts_with("the call's name, environment and functions: 20972"), "{said}");
+        assert!(said.contains("bytes, the limit is 49152") && !error.retry_can_help(), "{said}");
+    }
     let refusing = super::fake::cluster(Manner { refuses: true, ..Manner::default() });
     let parallel = parallel.on(&refusing);
     let error = parallel.run([delayed(square)(1)]).unwrap_err();

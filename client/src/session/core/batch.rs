@@ -95,6 +95,13 @@ pub(super) struct Inbox {
     pub(super) over: bool,
 }
 
+impl Batch {
+    /// A leader knows of it, or may, and it is not over.
+    pub(super) const fn is_open(&self) -> bool {
+        self.outbox.was_said && !self.inbox.over
+    }
+}
+
 impl Outbox {
     /// Adds the caller's next tasks.
     pub(super) fn give(&mut self, tasks: u32, segment: Bytes) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use allhands_common::id::{BatchId, JobId};
-use allhands_common::limit::{DELIVER_BYTES_MAX, SUBMIT_BYTES_MAX};
+use allhands_common::limit::{DELIVER_BYTES_MAX, SEGMENT_BYTES_MAX, SUBMIT_BYTES_MAX};
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
 use bytes::Bytes;
 
@@ -29,15 +29,20 @@ impl Core {
     pub(super) fn speak(&mut self, out: &mut Vec<Action>) {
         let Some(peer) = self.leader else { return };
         let before = out.len();
-        while let Some(id) = self.queue.front().copied() {
-            if !self.batches.contains_key(&id) {
+        while let Some(id) = self.next_to_speak() {
+            let Some(batch) = self.batches.get(&id) else {
                 self.queue.pop_front();
                 continue;
-            }
+            };
             let Job::Open(job) = self.job else {
                 self.ask_for_job(peer, out);
                 break;
             };
+            if !batch.outbox.was_said && self.open_batches >= self.config.batches_max {
+                self.queue.pop_front();
+                self.waiting.push_back(id);
+                continue;
+            }
             if !self.speak_of(id, job, peer, out) {
                 break;
             }
@@ -51,6 +56,16 @@ impl Core {
             self.said_at = self.now;
             self.acknowledge(peer, out);
         }
+    }
+
+    /// Who speaks next: one that had to wait until others were over, before those that came after it.
+    fn next_to_speak(&mut self) -> Option<BatchId> {
+        if self.open_batches < self.config.batches_max
+            && let Some(id) = self.waiting.pop_front()
+        {
+            self.queue.push_front(id);
+        }
+        self.queue.front().copied()
     }
 
     fn ask_for_job(&mut self, peer: Peer, out: &mut Vec<Action>) {
@@ -71,10 +86,12 @@ impl Core {
         let mut say = |message| out.push(Action::Send { peer, message });
         // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
         if outbox.opening == Step::Due {
+            self.open_batches += usize::from(!outbox.was_said);
             (outbox.opening, outbox.was_said) = (Step::Said, true);
             let fits = |held: &&Held| {
                 cancelled.is_none()
                     && held.first == 0
+                    && context.len() + held.segment.len() <= SEGMENT_BYTES_MAX
                     && (self.said_bytes == 0
                         || self.said_bytes + held.segment.len() <= SUBMIT_BYTES_MAX)
             };
@@ -162,8 +179,7 @@ impl Core {
     }
 
     pub(super) fn attach(&self, peer: Peer, out: &mut Vec<Action>) {
-        let open =
-            self.batches.iter().filter(|(_, batch)| batch.outbox.was_said && !batch.inbox.over);
+        let open = self.batches.iter().filter(|(_, batch)| batch.is_open());
         let message = FromClient::Attach {
             session: self.config.session,
             low: self.request,
@@ -184,6 +200,7 @@ impl Core {
         }
         let mut forgotten = Vec::new();
         self.queue.clear();
+        self.waiting.clear();
         for (id, batch) in &mut self.batches {
             batch.outbox.again();
             if let Some(tasks) = known.get(id) {

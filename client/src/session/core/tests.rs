@@ -4,7 +4,8 @@
 mod model;
 
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::limit::SUBMIT_BYTES_MAX;
+use allhands_common::frame::Message;
+use allhands_common::limit::{SEGMENT_BYTES_MAX, SUBMIT_BYTES_MAX};
 use allhands_common::policy::Policy;
 use allhands_common::program::{Platform, ProgramId};
 use allhands_common::range::TaskRange;
@@ -23,6 +24,7 @@ fn config() -> Config {
         program,
         name: "p".into(),
         patience: Duration::from_secs(30),
+        batches_max: BATCHES_MAX,
     }
 }
 
@@ -196,6 +198,63 @@ fn credit_bounds_what_is_said_and_not_committed() {
 }
 
 #[test]
+fn a_context_and_the_first_segment_fit_an_entry_or_go_one_by_one() {
+    for (context, tasks_with_it) in [(SEGMENT_BYTES_MAX / 2, 1), (SEGMENT_BYTES_MAX / 2 + 1, 0)] {
+        let mut bench = Bench::attached();
+        let (batch, sequence) = bench.core.name_batch();
+        let context = Bytes::from(vec![0; context]);
+        bench.step(Event::Open { batch, sequence, spec: spec().into(), context });
+        let segment = Bytes::from(vec![0; SEGMENT_BYTES_MAX / 2]);
+        bench.step(Event::Append { batch, tasks: 1, segment });
+        bench.step(Event::Seal { batch });
+        let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
+        match said(&actions)[..] {
+            [FromClient::OpenBatch { tasks: 1, sealed: true, .. }] => assert_eq!(tasks_with_it, 1),
+            [
+                FromClient::OpenBatch { tasks: 0, sealed: false, .. },
+                FromClient::Append { first: 0, tasks: 1, .. },
+                FromClient::Seal { tasks: 1, .. },
+            ] => assert_eq!(tasks_with_it, 0),
+            _ => panic!("{} messages", actions.len()),
+        }
+    }
+}
+
+#[test]
+fn a_leader_is_told_of_as_many_batches_as_an_attach_can_name() {
+    let mut bench = Bench::attached();
+    bench.one_task();
+    let opened = |actions: &[Action]| -> Vec<u32> {
+        let sequence = |message: &FromClient| match message {
+            FromClient::OpenBatch { sequence, .. } => Some(*sequence),
+            _ => None,
+        };
+        said(actions).into_iter().filter_map(sequence).collect()
+    };
+    let batches: Vec<BatchId> = (0..BATCHES_MAX + 2).map(|_| bench.open().0).collect();
+    // The first task's batch is one of them, so three wait. What was said goes on.
+    let actions = bench.step(Event::Seal { batch: batches[0] });
+    assert!(matches!(said(&actions)[..], [FromClient::Seal { .. }]));
+    let actions = bench.step(Event::LinkUp { peer: Peer(1), coordinator: Some(CoordinatorId(2)) });
+    let [attach @ FromClient::Attach { batches: named, .. }] = said(&actions)[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(named.len(), BATCHES_MAX);
+    let mut head = Vec::new();
+    allhands_common::codec::encode(attach, &mut head).unwrap();
+    let room = BATCHES_MAX * size_of::<u32>();
+    assert!(head.len() + room <= FromClient::KIND.head_bytes_max() as usize, "{}", head.len());
+
+    // One that waited and is not wanted any more does not cost another its turn.
+    bench.step(Event::Cancel { batch: batches[BATCHES_MAX - 1], reason: "unwanted".into() });
+    let ended = |batch| ToClient::Ended { batch, segments: 0, rest: None };
+    let next = BATCHES_MAX as u32 + 1;
+    assert_eq!(opened(&bench.hear(ended(batches[0]))), [next]);
+    assert_eq!(opened(&bench.hear(ended(batches[1]))), [next + 1]);
+    assert!(opened(&bench.hear(ended(batches[2]))).is_empty());
+}
+
+#[test]
 fn without_a_leader_patience_ends_and_the_batch_is_cancelled_later() {
     let mut bench = Bench::attached();
     let batch = bench.one_task();
@@ -283,7 +342,8 @@ proptest! {
     /// on once, every batch ends once, and in the end nobody owes anything.
     #[test]
     fn every_outcome_once_whatever_happens(steps in prop::collection::vec(any::<Do>(), 1..250)) {
-        let mut model = Model::new(Core::new(config(), Instant(0)));
+        let config = Config { batches_max: 3, ..config() };
+        let mut model = Model::new(Core::new(config, Instant(0)));
         for step in steps {
             model.step(step);
         }

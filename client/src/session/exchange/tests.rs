@@ -91,6 +91,16 @@ fn functions_are_fixed_once_the_session_has_the_batch() {
 }
 
 #[test]
+fn functions_that_do_not_fit_the_specification_go_elsewhere() {
+    let exchange = exchange();
+    let name = allhands_common::function::FunctionName { module: 0, offset: 8 };
+    let function = || Function { name, label: "f".repeat(SPEC_BYTES_MAX / 3) };
+    let tags = [(); 4].map(|()| exchange.add_function(function()));
+    assert_eq!(tags, [Some(0), Some(1), None, None]);
+    assert!(spec_bytes(&exchange.take().open.unwrap().0) <= SPEC_BYTES_MAX);
+}
+
+#[test]
 fn a_stopped_batch_takes_no_tasks() {
     let exchange = exchange();
     exchange.stop();

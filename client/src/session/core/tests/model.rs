@@ -437,6 +437,6 @@ impl Model {
         for (id, known) in &self.batches {
             assert!(known.acknowledged, "{id} is not acknowledged: {known:?}");
         }
-        assert_eq!(self.core.said_bytes, 0);
+        assert_eq!((self.core.said_bytes, self.core.open_batches), (0, 0));
     }
 }
