@@ -22,6 +22,9 @@ use super::program::Executable;
 /// would notice, because it takes two beats to tell that it is old.
 const BEAT: Duration = Duration::from_micros(2_500);
 
+/// When nothing is to be done by itself.
+const NEVER: Instant = Instant(u64::MAX);
+
 /// What a session begins with.
 #[derive(Debug)]
 pub(crate) struct Beginning {
@@ -71,6 +74,7 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
         session,
     };
     let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+    // When the alarm rings; an alarm that has rung would ring for ever, and is not listened to.
     let mut armed = Instant(0);
     loop {
         tokio::select! {
@@ -88,10 +92,10 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
                 }
                 shell.step();
             }
-            () = &mut alarm => {
+            () = &mut alarm, if armed != NEVER => {
                 shell.pass_time();
                 shell.step();
-                armed = Instant(u64::MAX);
+                armed = NEVER;
             }
         }
         // An alarm that rings early is put right when it rings: a deadline that only moves on costs
@@ -126,7 +130,7 @@ impl Shell {
 
     fn next_alarm(&self) -> Instant {
         let deadline = self.core.next_deadline().into_iter();
-        deadline.chain(self.beat).min().unwrap_or(Instant(u64::MAX))
+        deadline.chain(self.beat).min().unwrap_or(NEVER)
     }
 
     fn set(&self, alarm: std::pin::Pin<&mut Sleep>, at: Instant) {
@@ -291,5 +295,36 @@ impl Shell {
             exchange.stop();
             exchange.inbox.end(exchange.part, end);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+    use crate::session::thread::config;
+
+    #[test]
+    fn who_waits_for_nothing_does_nothing() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_events, links) = tokio::sync::mpsc::unbounded_channel();
+        let (config, executable) = config(
+            allhands_common::id::ClusterId([9; 16]),
+            Duration::from_secs(30),
+            Executable::hashed(),
+        )
+        .unwrap();
+        let waits = run(Arc::default(), Beginning { config, executable, peers: 1, links });
+        let used = || {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        };
+        let before = used();
+        let ended = runtime
+            .block_on(async { tokio::time::timeout(Duration::from_millis(300), waits).await });
+        assert!(ended.is_err());
+        let used = used() - before;
+        assert!(used < Duration::from_millis(100), "{used:?} of a core in 300 ms");
     }
 }

@@ -215,7 +215,7 @@ async fn embedded(
     _ = begun.send(Err(Error::no_embedded()));
 }
 
-fn config(
+pub(super) fn config(
     cluster: ClusterId,
     patience: Duration,
     executable: std::io::Result<Executable>,
