@@ -189,8 +189,8 @@ impl FromStr for TaskId {
 pub struct AttemptId {
     /// Term of the leader that gave it.
     pub term: Term,
-    /// Counter within that term.
-    pub number: u32,
+    /// Counter within that term: 64 bits, because a million attempts a second wrap 32 in an hour.
+    pub number: u64,
 }
 
 impl fmt::Display for AttemptId {
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_later_term_outranks_any_number_of_an_earlier_one() {
-        let old = AttemptId { term: Term(1), number: u32::MAX };
+        let old = AttemptId { term: Term(1), number: u64::MAX };
         let new = AttemptId { term: Term(2), number: 0 };
         assert!(old < new);
     }

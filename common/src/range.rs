@@ -1,9 +1,9 @@
 //! Task ranges: what is scheduled, sent, retried and recorded; and sets of them.
 
-use alloc::vec::Vec;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// The tasks `start..end` of one batch.
 #[derive(
@@ -57,12 +57,12 @@ impl fmt::Display for TaskRange {
 /// A set of tasks of one batch, as sorted ranges that neither touch nor overlap. Costs 8 bytes a
 /// *run*, whatever the number of tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub struct RangeSet(Vec<TaskRange>);
+pub struct RangeSet(SmallVec<[TaskRange; 2]>);
 
 impl RangeSet {
     /// The empty set.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(SmallVec::new_const())
     }
 
     /// The set of one range.
@@ -73,7 +73,7 @@ impl RangeSet {
     }
 
     /// Whether there is no task.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -155,8 +155,20 @@ impl RangeSet {
         }
         let left = TaskRange::new(self.0[from].start, range.start);
         let right = TaskRange::new(range.end, self.0[to - 1].end);
-        let rest = [left, right].into_iter().filter(|part| !part.is_empty());
-        self.0.splice(from..to, rest);
+        let (mut gone_from, mut gone_to) = (from, to);
+        if !left.is_empty() {
+            self.0[from] = left;
+            gone_from += 1;
+        }
+        if !right.is_empty() {
+            if gone_from == to {
+                self.0.insert(to, right);
+                return;
+            }
+            self.0[to - 1] = right;
+            gone_to -= 1;
+        }
+        self.0.drain(gone_from..gone_to);
     }
 
     /// Takes up to `tasks` tasks out of the first run.

@@ -39,7 +39,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) const fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.open.is_empty() && self.owed.is_empty() && self.settling.is_empty()
     }
 }
