@@ -3,7 +3,6 @@
 //! The loop owns the replicated state, so entries are applied here and nowhere else, whether they come
 //! from raft or, in the embedded cluster, straight from the proposals.
 
-use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Instant as Clock;
 
@@ -79,7 +78,7 @@ pub(crate) struct Shell {
     applied_leader: Option<LeaderId>,
     in_flight: FuturesUnordered<InFlight>,
     /// Last term in which this node led, and the attempts that it gave: no number is given twice.
-    attempts_given: (Term, u32),
+    attempts_given: (Term, u64),
     /// What has happened in the step that is being taken.
     pub(crate) events: Vec<Event>,
     actions: Vec<Action>,
@@ -147,7 +146,10 @@ impl Shell {
     }
 
     /// Runs until nobody can tell it anything any more.
-    pub(crate) async fn run(mut self, mut ears: Ears) {
+    ///
+    /// # Errors
+    /// A segment was not stored, in a cluster of one process: with a log it is the log that stops.
+    pub(crate) async fn run(mut self, mut ears: Ears) -> Result<(), AppendError> {
         loop {
             let deadline = self.dispatcher.as_ref().and_then(Dispatcher::next_deadline);
             let deadline = deadline.into_iter().chain(self.proposals.due()).min();
@@ -161,7 +163,7 @@ impl Shell {
                 }
                 Some(outcome) = self.in_flight.next() => self.decided(outcome),
                 news = ears.news.recv() => {
-                    let Some(news) = news else { return };
+                    let Some(news) = news else { return Ok(()) };
                     self.hear(news);
                     for _ in 1..NEWS_PER_STEP_MAX {
                         match ears.news.try_recv() {
@@ -174,9 +176,7 @@ impl Shell {
             }
             self.take_lead();
             self.step();
-            if self.settle().await.is_break() {
-                return;
-            }
+            self.settle().await?;
         }
     }
 
@@ -198,35 +198,30 @@ impl Shell {
         self.step();
     }
 
-    /// Puts what was proposed on its way; `Break` when this cannot go on.
-    async fn settle(&mut self) -> ControlFlow<()> {
+    /// Puts what was proposed on its way.
+    async fn settle(&mut self) -> Result<(), AppendError> {
         loop {
             if self.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX || !self.proposals.pressing(self.now())
             {
-                return ControlFlow::Continue(());
+                return Ok(());
             }
             let Some(dispatcher) = &self.dispatcher else {
                 self.proposals.clear();
-                return ControlFlow::Continue(());
+                return Ok(());
             };
             let Some(entry) = self.proposals.take(dispatcher.cluster_time(self.now())) else {
-                return ControlFlow::Continue(());
+                return Ok(());
             };
             match &self.log {
                 Log::Direct => {
                     let index = LogIndex(self.state.applied.0 + 1);
-                    match self.apply(index, entry) {
-                        Ok(effects) => self.learn(effects),
-                        Err(error) => {
-                            tracing::error!(%error, "a segment was not stored: this cluster ends");
-                            return ControlFlow::Break(());
-                        }
-                    }
+                    let effects = self.apply(index, entry)?;
+                    self.learn(effects);
                 }
                 Log::Raft(node) => {
                     let Some(fence) = self.leadership.leader else {
                         self.proposals.clear();
-                        return ControlFlow::Continue(());
+                        return Ok(());
                     };
                     let encoded = match proposals::encode(entry) {
                         Ok(encoded) => encoded,
@@ -543,7 +538,8 @@ pub(crate) async fn start(
     shell.leadership = *leadership.borrow();
     shell.log = Log::Raft(node);
     shell.leadership_changed();
-    shell.run(Ears { news, core, leadership }).await;
+    // With a log, whatever ends the loop ends with the node, which says why.
+    _ = shell.run(Ears { news, core, leadership }).await;
 }
 
 async fn sleep(wait: Option<std::time::Duration>) {

@@ -56,7 +56,7 @@ pub struct Config {
     /// Its term.
     pub term: Term,
     /// Number of its first attempt: beyond those that an earlier dispatcher of the same term gave.
-    pub first_attempt: u32,
+    pub first_attempt: u64,
     /// How long a worker may be silent.
     pub worker_lost: Duration,
     /// How long a client may be silent.
@@ -94,7 +94,7 @@ pub struct Dispatcher {
     /// Workers that have orders to be sent.
     ordered: Vec<WorkerId>,
     attempts: BTreeMap<AttemptId, Attempt>,
-    next_attempt: u32,
+    next_attempt: u64,
     /// Batches of which something is or was given out, or that need watching.
     active: BTreeMap<BatchId, Active>,
     queues: Queues,
@@ -217,7 +217,7 @@ impl Dispatcher {
     }
 
     /// Number that the next attempt of this term has to have.
-    pub const fn next_attempt(&self) -> u32 {
+    pub const fn next_attempt(&self) -> u64 {
         self.next_attempt
     }
 

@@ -96,6 +96,13 @@ impl State {
             out.push(Effect::Refused { session, batch: Some(batch), request: None, reason });
             return false;
         };
+        // Ids are made by clients: one that is taken is somebody else's batch, or a mistake.
+        if self.batches.contains_key(&batch) && !cfg!(plant = "batch_opened_twice") {
+            let reason =
+                alloc::format!("batch {batch} is there already: it cannot be opened again");
+            out.push(Effect::Refused { session, batch: Some(batch), request: None, reason });
+            return false;
+        }
         // Who opens a batch of a job has heard of the job.
         known.replies.remove(&owner.request);
         known.opened.insert(TaskRange::new(sequence, sequence.saturating_add(1)));

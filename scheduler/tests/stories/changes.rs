@@ -1,11 +1,13 @@
 //! Workers, leaders and clients that come and go.
 
-use allhands_common::id::{BatchId, JobId, RequestId, Term};
+use allhands_common::id::{BatchId, CoordinatorId, JobId, RequestId, SessionId, Term};
 use allhands_common::policy::Policy;
 use allhands_common::resources::Resources;
+use allhands_common::time::Instant;
 use allhands_common::wire::client::{Appended, DONE_WITH_BATCH, FromClient, ToClient};
 use allhands_common::wire::worker::{How, Order};
-use allhands_scheduler::{Action, Command, Event};
+use allhands_scheduler::{Action, Command, Config, Event};
+use bytes::Bytes;
 
 use crate::support::*;
 
@@ -178,6 +180,48 @@ fn submitting_again_changes_nothing() {
     leader.append(0, range(0, 3));
     let known = Appended { batch: batch(0), tasks: 3, sealed: true };
     assert_eq!(told(&leader.wait(5)), [ToClient::Appended(vec![known])]);
+}
+
+#[test]
+fn nobody_opens_a_batch_under_the_id_of_another() {
+    let mut leader = Leader::with_workers(0, 0);
+    leader.submit(0, 3, single());
+    let before = leader.state.batches.clone();
+    let other = SessionId([8; 16]);
+    let say = |message| Event::Client { session: other, owner: "eve".into(), message };
+    let (low, batches) = (RequestId(0), Vec::new());
+    leader.step(say(FromClient::Attach { session: other, low, batches }));
+    let (request, name) = (RequestId(0), "job".into());
+    leader.step(say(FromClient::OpenJob { request, program: program(), name }));
+    let actions = leader.step(say(FromClient::OpenBatch {
+        batch: batch(0),
+        sequence: 0,
+        job: JobId(1),
+        spec: spec(single()).into(),
+        context: Bytes::new().into(),
+        tasks: 0,
+        segment: Bytes::new().into(),
+        sealed: false,
+    }));
+    let refused = |message: &ToClient| matches!(message, ToClient::Refused { batch: Some(id), .. } if *id == batch(0));
+    assert!(told(&actions).iter().any(refused), "{actions:?}");
+    assert_eq!(leader.state.batches, before);
+    assert!(leader.state.jobs[&JobId(1)].batches.is_empty());
+    // Its own number is still free for a batch of its own.
+    assert!(leader.state.sessions[&other].opened.is_empty());
+}
+
+#[test]
+fn a_term_gives_more_attempts_than_32_bits_can_count() {
+    let state = Leader::with_workers(0, 0).state;
+    let config =
+        Config { first_attempt: u32::MAX.into(), ..Config::new(CoordinatorId(1), Term(1)) };
+    let mut leader = Leader::configured(config, state, Instant(0));
+    leader.register(1, Resources::cpus(1), Vec::new());
+    leader.attach(&[]);
+    let given: Vec<u64> =
+        runs(&leader.submit(0, 2, single())).iter().map(|(_, id, _)| id.number).collect();
+    assert_eq!(given, [u32::MAX.into(), 1 << 32]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn command() -> impl Strategy<Value = Command> {
     let place = (0u32..3, 0u32..6, 1u32..4, any::<u8>());
     (0u8..12, place).prop_map(|(kind, (sequence, first, tasks, detail))| {
         let (id, worker) = (batch(sequence), WorkerId(u64::from(detail % 2)));
-        let tried = AttemptId { term: Term(1), number: u32::from(detail % 4) };
+        let tried = AttemptId { term: Term(1), number: u64::from(detail % 4) };
         let range = TaskRange::new(first, first + tasks);
         let policy = Policy {
             idempotent: detail % 2 == 0,

@@ -38,7 +38,10 @@ impl Leader {
 
     /// The leader of `term`, at its first moment.
     pub(crate) fn resume(state: State, term: Term, now: Instant) -> Self {
-        let config = Config::new(CoordinatorId(1), term);
+        Self::configured(Config::new(CoordinatorId(1), term), state, now)
+    }
+
+    pub(crate) fn configured(config: Config, state: State, now: Instant) -> Self {
         let dispatcher = Dispatcher::resume(config, now, &state);
         let (segments, proposed) = (BTreeMap::new(), Vec::new());
         Self { state, dispatcher, now, segments, proposed, slow: false }

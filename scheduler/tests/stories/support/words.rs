@@ -19,7 +19,7 @@ pub(crate) fn batch(sequence: u32) -> BatchId {
 }
 
 /// The `number`-th attempt of term 1.
-pub(crate) const fn attempt(number: u32) -> AttemptId {
+pub(crate) const fn attempt(number: u64) -> AttemptId {
     AttemptId { term: Term(1), number }
 }
 
