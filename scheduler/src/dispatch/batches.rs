@@ -87,41 +87,45 @@ impl Dispatcher {
     pub(super) fn requeue(&mut self, state: &State, id: BatchId) {
         let Some(batch) = state.batches.get(&id) else { return self.unqueue(id) };
         let Some(job) = state.job_of(batch) else { return };
-        let policy = &batch.spec.policy;
-        let class = self.class_of(job, policy);
-        let unread = batch.progress().map_or(0, |progress| progress.unread_bytes);
-        let open = batch.stopped().is_none() && unread <= UNREAD_BYTES_MAX;
-        let slots = self.slots;
-        let cap = if policy.prefer == Prefer::Threads { u32::MAX } else { policy.cap(slots) };
-        let cap = if cap >= slots { u32::MAX } else { cap };
-        let fixed = policy.batch_size;
-        let place = Place {
-            priority: policy.priority,
-            class,
-            job: batch.job,
-            running: 0,
-            sequence: batch.sequence,
-        };
+        let class = self.class_of(job, &batch.spec.policy);
+        let place = self.place_of(id, batch, class);
         let Some(active) = self.active.get_mut(&id) else {
-            // Nothing of it is out and nothing was ever tried: all unfinished tasks wait.
-            if open && enough(&RangeSet::of(TaskRange::new(0, batch.tasks)), fixed, batch.sealed) {
-                self.queues.insert(place, id);
-            } else {
-                self.queues.remove(place, id);
+            match place {
+                Some(place) => self.queues.insert(place, id),
+                None => self.queues.remove(untouched(batch, class), id),
             }
             return;
         };
-        let place = Place { running: active.ranges, ..place };
-        let ready = open
-            && active.ranges < cap.saturating_add(u32::from(cfg!(plant = "cap_off_by_one")))
-            && enough(&active.pending, fixed, batch.sealed || !active.delayed.is_empty());
-        if let Some(old) = active.place.take().filter(|old| !ready || *old != place) {
+        let old = core::mem::replace(&mut active.place, place);
+        if let Some(old) = old.filter(|old| place != Some(*old)) {
             self.queues.remove(old, id);
         }
-        if ready {
-            active.place = Some(place);
+        if let Some(place) = place {
             self.queues.insert(place, id);
         }
+    }
+
+    /// Where a batch has to wait: if there is something to cut and more of it may be out.
+    pub(super) fn place_of(&self, id: BatchId, batch: &Batch, class: ClassId) -> Option<Place> {
+        let policy = &batch.spec.policy;
+        let unread = batch.progress().map_or(0, |progress| progress.unread_bytes);
+        if batch.stopped().is_some() || unread > UNREAD_BYTES_MAX {
+            return None;
+        }
+        let fixed = policy.batch_size;
+        let place = untouched(batch, class);
+        let Some(active) = self.active.get(&id) else {
+            // Nothing of it is out and nothing was ever tried: all its tasks wait.
+            let all = RangeSet::of(TaskRange::new(0, batch.tasks));
+            return enough(&all, fixed, batch.sealed).then_some(place);
+        };
+        let slots = self.slots;
+        let cap = if policy.prefer == Prefer::Threads { u32::MAX } else { policy.cap(slots) };
+        let cap = if cap >= slots { u32::MAX } else { cap };
+        let cap = cap.saturating_add(u32::from(cfg!(plant = "cap_off_by_one")));
+        let last = batch.sealed || !active.delayed.is_empty();
+        let ready = active.ranges < cap && enough(&active.pending, fixed, last);
+        ready.then_some(Place { running: active.ranges, ..place })
     }
 
     /// The slots have changed: what a cap counts from may have, too.
@@ -148,15 +152,7 @@ impl Dispatcher {
         if !self.active.contains_key(&id) {
             let mut active = Active::of(batch);
             if let Some(job) = state.job_of(batch) {
-                let policy = &batch.spec.policy;
-                let class = self.class_of(job, policy);
-                let place = Place {
-                    priority: policy.priority,
-                    class,
-                    job: batch.job,
-                    running: 0,
-                    sequence: batch.sequence,
-                };
+                let place = untouched(batch, self.class_of(job, &batch.spec.policy));
                 active.place = self.queues.contains(place, id).then_some(place);
             }
             self.active.insert(id, active);
@@ -284,6 +280,12 @@ impl Dispatcher {
 /// When `ms` milliseconds are certainly over after `from`, which was rounded down.
 pub(super) const fn passed(from: ClusterTime, ms: u64) -> ClusterTime {
     from.after(ms.saturating_add(1))
+}
+
+/// Where a batch waits of which nothing is out.
+fn untouched(batch: &Batch, class: ClassId) -> Place {
+    let (priority, sequence) = (batch.spec.policy.priority, batch.sequence);
+    Place { priority, class, job: batch.job, running: 0, sequence }
 }
 
 /// Whether there is something to cut: any task, or a whole range where its length is fixed.

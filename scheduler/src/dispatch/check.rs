@@ -1,10 +1,10 @@
 //! Every invariant of the books, in one place: run after each step by tests and the simulator.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 
-use allhands_common::id::{BatchId, JobId, WorkerId};
+use allhands_common::id::{BatchId, WorkerId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 
@@ -34,6 +34,7 @@ impl Dispatcher {
         self.check_tasks(state)?;
         self.check_loads()?;
         self.check_attempts()?;
+        self.check_ranges()?;
         self.check_queue(state)
     }
 
@@ -103,9 +104,8 @@ impl Dispatcher {
                 return broken("a worker's long ranges are counted", what);
             }
             let sum = sums.remove(id).unwrap_or(Resources::cpus(0));
-            if sum.cpus != worker.held.cpus {
-                let what =
-                    format!("worker {id} holds {} slots, books say {}", sum.cpus, worker.held.cpus);
+            if occupied(&sum) != occupied(&worker.held) {
+                let what = format!("worker {id} holds {sum:?}, books say {:?}", worker.held);
                 return broken("a worker's load is the sum of its ranges", what);
             }
             for (number, class) in &self.queues.classes {
@@ -152,35 +152,56 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Who waits is in the queue, who does not is not; the counts of jobs add up.
+    /// Who waits is in the queue, where it belongs, and nobody else is.
     fn check_queue(&self, state: &State) -> Result<(), Violation> {
-        for batch in self.queues.batches() {
-            let Some(known) = state.batches.get(&batch) else {
-                return broken("only known batches wait", format!("{batch}"));
-            };
-            let waits = match self.active.get(&batch) {
-                Some(active) => !active.pending.is_empty(),
-                None => !known.unfinished(TaskRange::new(0, known.tasks)).is_empty(),
-            };
-            if known.over() || !waits {
-                return broken("a batch that waits has pending tasks", format!("{batch}"));
+        let mut waiting: BTreeSet<BatchId> = self.queues.batches().collect();
+        for (id, batch) in &state.batches {
+            let Some(job) = state.job_of(batch) else { continue };
+            let class = self.queues.known_class(&job.program, &batch.spec.policy.resources);
+            let place = class.and_then(|class| self.place_of(*id, batch, class));
+            let there = waiting.remove(id);
+            if place.is_none() && there {
+                return broken("a batch that waits has tasks to be given out", format!("{id}"));
+            }
+            if place.is_some_and(|place| !there || !self.queues.contains(place, *id)) {
+                return broken("a batch that is ready waits", format!("{id} at {place:?}"));
+            }
+            if let Some(active) = self.active.get(id).filter(|active| active.place != place) {
+                let what = format!("{id} at {place:?}, books say {:?}", active.place);
+                return broken("a batch knows where it waits", what);
             }
         }
-        let mut ranges: BTreeMap<BatchId, u32> = BTreeMap::new();
+        match waiting.first() {
+            Some(id) => broken("only known batches wait", format!("{id}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The ranges of attempts, batches and jobs add up.
+    fn check_ranges(&self) -> Result<(), Violation> {
+        let (mut ranges, mut jobs) = (BTreeMap::new(), BTreeMap::new());
         for attempt in self.attempts.values().filter(|attempt| !attempt.open.is_empty()) {
             *ranges.entry(attempt.batch).or_insert(0) += 1;
+            *jobs.entry(attempt.job).or_insert(0) += 1;
         }
-        let mut jobs: BTreeMap<JobId, u32> = BTreeMap::new();
         for (id, active) in &self.active {
             let count = ranges.get(id).copied().unwrap_or(0);
             if count != active.ranges {
                 let what = format!("{id}: {count}, books say {}", active.ranges);
                 return broken("a batch's ranges are those of its attempts", what);
             }
-            if let Some(batch) = state.batches.get(id) {
-                *jobs.entry(batch.job).or_insert(0) += count;
-            }
+        }
+        if jobs != *self.queues.running() {
+            let what = format!("{jobs:?}, books say {:?}", self.queues.running());
+            return broken("a job's ranges are those of its attempts", what);
         }
         Ok(())
     }
+}
+
+/// What is really occupied: nothing of a thing is as good as no such thing.
+fn occupied(held: &Resources) -> Resources {
+    let mut occupied = held.clone();
+    occupied.custom.retain(|_, count| *count > 0);
+    occupied
 }

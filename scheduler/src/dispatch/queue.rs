@@ -53,8 +53,8 @@ pub(super) struct Queues {
 impl Queues {
     /// The class of `need` and `program`; whether it is new.
     pub(super) fn class(&mut self, program: &Program, need: &Resources) -> (ClassId, bool) {
-        if let Some(id) = self.by_need.get(&(program.id, need.clone())) {
-            return (*id, false);
+        if let Some(id) = self.known_class(program, need) {
+            return (id, false);
         }
         let id = ClassId(self.next_class);
         self.next_class += 1;
@@ -62,6 +62,11 @@ impl Queues {
         let class = Class { need: need.clone(), program: program.clone(), able: BTreeSet::new() };
         self.classes.insert(id, class);
         (id, true)
+    }
+
+    /// The class of `need` and `program`, if there was ever one.
+    pub(super) fn known_class(&self, program: &Program, need: &Resources) -> Option<ClassId> {
+        self.by_need.get(&(program.id, need.clone())).copied()
     }
 
     pub(super) fn insert(&mut self, place: Place, batch: BatchId) {
@@ -136,6 +141,11 @@ impl Queues {
         if *running == 0 {
             self.running.remove(&job);
         }
+    }
+
+    /// Ranges that each job has given out, where there are any.
+    pub(super) const fn running(&self) -> &BTreeMap<JobId, u32> {
+        &self.running
     }
 
     /// Every batch that waits, in no order.
