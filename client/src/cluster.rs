@@ -14,7 +14,7 @@ pub(crate) use embedded::EmbeddedConfig;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use allhands_common::net::identity::Identity;
@@ -39,6 +39,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the first contact may take: two attempts, and an election of a cluster that just starts.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(6);
+
+/// The cluster of calls that name none.
+static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
+
+fn shared() -> MutexGuard<'static, Option<Cluster>> {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the cluster of calls that name none ([`Cluster::from_env`]): an embedded one ends its
+/// executors and removes its files, a real one forgets this process and what it left there. Waits for
+/// that, for a few seconds at most. The next such call starts another.
+///
+/// [`#[allhands::main]`](macro@crate::main) does it when `main` is left. A program that calls
+/// [`init`](crate::init()) does well to call this last: else a real cluster keeps what it holds for
+/// this process until its lease of 15 s has run out, and the files of an embedded one stay until the
+/// next program starts one.
+pub fn shutdown() {
+    let ended = shared().take();
+    if let Some(cluster) = ended {
+        cluster.0.end();
+    }
+}
 
 /// A cluster, as this process sees it. Cheap to clone; all clones are one session, which ends with
 /// the last of them: what is still running then is cancelled.
@@ -94,7 +116,7 @@ impl Cluster {
     }
 
     /// The cluster that the environment names, or an embedded one. There is one in a process; it is
-    /// started when it is first asked for and stays warm until the process ends.
+    /// started when it is first asked for and stays warm until [`shutdown`].
     ///
     /// `ALLHANDS_CLUSTER` is `host:port,host:port,...` (all coordinators), or the directory that
     /// `allhands dev` or `allhands init` wrote; unset or empty means an embedded cluster.
@@ -104,9 +126,8 @@ impl Cluster {
     /// # Errors
     /// As [`connect`](Self::connect); the next call tries again.
     pub fn from_env() -> Result<Self> {
-        static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cluster) = &*shared {
+        let mut shared = shared();
+        if let Some(cluster) = shared.as_ref().filter(|cluster| !cluster.session().has_ended()) {
             return Ok(cluster.clone());
         }
         let cluster = match place(std::env::var(CLUSTER_VARIABLE).ok(), identity_variable())? {

@@ -3,74 +3,65 @@
 //!
 //! Nothing survives the process, and nothing needs to: an acknowledgement means applied.
 
-use std::fs;
+use std::cell::OnceCell;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
 use allhands_common::id::{BootId, WorkerId};
 use allhands_common::net::link::Link;
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
+use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{ExecutorCommand, Launch, output};
 use allhands_worker::{Config, Coordinators, platform};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::cluster::EmbeddedConfig;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::session::link::ClientLink;
 use crate::session::thread::random_id;
 
 /// Frames that a link inside the process holds: an entry's worth of small ones.
 const LINK_FRAMES: usize = 256;
 
-/// What ends with the cluster.
+/// How long executors may take to be gone: what the worker itself grants them, and its own end.
+const END_MAX: Duration = Duration::from_millis(2_300);
+
+/// Why a cluster ended of itself: known before its link ends.
+pub(crate) type Why = Rc<OnceCell<String>>;
+
+/// A cluster on this thread.
 #[derive(Debug)]
-pub(crate) struct Guard {
-    tasks: Vec<JoinHandle<()>>,
-    _scratch: Scratch,
+pub(crate) struct Embedded {
+    coordinator: JoinHandle<()>,
+    worker: JoinHandle<()>,
+    _scratch: Directory,
 }
 
-impl Drop for Guard {
-    /// The worker's pool kills its executors when its task is dropped.
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+impl Embedded {
+    /// Ends it: executors first, then what they wrote to.
+    pub(crate) async fn end(self) {
+        // Its links end with it, and a worker whose links have ended ends its executors.
+        self.coordinator.abort();
+        if !self.worker.is_finished() {
+            _ = tokio::time::timeout(END_MAX, self.worker).await;
+        }
     }
 }
 
-/// A directory that is removed with this.
-#[derive(Debug)]
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make() -> io::Result<Self> {
-        let random = u32::from_le_bytes(first(random_id()?));
-        let name = format!("allhands-{}-{random:08x}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left lies in the system's temporary directory, which is cleaned by the system.
-        _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Starts a cluster on this thread's `LocalSet`; the client's link to its coordinator.
+/// Starts a cluster on this thread's `LocalSet`; with the client's link to its coordinator.
 ///
 /// # Errors
-/// The temporary directory cannot be written, or the pool's thread cannot be started.
-pub(crate) fn start(config: EmbeddedConfig) -> Result<(ClientLink, Guard), Error> {
-    let failed = |error: io::Error| Error::embedded(&error);
-    let scratch = Scratch::make().map_err(failed)?;
+/// The temporary directory cannot be written.
+pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why), Error> {
+    let failed = |error: io::Error| Error::embedded(chain(&error));
+    let scratch = Directory::temporary().map_err(|error| {
+        let folder = std::env::temp_dir();
+        Error::embedded(format!("no directory can be made in {}: {error}", folder.display()))
+    })?;
     let (entrance, core) = allhands_coordinator::embedded(&scratch.path().join("segments"))
-        .map_err(|error| Error::embedded(&error))?;
+        .map_err(|error| Error::embedded(chain(&error)))?;
     let boot = random_id().map_err(failed)?;
     let memory_bytes = rustix::system::sysinfo().totalram;
     let worker = Config {
@@ -87,19 +78,29 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(ClientLink, Guard), Error
     };
     let (client, clients_end) = Link::pair(LINK_FRAMES);
     let (workers_link, workers_end) = Link::pair(LINK_FRAMES);
-    let tasks = vec![
-        spawn_local(core),
-        spawn_local(entrance.clone().client("embedded".into(), clients_end)),
-        spawn_local(entrance.worker(workers_end)),
-        spawn_local(async {
-            let never = std::future::pending();
-            let run = allhands_worker::run(worker, Coordinators::Embedded(workers_link), never);
-            if let Err(error) = run.await {
-                tracing::error!(error = crate::error::chain(&error), "the embedded worker is gone");
-            }
-        }),
-    ];
-    Ok((client, Guard { tasks, _scratch: scratch }))
+    let why = Why::default();
+    let coordinators = Rc::clone(&why);
+    let coordinator = spawn_local(async move {
+        if let Err(error) = core.await {
+            _ = coordinators.set(chain(&error));
+        }
+    });
+    spawn_local(entrance.clone().client("embedded".into(), clients_end));
+    let core = coordinator.abort_handle();
+    spawn_local(async move {
+        entrance.worker(workers_end).await;
+        // Without its worker nothing would ever run.
+        core.abort();
+    });
+    let workers = Rc::clone(&why);
+    let worker = spawn_local(async move {
+        let never = std::future::pending();
+        let run = allhands_worker::run(worker, Coordinators::Embedded(workers_link), never);
+        if let Err(error) = run.await {
+            _ = workers.set(chain(&error));
+        }
+    });
+    Ok((Embedded { coordinator, worker, _scratch: scratch }, client, why))
 }
 
 fn first(bytes: [u8; 16]) -> [u8; 4] {

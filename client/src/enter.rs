@@ -20,6 +20,23 @@ pub fn init() {
     ENTERED.get_or_init(Vec::new);
 }
 
+/// The same for the whole of `main`.
+pub fn enter_main() -> Entered {
+    init();
+    Entered
+}
+
+/// Ends what calls have started when `main` is left, with whatever result.
+#[derive(Debug)]
+#[must_use = "`main` is left when this is dropped"]
+pub struct Entered;
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        crate::shutdown();
+    }
+}
+
 /// The same for the test `path`, whose binary runs that test alone if it is told so.
 pub fn enter_test(path: &str) {
     executor::enter_if_executor();

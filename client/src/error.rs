@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     /// The embedded cluster does not start.
     #[cfg(feature = "embedded")]
     Embedded { cause: String },
+    /// The embedded cluster has ended of itself.
+    EmbeddedEnded { cause: String },
     /// The own thread, socket or executable cannot be had.
     Own { what: &'static str, cause: String },
     /// The cluster does not run this program.
@@ -104,8 +106,8 @@ impl Error {
 
     /// The embedded cluster does not start.
     #[cfg(feature = "embedded")]
-    pub(crate) fn embedded(error: &(dyn StdError + 'static)) -> Self {
-        Self::new(Kind::Embedded { cause: chain(error) })
+    pub(crate) fn embedded(cause: String) -> Self {
+        Self::new(Kind::Embedded { cause })
     }
 
     /// Whether doing the same again, with nothing changed by hand, might succeed.
@@ -116,6 +118,7 @@ impl Error {
             | Kind::Expired
             | Kind::Forgotten
             | Kind::Unreadable { .. }
+            | Kind::EmbeddedEnded { .. }
             | Kind::Own { .. } => true,
             #[cfg(feature = "embedded")]
             Kind::Embedded { .. } => true,

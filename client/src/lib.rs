@@ -30,6 +30,7 @@ pub use allhands_macros::{main, task, test};
 pub use batch::{Batch, Collected};
 pub use cluster::{
     ADDRESSES_FILE, CLUSTER_VARIABLE, Cluster, EmbeddedBuilder, IDENTITY_FOLDER, IDENTITY_VARIABLE,
+    shutdown,
 };
 pub use delayed::{Delayed, call, delayed};
 pub use enter::init;
@@ -55,7 +56,7 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::delayed::{Parts, parts, task_call};
-    pub use crate::enter::enter_test;
+    pub use crate::enter::{enter_main, enter_test};
     pub use crate::entry::{CallFn, CallStatus, DebugFn, Entry, Marker};
     pub use crate::payload::{ArgText, BytesText, Codec, DebugText};
     pub use crate::registry::{TASKS, Task, TaskPolicy, TaskResources, type_id_of};

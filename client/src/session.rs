@@ -44,8 +44,8 @@ struct State {
     notes: Vec<Arc<Exchange>>,
     /// The last handle is gone.
     closing: bool,
-    /// The loop has ended: nobody will look at `notes` again.
-    ended: bool,
+    /// Why the loop has ended: nobody will look at `notes` again.
+    ended: Option<End>,
     /// A leader has taken the session, once.
     attached: bool,
     /// Why links are not there, by address.
@@ -68,9 +68,9 @@ impl Session {
     /// Puts a batch into the list of what the loop looks at.
     pub(crate) fn note(&self, exchange: &Arc<Exchange>) {
         let mut state = self.state();
-        if state.ended {
+        if let Some(end) = state.ended.clone() {
             drop(state);
-            exchange.inbox.end(exchange.part, End::Closed);
+            exchange.inbox.end(exchange.part, end);
             return;
         }
         state.notes.push(Arc::clone(exchange));
@@ -82,6 +82,11 @@ impl Session {
     pub(crate) fn close(&self) {
         self.state().closing = true;
         self.bell.notify_one();
+    }
+
+    /// Whether nothing will come of any call any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state().ended.is_some()
     }
 
     /// Slots of the cluster, as last heard.
@@ -96,7 +101,7 @@ impl Session {
     pub(crate) fn wait_attached(&self, patience: Duration) -> Result<(), Vec<Option<String>>> {
         let until = Instant::now() + patience;
         let mut state = self.state();
-        while !state.attached && !state.ended {
+        while !state.attached && state.ended.is_none() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

@@ -20,7 +20,7 @@ use crate::raft::error::{MembershipError, StartError, StoppedError};
 use crate::raft::leadership::Leadership;
 use crate::raft::node::Node;
 use crate::raft::types::Member;
-use crate::segments::{CACHE_BYTES, OpenSegmentsError, Segments};
+use crate::segments::{AppendError, CACHE_BYTES, OpenSegmentsError, Segments};
 use crate::shell::{Ears, Log, NEWS_MAX, Shell};
 
 /// Why a coordinator does not run, or runs no more.
@@ -57,6 +57,9 @@ pub enum RunError {
     /// It had to stop.
     #[error("the coordinator had to stop")]
     Stopped(#[from] StoppedError),
+    /// What it was given cannot be kept.
+    #[error("a segment was not stored")]
+    NotStored(#[from] AppendError),
 }
 
 /// A coordinator that runs.
@@ -135,14 +138,14 @@ impl Coordinator {
 }
 
 /// The coordinator of a cluster in one process: alone, without a disk to survive on, with links that
-/// stay inside. Its loop is the future that is returned; `scratch` holds what does not fit into
-/// memory and is the caller's to remove.
+/// stay inside. Its loop is the future that is returned, which ends of itself only when it cannot go on;
+/// `scratch` holds what does not fit into memory and is the caller's to remove.
 ///
 /// # Errors
 /// When `scratch` cannot be written.
 pub fn embedded(
     scratch: &Path,
-) -> Result<(Entrance, impl Future<Output = ()> + Send + use<>), RunError> {
+) -> Result<(Entrance, impl Future<Output = Result<(), RunError>> + Send + use<>), RunError> {
     let segments = Segments::open(scratch, Durability::Process, CACHE_BYTES)?;
     let programs = Programs::open(None)
         .map_err(|source| RunError::Programs { dir: scratch.to_owned(), source })?;
@@ -152,5 +155,5 @@ pub fn embedded(
     let mut shell = Shell::new(CoordinatorId(1), segments, programs, Log::Direct);
     shell.lead_alone();
     let ears = Ears { news: news_received, core, leadership };
-    Ok((Entrance::new(news), shell.run(ears)))
+    Ok((Entrance::new(news), async { Ok(shell.run(ears).await?) }))
 }

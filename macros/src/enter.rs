@@ -1,5 +1,5 @@
 //! `#[main]` and `#[test]`: a process that was started as an executor becomes one at their first
-//! statement.
+//! statement; and what a program has started ends with its `main`.
 
 use proc_macro2::TokenStream as Tokens;
 use quote::quote;
@@ -7,7 +7,8 @@ use syn::{Attribute, Error, ItemFn};
 
 use crate::attribute::only_crate;
 
-/// `fn main() { init(); <the original, renamed>; }`, so that what makes `main` async goes on the inner.
+/// `fn main() { enter; <the original, renamed>; }`, so that what makes `main` async goes on the inner.
+/// The guard outlives the original, so that what calls have started ends with it.
 pub(crate) fn main(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let krate = only_crate(attribute, "allhands::main")?;
     let function = function(item, "#[allhands::main] goes on `fn main()`")?;
@@ -17,7 +18,12 @@ pub(crate) fn main(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
             "`main` is async and nothing runs it: put #[tokio::main] below #[allhands::main]",
         ));
     }
-    Ok(around(&function, &quote!(), &function.attrs, &quote!(#krate::init();)))
+    Ok(around(
+        &function,
+        &quote!(),
+        &function.attrs,
+        &quote!(let _entered = #krate::__private::enter_main();),
+    ))
 }
 
 /// `#[test] fn name() { enter_test("path::of::name"); ... }`
@@ -103,7 +109,7 @@ mod tests {
         );
         let expected = quote! {
             fn main() -> R {
-                ::allhands::init();
+                let _entered = ::allhands::__private::enter_main();
                 #[tokio::main]
                 async fn __main() -> R { body() }
                 __main()

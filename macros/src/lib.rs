@@ -66,7 +66,8 @@ pub fn task(attribute: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#item #rest).into()
 }
 
-/// Makes `main` enter the executor when this process was started as one.
+/// Makes `main` enter the executor when this process was started as one, and ends the cluster that
+/// calls have started when it is left (`allhands::shutdown`).
 ///
 /// Works above and below `#[tokio::main]`. Takes `crate = path`.
 #[proc_macro_attribute]

@@ -48,6 +48,11 @@ impl fmt::Display for Kind {
             ),
             #[cfg(feature = "embedded")]
             Self::Embedded { cause } => write!(f, "the embedded cluster does not start: {cause}"),
+            Self::EmbeddedEnded { cause } => write!(
+                f,
+                "the embedded cluster has ended, and its calls with it: {cause}. The next call that \
+                 names no cluster starts another"
+            ),
             Self::Own { what, cause } => write!(f, "{what} cannot be had: {cause}"),
             Self::ProgramRefused { reason } => {
                 write!(f, "the cluster does not take this program: {reason}")

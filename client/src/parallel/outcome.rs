@@ -150,6 +150,7 @@ fn error_of_end(end: &End) -> Option<Error> {
         End::Forgotten => ErrorKind::Forgotten,
         End::Unreadable(reason) => ErrorKind::Unreadable { reason: reason.clone() },
         End::Leaderless(waited) => ErrorKind::Leaderless { waited: *waited },
+        End::Lost(cause) => ErrorKind::EmbeddedEnded { cause: cause.clone() },
         End::Closed => ErrorKind::Closed,
     };
     Some(Error::new(kind))

@@ -30,6 +30,12 @@ pub(crate) enum LinkEvent {
     Said { peer: Peer, message: ToClient },
     /// There is no link, or no longer.
     Down { peer: Peer, cause: String },
+    /// The cluster was in this process and has ended.
+    #[cfg_attr(
+        not(any(feature = "embedded", test)),
+        expect(dead_code, reason = "it is never in this process")
+    )]
+    Lost { cause: String },
 }
 
 /// How long one attempt to connect may take.

@@ -48,6 +48,8 @@ struct Shell {
     /// What has happened in the step that is being taken.
     events: Vec<Event>,
     actions: Vec<Action>,
+    /// It is time to end, and callers are told this.
+    end: Option<End>,
 }
 
 /// A batch that is not over.
@@ -71,19 +73,17 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
         beat: None,
         events: Vec::new(),
         actions: Vec::new(),
+        end: None,
         session,
     };
     let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
     // When the alarm rings; an alarm that has rung would ring for ever, and is not listened to.
     let mut armed = Instant(0);
-    loop {
+    while shell.end.is_none() {
         tokio::select! {
             () = shell.session.bell.notified() => {
-                let closing = shell.look();
+                shell.look();
                 shell.step();
-                if closing {
-                    break;
-                }
             }
             Some(event) = links.recv() => {
                 shell.link(event);
@@ -112,13 +112,13 @@ impl Drop for Shell {
     /// The loop has ended, in order or not: nobody waits for what will not come.
     fn drop(&mut self) {
         let mut state = self.session.state();
-        state.ended = true;
+        let end = state.ended.insert(self.end.take().unwrap_or(End::Closed)).clone();
         let notes = std::mem::take(&mut state.notes);
         drop(state);
         self.session.attached.notify_all();
         let opened = std::mem::take(&mut self.batches).into_values().map(|opened| opened.exchange);
         for exchange in opened.chain(notes) {
-            exchange.inbox.end(exchange.part, End::Closed);
+            exchange.inbox.end(exchange.part, end.clone());
         }
     }
 }
@@ -146,8 +146,8 @@ impl Shell {
         }
     }
 
-    /// Looks at what callers have changed; whether the last handle is gone.
-    fn look(&mut self) -> bool {
+    /// Looks at what callers have changed.
+    fn look(&mut self) {
         let mut state = self.session.state();
         let notes = std::mem::take(&mut state.notes);
         let closing = state.closing;
@@ -158,8 +158,8 @@ impl Shell {
         }
         if closing {
             self.events.push(Event::Detach);
+            self.end = Some(End::Closed);
         }
-        closing
     }
 
     fn take(&mut self, exchange: Arc<Exchange>, taken: Taken) {
@@ -221,6 +221,7 @@ impl Shell {
                 }
                 self.events.push(Event::LinkDown { peer });
             }
+            LinkEvent::Lost { cause } => self.end = Some(End::Lost(cause)),
         }
     }
 

@@ -61,12 +61,19 @@ pub(crate) fn start(source: Source, patience: Duration) -> Result<Running, Error
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// Ends it, however many handles there are, and waits for that; not for ever.
+    pub(crate) fn end(&self) {
         self.session.close();
         // Closed or too late: in neither case is there anything left to do.
-        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         _ = ended.recv_timeout(GOODBYE);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -147,7 +154,7 @@ async fn embedded(
 ) {
     let prepared = config(embedded.cluster, patience, Executable::named())
         .and_then(|prepared| Ok((prepared, crate::embedded::start(embedded)?)));
-    let ((config, executable), (client, guard)) = match prepared {
+    let ((config, executable), (cluster, client, why)) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             _ = begun.send(Err(error));
@@ -155,23 +162,24 @@ async fn embedded(
         }
     };
     _ = begun.send(Ok(()));
-    beside(session, config, executable, client).await;
-    drop(guard);
+    beside(session, config, executable, client, why).await;
+    cluster.end().await;
 }
 
-/// Speaks with a coordinator on this thread.
+/// Speaks with a coordinator on this thread, which says why before it ends of itself.
 #[cfg(any(feature = "embedded", test))]
 async fn beside(
     session: Arc<Session>,
     config: Config,
     executable: Executable,
     client: link::ClientLink,
+    why: std::rc::Rc<std::cell::OnceCell<String>>,
 ) {
     let (events, links) = unbounded_channel();
     let served = tokio::task::spawn_local(async move {
-        if let Some(cause) = link::serve(Peer(0), None, client, &events).await {
-            tracing::error!(cause, "the embedded coordinator is gone");
-            _ = events.send(link::LinkEvent::Down { peer: Peer(0), cause });
+        if let Some(link_ended) = link::serve(Peer(0), None, client, &events).await {
+            let cause = why.get().cloned().unwrap_or(link_ended);
+            _ = events.send(link::LinkEvent::Lost { cause });
         }
     });
     run(session, Beginning { config, executable, peers: 1, links }).await;
@@ -198,7 +206,7 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
             let patience = Duration::from_secs(30);
             let executable = Executable::hashed();
             let (config, executable) = config(ClusterId([9; 16]), patience, executable).unwrap();
-            beside(own, config, executable, client).await;
+            beside(own, config, executable, client, Default::default()).await;
         });
         drop(alive);
     });

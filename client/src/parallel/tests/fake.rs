@@ -32,11 +32,13 @@ pub(super) struct Manner {
     pub(super) delay: Duration,
     /// Batches are refused.
     pub(super) refuses: bool,
+    /// The first batch is its end.
+    pub(super) ends: bool,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { chunk: 7, backwards: false, delay: Duration::ZERO, refuses: false }
+        Self { chunk: 7, backwards: false, delay: Duration::ZERO, refuses: false, ends: false }
     }
 }
 
@@ -57,6 +59,9 @@ pub(super) fn watched(manner: Manner) -> (Cluster, Opened) {
         let mut fake = Fake { manner, link, batches: BTreeMap::new(), opened: seen };
         // The end of the link is the end of the test.
         while let Ok(Some(message)) = fake.hear().await {
+            if manner.ends && matches!(message, FromClient::OpenBatch { .. }) {
+                break;
+            }
             fake.answer(message).await;
         }
     });

@@ -214,6 +214,23 @@ fn what_cannot_be_sent_is_named_with_its_size() {
 }
 
 #[test]
+fn the_end_of_a_cluster_in_this_process_ends_its_calls_at_once() {
+    let cluster = cluster(Manner { ends: true, ..Manner::default() });
+    let parallel = Parallel::new().on(&cluster);
+    let begun = Instant::now();
+    for _ in 0..2 {
+        let error = parallel.run([delayed(square)(1)]).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("the embedded cluster has ended") && error.retry_can_help(),
+            "{text}"
+        );
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(cluster.session().has_ended());
+}
+
+#[test]
 fn several_threads_share_one_cluster() {
     let cluster = cluster(Manner::default());
     std::thread::scope(|scope| {

@@ -150,6 +150,8 @@ pub(crate) enum End {
     Unreadable(String),
     /// No coordinator has led for so long.
     Leaderless(Duration),
+    /// The cluster was in this process and has ended.
+    Lost(String),
     /// The session has ended.
     Closed,
 }
