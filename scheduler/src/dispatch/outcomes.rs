@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{DONE, ERROR, FAILED, Segment};
+use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, SegmentBuilder};
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::Order;
 use bytes::Bytes;
@@ -37,19 +37,20 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let batch = origin.batch;
-        let whole = Segment::parse(bytes.clone()).ok().filter(|seg| seg.tasks() == range.len());
+        let whole = Segment::parse(bytes).ok().filter(|seg| seg.tasks() == range.len());
         let Some(segment) = whole else {
             let message = "the worker sent outcomes that are none: upgrade it".into();
             self.unsettle(origin, range);
             return self.fail(state, origin, range, Cause::Program { message }, out);
         };
+        let segment = with_tries(known, range, &segment).unwrap_or(segment);
         if known.unfinished(range).is_empty() {
             self.unsettle(origin, range);
             return self.put_back(state, batch, range);
         }
         let again = to_try_again(known, origin, range, &segment);
         if again.is_empty() {
-            return propose_finish(origin, range, bytes, out);
+            return propose_finish(origin, range, segment.bytes().clone(), out);
         }
         let mut start = range.start;
         for index in again.iter().map(|again| again.index).chain([range.end]) {
@@ -90,6 +91,28 @@ impl Dispatcher {
 pub(super) fn values(segment: &Segment, range: TaskRange) -> impl Iterator<Item = TaskRange> + '_ {
     let runs = segment.runs().filter(|(tag, _)| *tag == DONE);
     runs.map(move |(_, rows)| TaskRange::new(range.start + rows.start, range.start + rows.end))
+}
+
+/// The outcomes of `range`, where some of them are errors of tasks that were tried before: an executor
+/// knows of its own try only. `None` where there is nothing to correct, as nearly always.
+fn with_tries(known: &Batch, range: TaskRange, segment: &Segment) -> Option<Segment> {
+    let mut tried = known.progress()?.exceptions.range(range.start..range.end);
+    tried.next()?;
+    segment.runs().find(|(tag, _)| *tag == ERROR)?;
+    let mut builder = SegmentBuilder::new(segment.codec());
+    for row in 0..range.len() {
+        let mut strings = [&[][..]; ARITY_MAX];
+        let (tag, arity) = segment.row(row, &mut strings)?;
+        let failed = (tag == ERROR).then(|| codec::decode::<Failed>(strings[0]).ok()).flatten();
+        let mut text = Vec::new();
+        if let Some(failed) = failed {
+            let failed = Failed { tries: known.next_try(range.start + row), ..failed };
+            codec::encode(&failed, &mut text).ok()?;
+            strings[0] = &text;
+        }
+        builder.push(tag, strings[..arity].iter().copied());
+    }
+    Segment::parse(builder.finish()).ok()
 }
 
 /// Tasks of a segment that failed of themselves and may be tried again.

@@ -33,6 +33,20 @@ fn a_panic_is_retried_after_its_backoff_and_its_neighbours_are_not() {
 }
 
 #[test]
+fn an_error_says_at_which_try_it_happened() {
+    let mut leader = one_slot();
+    leader.submit(0, 3, retrying(2));
+    let mut tasks = range(0, 3);
+    for number in 0..3 {
+        let how = ran(outcomes(tasks, &[1]), tasks);
+        leader.end(1, attempt(number), 0, tasks, how);
+        tasks = range(1, 2);
+        leader.wait(301);
+    }
+    assert_eq!(leader.failure(0, 1).tries, 3);
+}
+
+#[test]
 fn the_same_failure_reported_twice_counts_once() {
     let mut leader = one_slot();
     leader.submit(0, 3, retrying(2));

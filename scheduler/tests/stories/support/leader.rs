@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use allhands_common::failure::Failed;
 use allhands_common::id::{
     AttemptId, BatchId, CoordinatorId, JobId, LogIndex, RequestId, SegmentId, Term, WorkerId,
 };
 use allhands_common::policy::Policy;
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
+use allhands_common::segment::{ERROR, Segment};
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{FromClient, ToClient};
 use allhands_common::wire::worker::{Ended, FromWorker, Held, How, Order, Run};
@@ -226,6 +228,17 @@ impl Leader {
         how: How,
     ) -> Vec<Action> {
         self.report(worker, vec![ended(id, batch(sequence), range, how)])
+    }
+
+    /// The error that a task of the `sequence`-th batch ended with.
+    pub(crate) fn failure(&self, sequence: u32, index: u32) -> Failed {
+        let progress = self.state.batches[&batch(sequence)].progress().unwrap();
+        let outcome = progress.outcomes.iter().find(|outcome| outcome.tasks.contains(index));
+        let outcome = outcome.expect("the task has ended");
+        let segment = Segment::parse(self.segments[&outcome.segment].clone()).unwrap();
+        let (tag, text) = segment.value(index - outcome.first).unwrap();
+        assert_eq!(tag, ERROR, "task {index} ended without a value");
+        allhands_common::codec::decode(text).unwrap()
     }
 
     /// A worker reports values.
