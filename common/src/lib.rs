@@ -19,6 +19,7 @@ pub mod id;
 pub mod limit;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod paged;
 pub mod policy;
 pub mod program;
 pub mod range;

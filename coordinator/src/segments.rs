@@ -5,6 +5,9 @@
 //! moves live segments out of files that are mostly dead. An embedded cluster uses a temporary directory and
 //! [`Durability::Process`].
 //!
+//! In RAM a segment costs where it is, about 20 bytes; short ones are read from their file each time, which is in the
+//! kernel's cache while they matter.
+//!
 //! After a crash: what was synced is there. What was not may be torn; such a segment is either cut, skipped or noticed
 //! when it is read, and the log, replayed, appends it again ([`Segments::append`] checks what it finds). Discards are
 //! not written down: segments that the state no longer knows come back and go with [`Segments::retain`] once the log
@@ -27,8 +30,8 @@ use bytes::Bytes;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{AppendError, MaintainError, ReadError};
 pub use format::{SegmentHead, SegmentPlace};
-use index::Index;
-pub use maintain::Check;
+use index::{Index, Known};
+pub use maintain::{Check, Linked};
 pub use scan::OpenSegmentsError;
 
 use crate::raft::config::Durability;
@@ -88,6 +91,8 @@ impl Segments {
         let state = State { index, cache: Cache::new(cache_bytes), latched: false };
         let dir = dir.to_owned();
         let state = Mutex::new(state);
+        // The index counts places in a file in 32 bits.
+        let file_bytes = file_bytes.min(u64::from(u32::MAX));
         Ok(Self { shared: Arc::new(Shared { dir, disk, durability, file_bytes, state }) })
     }
 
@@ -98,24 +103,23 @@ impl Segments {
             return Err(AppendError::TooLarge { id, bytes: length, max: SEGMENT_BYTES_MAX });
         }
         let head = SegmentHead::of(id, bytes);
-        // The copy keeps the cache's budget honest: `bytes` is part of a whole entry.
-        let own = Bytes::copy_from_slice(bytes);
         let mut state = self.lock().ok_or(AppendError::Latched)?;
         if state.latched {
             return Err(AppendError::Latched);
         }
         if let Some(known) = state.index.get(id) {
-            if known.proven && known.place.head == head {
-                return Ok(());
-            }
-            if known.proven {
-                return Err(AppendError::Conflict { id });
-            }
             // Found by the scan at start: what is in the file may be torn. Keep it only if it is whole.
-            if known.place.head == head && self.read_place(&state, known.place).is_ok() {
-                state.index.prove(id);
-                state.cache.insert(id, own);
-                return Ok(());
+            let stored = match known.proven {
+                true => self.head(&state, id, known).map(|place| place.head),
+                false => self.read_known(&state, id, known).map(|(head, _)| head),
+            };
+            match stored {
+                Ok(stored) if stored == head => {
+                    state.index.prove(id);
+                    return Ok(());
+                }
+                Ok(_) if known.proven => return Err(AppendError::Conflict { id }),
+                _ => {}
             }
             self.take_out(&mut state, id);
         }
@@ -128,7 +132,10 @@ impl Segments {
         );
         match written {
             Ok(()) => {
-                state.cache.insert(id, own);
+                if Cache::keeps(length) {
+                    // The copy keeps the cache's budget honest: `bytes` is part of a whole entry.
+                    state.cache.insert(id, Bytes::copy_from_slice(bytes));
+                }
                 Ok(())
             }
             Err((file, source)) => {
@@ -140,17 +147,17 @@ impl Segments {
 
     /// The bytes of a segment: from RAM, else from its file, checked.
     pub fn read(&self, id: SegmentId) -> Result<Bytes, ReadError> {
-        let (place, file) = {
+        let (known, source) = {
             let mut state = self.lock().ok_or(ReadError::Unknown { id })?;
             if let Some(bytes) = state.cache.get(id) {
                 return Ok(bytes);
             }
             let known = state.index.get(id).ok_or(ReadError::Unknown { id })?;
-            let file = state.index.file(known.place.file).ok_or(ReadError::Unknown { id })?;
-            (known.place, file)
+            (known, state.index.source(known).ok_or(ReadError::Unknown { id })?)
         };
-        let bytes = read_checked(&*file, &self.shared.dir, place)?;
-        if let Some(mut state) = self.lock()
+        let (_, bytes) = source.read(&self.shared.dir, id, known)?;
+        if Cache::keeps(bytes.len())
+            && let Some(mut state) = self.lock()
             && state.index.get(id).is_some()
         {
             state.cache.insert(id, bytes.clone());
@@ -187,10 +194,19 @@ impl Segments {
         }
     }
 
-    fn read_place(&self, state: &State, place: SegmentPlace) -> Result<Bytes, ReadError> {
-        let id = place.head.id;
-        let file = state.index.file(place.file).ok_or(ReadError::Unknown { id })?;
-        read_checked(&*file, &self.shared.dir, place)
+    fn head(&self, state: &State, id: SegmentId, known: Known) -> Result<SegmentPlace, ReadError> {
+        let source = state.index.source(known).ok_or(ReadError::Unknown { id })?;
+        source.head(&self.shared.dir, id, known)
+    }
+
+    fn read_known(
+        &self,
+        state: &State,
+        id: SegmentId,
+        known: Known,
+    ) -> Result<(SegmentHead, Bytes), ReadError> {
+        let source = state.index.source(known).ok_or(ReadError::Unknown { id })?;
+        source.read(&self.shared.dir, id, known)
     }
 
     /// `None` after a panic inside the lock: what is in the files is then unknown.
@@ -202,20 +218,15 @@ impl Segments {
 /// Reads a segment out of the copy of its file in `dir`: a snapshot's.
 pub fn read_linked(dir: &Path, place: SegmentPlace) -> Result<Bytes, ReadError> {
     let path = format::file_path(dir, place.file);
-    let file =
-        RealDisk.open(&path).map_err(|source| ReadError::Io { id: place.head.id, path, source })?;
-    read_checked(&*file, dir, place)
-}
-
-fn read_checked(file: &dyn DiskFile, dir: &Path, place: SegmentPlace) -> Result<Bytes, ReadError> {
     let SegmentPlace { head, offset, .. } = place;
-    let path = format::file_path(dir, place.file);
+    let io = |source| ReadError::Io { id: head.id, path: path.clone(), source };
+    let file = RealDisk.open(&path).map_err(io)?;
     let mut bytes = vec![0; head.length as usize];
-    match file.read_at(&mut bytes, offset) {
-        Ok(()) if head.matches(&bytes) => Ok(bytes.into()),
-        Ok(()) => Err(ReadError::Mismatch { id: head.id, path, offset }),
-        Err(source) => Err(ReadError::Io { id: head.id, path, source }),
+    file.read_at(&mut bytes, offset).map_err(io)?;
+    if !head.matches(&bytes) {
+        return Err(ReadError::Mismatch { id: head.id, path, offset });
     }
+    Ok(bytes.into())
 }
 
 #[cfg(test)]

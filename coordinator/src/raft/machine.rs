@@ -23,7 +23,7 @@ use super::snapshot::{SnapshotHandle, Snapshots};
 use super::types::{
     Entry, LogId, Payload, Proposal, SnapshotMeta, StoredMembership, TypeConfig, Written,
 };
-use crate::segments::{Check, SegmentPlace, Segments, read_linked};
+use crate::segments::{Check, Linked, Segments, read_linked};
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotHandle>;
 
@@ -198,7 +198,7 @@ pub struct Builder {
 struct Staged {
     state: Bytes,
     scratch: PathBuf,
-    places: Vec<SegmentPlace>,
+    linked: Linked,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -207,11 +207,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let staged =
             self.staged.take().ok_or_else(|| io::Error::other("a snapshot is built once"))?;
-        let Staged { state, scratch, places } = staged?;
+        let Staged { state, scratch, linked } = staged?;
         let (segments, snapshots) = (self.segments.clone(), self.snapshots.clone());
         let meta = self.meta.clone();
         let snapshot = blocking(move || {
             segments.sync().map_err(io::Error::other)?;
+            let places = linked.places().map_err(io::Error::other)?;
             snapshots.publish(&scratch, meta, &state, &places)
         })
         .await?;
@@ -221,8 +222,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
 fn stage(segments: &Segments, snapshots: &Snapshots, image: &SnapshotImage) -> io::Result<Staged> {
     let scratch = snapshots.scratch("building")?;
-    let places = segments.link_into(&scratch, &image.segments).map_err(io::Error::other)?;
-    Ok(Staged { state: image.state.clone(), scratch, places })
+    let linked = segments.link_into(&scratch, &image.segments).map_err(io::Error::other)?;
+    Ok(Staged { state: image.state.clone(), scratch, linked })
 }
 
 /// Brings a snapshot's segments into the store and, if it is not ours, the snapshot among ours; all synced.
@@ -246,7 +247,8 @@ fn import(
     if !snapshots.owns(handle) {
         let staged = stage(segments, snapshots, &image)?;
         segments.sync().map_err(io::Error::other)?;
-        snapshots.publish(&staged.scratch, meta.clone(), &staged.state, &staged.places)?;
+        let places = staged.linked.places().map_err(io::Error::other)?;
+        snapshots.publish(&staged.scratch, meta.clone(), &staged.state, &places)?;
     }
     Ok(image)
 }

@@ -1,9 +1,14 @@
 //! The segments last written or read, up to a budget of bytes. In RAM only.
+//!
+//! Short ones are not kept: an entry here costs about 150 bytes, and the kernel has their page.
 
 use std::collections::BTreeMap;
 
 use allhands_common::id::SegmentId;
 use bytes::Bytes;
+
+/// Shortest segment that is kept: a page.
+const KEPT_BYTES_MIN: usize = 4096;
 
 /// Least recently used goes first. Holds buffers of its own, so that a small segment never keeps the whole
 /// message alive that it arrived in: the budget is what is in RAM.
@@ -25,6 +30,11 @@ impl Cache {
             segments: BTreeMap::new(),
             by_use: BTreeMap::new(),
         }
+    }
+
+    /// Whether a segment of this length is worth an entry.
+    pub(super) const fn keeps(length: usize) -> bool {
+        length >= KEPT_BYTES_MIN
     }
 
     pub(super) fn get(&mut self, id: SegmentId) -> Option<Bytes> {

@@ -68,7 +68,8 @@ pub(super) fn file_path(dir: &Path, number: u64) -> PathBuf {
 }
 
 pub(super) fn file_number(name: &str) -> Option<u64> {
-    u64::from_str_radix(name.strip_suffix(".seg")?, 16).ok()
+    // The index counts files in 32 bits: four billion of them are 256 PiB.
+    u32::from_str_radix(name.strip_suffix(".seg")?, 16).ok().map(u64::from)
 }
 
 pub(super) fn file_header(number: u64, salt: Salt) -> [u8; FILE_HEADER_BYTES] {

@@ -1,4 +1,6 @@
 //! Which segment is where, and which file is how much alive. In RAM; rebuilt from the headers at start.
+//!
+//! What a segment's header says is not repeated here: a coordinator has as many segments as batches.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,17 +8,114 @@ use std::path::Path;
 use std::sync::Arc;
 
 use allhands_common::id::SegmentId;
+use allhands_common::paged::Paged;
+use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile};
+use super::error::ReadError;
 use super::format::{self, FILE_HEADER_BYTES, HEADER_BYTES, Salt, SegmentHead, SegmentPlace};
 use super::scan::{OpenSegmentsError, scan};
 use crate::raft::nonce::nonce;
 
-#[derive(Debug, Clone, Copy)]
+/// Bytes up to which a segment and its header are written in one piece.
+const ONE_PIECE_MAX: usize = 64 << 10;
+
+/// Where a segment's bytes are: 16 bytes.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Known {
-    pub(super) place: SegmentPlace,
+    file: u32,
+    /// Where its bytes begin; its header stands before them.
+    offset: u32,
+    length: u32,
     /// Written or verified by this process; what the scan found is not.
     pub(super) proven: bool,
+}
+
+impl Known {
+    fn stored_bytes(self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.length)
+    }
+
+    pub(super) fn file(self) -> u64 {
+        u64::from(self.file)
+    }
+}
+
+/// A file that segments can be read from.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    number: u64,
+    file: Arc<dyn DiskFile>,
+    salt: Salt,
+}
+
+impl Source {
+    /// What the header of a segment says, if it is a whole one.
+    pub(super) fn head(
+        &self,
+        dir: &Path,
+        id: SegmentId,
+        at: Known,
+    ) -> Result<SegmentPlace, ReadError> {
+        let mut header = [0; HEADER_BYTES];
+        self.fill(dir, id, at, &mut header)?;
+        self.parse(dir, id, at, &header)
+    }
+
+    /// A segment, checked against its header.
+    pub(super) fn read(
+        &self,
+        dir: &Path,
+        id: SegmentId,
+        at: Known,
+    ) -> Result<(SegmentHead, Bytes), ReadError> {
+        let mut bytes = vec![0; HEADER_BYTES + at.length as usize];
+        self.fill(dir, id, at, &mut bytes)?;
+        let SegmentPlace { head, offset, .. } = self.parse(dir, id, at, &bytes)?;
+        let bytes = Bytes::from(bytes).slice(HEADER_BYTES..);
+        if !head.matches(&bytes) {
+            return Err(ReadError::Mismatch {
+                id,
+                path: format::file_path(dir, self.number),
+                offset,
+            });
+        }
+        Ok((head, bytes))
+    }
+
+    fn fill(
+        &self,
+        dir: &Path,
+        id: SegmentId,
+        at: Known,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let begin = u64::from(at.offset) - HEADER_BYTES as u64;
+        let read = self.file.read_at(bytes, begin);
+        read.map_err(|source| ReadError::Io {
+            id,
+            path: format::file_path(dir, self.number),
+            source,
+        })
+    }
+
+    fn parse(
+        &self,
+        dir: &Path,
+        id: SegmentId,
+        at: Known,
+        header: &[u8],
+    ) -> Result<SegmentPlace, ReadError> {
+        let offset = u64::from(at.offset);
+        format::parse_header(self.salt, offset - HEADER_BYTES as u64, header)
+            .filter(|head| head.id == id && head.length == at.length)
+            .map(|head| SegmentPlace { head, file: self.number, offset })
+            .ok_or_else(|| ReadError::Mismatch {
+                id,
+                path: format::file_path(dir, self.number),
+                offset,
+            })
+    }
 }
 
 #[derive(Debug)]
@@ -32,16 +131,12 @@ struct SegmentFile {
 
 #[derive(Debug)]
 pub(super) struct Index {
-    segments: BTreeMap<SegmentId, Known>,
+    segments: Paged<Known>,
     files: BTreeMap<u64, SegmentFile>,
     /// The file that is written; all others only shrink.
     active: Option<u64>,
     next_file: u64,
     names_unsynced: bool,
-}
-
-fn stored_bytes(head: &SegmentHead) -> u64 {
-    HEADER_BYTES as u64 + u64::from(head.length)
 }
 
 impl Index {
@@ -54,7 +149,7 @@ impl Index {
         }
         numbers.sort_unstable();
         let mut index = Self {
-            segments: BTreeMap::new(),
+            segments: Paged::new(),
             files: BTreeMap::new(),
             active: None,
             next_file: numbers.last().map_or(0, |last| last + 1),
@@ -70,28 +165,31 @@ impl Index {
                 SegmentFile { file, salt, length, live_bytes: 0, unsynced: true, moved: false };
             index.files.insert(number, entry);
             index.active = Some(number);
-            for place in found.places {
+            for (head, offset) in found.segments {
                 // The later copy of a moved segment counts.
-                index.insert(Known { place, proven: false });
+                index.insert(head.id, number, offset, head.length, false);
             }
         }
         Ok(index)
     }
 
     pub(super) fn get(&self, id: SegmentId) -> Option<Known> {
-        self.segments.get(&id).copied()
+        self.segments.get(id.0).copied()
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = SegmentId> + '_ {
-        self.segments.keys().copied()
+        self.segments.iter().map(|(id, _)| SegmentId(id))
     }
 
-    pub(super) fn file(&self, number: u64) -> Option<Arc<dyn DiskFile>> {
-        self.files.get(&number).map(|file| Arc::clone(&file.file))
+    /// The file that a segment is in.
+    pub(super) fn source(&self, known: Known) -> Option<Source> {
+        let number = known.file();
+        let SegmentFile { file, salt, .. } = self.files.get(&number)?;
+        Some(Source { number, file: Arc::clone(file), salt: *salt })
     }
 
     pub(super) fn prove(&mut self, id: SegmentId) {
-        if let Some(known) = self.segments.get_mut(&id) {
+        if let Some(known) = self.segments.get_mut(id.0) {
             known.proven = true;
         }
     }
@@ -111,18 +209,22 @@ impl Index {
         head: SegmentHead,
         bytes: &[u8],
     ) -> Result<(), (u64, io::Error)> {
-        let number = self.file_with_room(disk, dir, file_bytes, stored_bytes(&head))?;
+        let stored = HEADER_BYTES as u64 + u64::from(head.length);
+        let number = self.file_with_room(disk, dir, file_bytes, stored)?;
         let Some(file) = self.files.get_mut(&number) else {
             return Err((number, io::ErrorKind::NotFound.into()));
         };
         let header = format::header(file.salt, file.length, &head);
         let begin = file.length + HEADER_BYTES as u64;
-        file.file.write_at(&header, file.length).map_err(|error| (number, error))?;
-        file.file.write_at(bytes, begin).map_err(|error| (number, error))?;
-        file.length = begin + u64::from(head.length);
+        let written = if bytes.len() <= ONE_PIECE_MAX {
+            file.file.write_at(&[&header, bytes].concat(), file.length)
+        } else {
+            file.file.write_at(&header, file.length).and_then(|()| file.file.write_at(bytes, begin))
+        };
+        written.map_err(|error| (number, error))?;
+        file.length += stored;
         file.unsynced = true;
-        let place = SegmentPlace { head, file: number, offset: begin };
-        self.insert(Known { place, proven: true });
+        self.insert(head.id, number, begin, head.length, true);
         Ok(())
     }
 
@@ -155,30 +257,31 @@ impl Index {
         Ok(number)
     }
 
-    fn insert(&mut self, known: Known) {
-        let place = known.place;
-        if let Some(before) = self.segments.insert(place.head.id, known) {
-            self.shrink(&before.place);
-            if let Some(file) = self.files.get_mut(&before.place.file) {
+    fn insert(&mut self, id: SegmentId, number: u64, offset: u64, length: u32, proven: bool) {
+        let short = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let known = Known { file: short(number), offset: short(offset), length, proven };
+        if let Some(before) = self.segments.insert(id.0, known) {
+            self.shrink(before);
+            if let Some(file) = self.files.get_mut(&before.file()) {
                 file.moved = true;
             }
         }
-        if let Some(file) = self.files.get_mut(&place.file) {
-            file.live_bytes += stored_bytes(&place.head);
+        if let Some(file) = self.files.get_mut(&number) {
+            file.live_bytes += known.stored_bytes();
         }
     }
 
-    fn shrink(&mut self, place: &SegmentPlace) {
-        if let Some(file) = self.files.get_mut(&place.file) {
-            file.live_bytes -= stored_bytes(&place.head);
+    fn shrink(&mut self, known: Known) {
+        if let Some(file) = self.files.get_mut(&known.file()) {
+            file.live_bytes -= known.stored_bytes();
         }
     }
 
     /// Forgets a segment; gives the number of a closed file that thereby became empty and was forgotten too.
     pub(super) fn remove(&mut self, id: SegmentId) -> Option<u64> {
-        let known = self.segments.remove(&id)?;
-        self.shrink(&known.place);
-        let number = known.place.file;
+        let known = self.segments.remove(id.0)?;
+        self.shrink(known);
+        let number = known.file();
         let file = self.files.get(&number)?;
         if self.active == Some(number) || file.moved || file.live_bytes > 0 {
             return None;
@@ -211,8 +314,8 @@ impl Index {
     }
 
     pub(super) fn segments_of(&self, number: u64) -> Vec<SegmentId> {
-        let of_file = self.segments.values().filter(|known| known.place.file == number);
-        of_file.map(|known| known.place.head.id).collect()
+        let of_file = self.segments.iter().filter(|(_, known)| known.file() == number);
+        of_file.map(|(id, _)| SegmentId(id)).collect()
     }
 
     /// What a sync has to reach: the files written since the last one, and whether names are new.

@@ -1,13 +1,15 @@
 //! What the raft layer does with the segment files, off the core loop: sync, link, compare, move, retain.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use allhands_common::id::SegmentId;
 
-use super::error::MaintainError;
+use super::error::{MaintainError, ReadError};
 use super::format::{self, SegmentHead, SegmentPlace};
+use super::index::{Known, Source};
 use super::{Segments, State};
 
 /// How sure [`Segments::missing`] is.
@@ -17,6 +19,25 @@ pub enum Check {
     Header,
     /// The bytes match; those that this process has not written itself are read.
     Bytes,
+}
+
+/// Files that were linked for a snapshot, and the segments in them that it names.
+#[derive(Debug)]
+pub struct Linked {
+    dir: PathBuf,
+    files: BTreeMap<u64, Source>,
+    segments: Vec<(SegmentId, Known)>,
+}
+
+impl Linked {
+    /// Where the segments are and what they are. Reads every header: beside the log, not in its order.
+    pub fn places(&self) -> Result<Vec<SegmentPlace>, ReadError> {
+        let place = |(id, known): &(SegmentId, Known)| {
+            let source = self.files.get(&known.file()).ok_or(ReadError::Unknown { id: *id })?;
+            source.head(&self.dir, *id, *known)
+        };
+        self.segments.iter().map(place).collect()
+    }
 }
 
 impl Segments {
@@ -49,27 +70,26 @@ impl Segments {
         Ok(())
     }
 
-    /// Links the files of these segments into `dir` and says where in them the segments are. Call it while no segment
-    /// can be discarded: in the order of the log.
-    pub fn link_into(
-        &self,
-        dir: &Path,
-        ids: &[SegmentId],
-    ) -> Result<Vec<SegmentPlace>, MaintainError> {
+    /// Links the files of these segments into `dir`. Call it while no segment can be discarded: in the order of the
+    /// log. Where in them the segments are can be asked later.
+    pub fn link_into(&self, dir: &Path, ids: &[SegmentId]) -> Result<Linked, MaintainError> {
         let state = self.writable()?;
-        let mut places = Vec::with_capacity(ids.len());
-        let mut files = BTreeSet::new();
+        let mut segments = Vec::with_capacity(ids.len());
+        let mut files = BTreeMap::new();
         for id in ids {
-            let known = state.index.get(*id).ok_or(MaintainError::Missing { id: *id })?;
-            files.insert(known.place.file);
-            places.push(known.place);
+            let missing = || MaintainError::Missing { id: *id };
+            let known = state.index.get(*id).ok_or_else(missing)?;
+            segments.push((*id, known));
+            if let Entry::Vacant(entry) = files.entry(known.file()) {
+                entry.insert(state.index.source(known).ok_or_else(missing)?);
+            }
         }
-        for number in files {
-            let from = format::file_path(&self.shared.dir, number);
-            let linked = self.shared.disk.link(&from, &format::file_path(dir, number));
+        for number in files.keys() {
+            let from = format::file_path(&self.shared.dir, *number);
+            let linked = self.shared.disk.link(&from, &format::file_path(dir, *number));
             linked.map_err(|error| self.failed("linking a file into a snapshot", error))?;
         }
-        Ok(places)
+        Ok(Linked { dir: dir.to_owned(), files, segments })
     }
 
     /// Those of `wanted` that are not here.
@@ -83,9 +103,12 @@ impl Segments {
             let mut state = self.writable()?;
             let whole = match state.index.get(head.id) {
                 None => false,
-                Some(known) if known.place.head != *head => false,
-                Some(known) if known.proven || check == Check::Header => true,
-                Some(known) => self.read_place(&state, known.place).is_ok(),
+                Some(known) if known.proven || check == Check::Header => {
+                    self.head(&state, head.id, known).is_ok_and(|place| place.head == *head)
+                }
+                Some(known) => {
+                    self.read_known(&state, head.id, known).is_ok_and(|(stored, _)| stored == *head)
+                }
             };
             if whole {
                 state.index.prove(head.id);
@@ -125,12 +148,11 @@ impl Segments {
         };
         for id in ids {
             let mut state = self.writable()?;
-            let Some(known) = state.index.get(id).filter(|known| known.place.file == number) else {
+            let Some(known) = state.index.get(id).filter(|known| known.file() == number) else {
                 continue;
             };
-            let bytes = self.read_place(&state, known.place)?;
+            let (head, bytes) = self.read_known(&state, id, known)?;
             let shared = &self.shared;
-            let head = known.place.head;
             let written =
                 state.index.write(&*shared.disk, &shared.dir, shared.file_bytes, head, &bytes);
             if let Err((_, source)) = written {

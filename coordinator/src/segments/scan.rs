@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{
-    self, FILE_HEADER_BYTES, HEADER_BYTES, MAGIC, Salt, SegmentPlace, parse_header,
+    self, FILE_HEADER_BYTES, HEADER_BYTES, MAGIC, Salt, SegmentHead, parse_header,
 };
 
 /// Read at once while looking for the next header.
@@ -22,7 +22,8 @@ pub(super) struct Scanned {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) salt: Salt,
     pub(super) length: u64,
-    pub(super) places: Vec<SegmentPlace>,
+    /// What stands in it, and where the bytes of each begin.
+    pub(super) segments: Vec<(SegmentHead, u64)>,
 }
 
 /// Why a directory of segments cannot be used.
@@ -70,7 +71,7 @@ pub(super) fn scan(
         return Err(OpenSegmentsError::Header { path });
     };
 
-    let mut places = Vec::new();
+    let mut segments = Vec::new();
     let mut offset = FILE_HEADER_BYTES as u64;
     while offset < length {
         let Some(head) = header_at(&*file, salt, offset, length).map_err(io)? else {
@@ -89,10 +90,10 @@ pub(super) fn scan(
             }
         };
         let begin = offset + HEADER_BYTES as u64;
-        places.push(SegmentPlace { head, file: number, offset: begin });
+        segments.push((head, begin));
         offset = begin + u64::from(head.length);
     }
-    Ok(Some(Scanned { file, salt, length: offset, places }))
+    Ok(Some(Scanned { file, salt, length: offset, segments }))
 }
 
 /// The segment that begins at `offset`, if all of it lies within the file.
@@ -101,7 +102,7 @@ fn header_at(
     salt: Salt,
     offset: u64,
     length: u64,
-) -> io::Result<Option<format::SegmentHead>> {
+) -> io::Result<Option<SegmentHead>> {
     if length - offset < HEADER_BYTES as u64 {
         return Ok(None);
     }
