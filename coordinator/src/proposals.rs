@@ -100,6 +100,8 @@ impl Proposals {
         }
         if self.waiting.is_empty() {
             (self.awaited, self.due) = (false, None);
+            // After a burst the room is worth more than what waits here in a quiet hour.
+            self.waiting.shrink_to(ENTRY_COMMANDS_MAX / 4);
         }
         (!commands.is_empty()).then_some(Entry { at, commands })
     }

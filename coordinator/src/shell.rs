@@ -32,6 +32,9 @@ pub(crate) const NEWS_MAX: usize = 1024;
 /// News taken in one step: they share an entry and a message to each worker.
 const NEWS_PER_STEP_MAX: usize = 256;
 
+/// Room for the actions of a step that is kept for the next.
+const ACTIONS_KEPT: usize = 1024;
+
 /// What the links tell the loop.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -189,6 +192,7 @@ impl Shell {
         for action in actions.drain(..) {
             self.act(action);
         }
+        actions.shrink_to(ACTIONS_KEPT);
         self.actions = actions;
     }
 

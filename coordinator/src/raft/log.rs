@@ -1,8 +1,8 @@
 //! The replicated log on disk: votes, entries, the committed mark. openraft drives it through `RaftLogStorage`.
 //!
-//! It is `raft-log` (a write-ahead log in 32 MiB chunks, decision 0001) behind our own record layout. Writes go in
+//! It is `raft-log` (a write-ahead log in 4 MiB chunks, decision 0001) behind our own record layout. Writes go in
 //! order to one writer thread, which batches them and calls back after `fdatasync`; reads come from its cache
-//! (64 MiB at most, besides the open chunk) or from the chunk files.
+//! (4 MiB, or what the open chunk has) or from the chunk files.
 //!
 //! After a crash: everything whose callback was called is there; a torn last record is cut; damage anywhere else
 //! refuses to open, because a node that forgets committed entries can lose them for the whole cluster. A failed
@@ -31,10 +31,10 @@ use sizes::Sizes;
 use super::config::Durability;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
-/// One chunk file: what a purge can free at once, and what the open chunk may hold in RAM beyond the cache.
-const CHUNK_BYTES: usize = 32 << 20;
-/// Entries kept in RAM: as many bytes as replication may lag before it reads from the chunk files.
-const CACHE_BYTES_MAX: usize = 64 << 20;
+/// One chunk file: what a purge can free at once, and what the open chunk holds in RAM.
+const CHUNK_BYTES: usize = 4 << 20;
+/// Entries kept in RAM. Replication that lags more reads from the chunk files, which are in the kernel's cache.
+const CACHE_BYTES_MAX: usize = 4 << 20;
 /// Entries kept in RAM, by number: small entries cost their map node too.
 const CACHE_ENTRIES_MAX: usize = 100_000;
 /// Bytes handed to the writer thread and not yet written: 4 entries in flight and what replication sends.
