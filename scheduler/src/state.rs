@@ -5,6 +5,7 @@
 
 mod apply;
 mod batch;
+mod batches;
 mod outcome;
 mod retire;
 mod snapshot;
@@ -25,6 +26,7 @@ use allhands_common::time::ClusterTime;
 use serde::{Deserialize, Serialize};
 
 pub use batch::{ArgumentSegment, Batch, Exception, OutcomeSegment, Progress, Started, Stop};
+pub use batches::Batches;
 pub use snapshot::SnapshotError;
 
 use crate::{Command, Effect, Entry};
@@ -41,7 +43,7 @@ pub struct State {
     /// Jobs that are not forgotten.
     pub jobs: BTreeMap<JobId, Job>,
     /// Batches that are not forgotten.
-    pub batches: BTreeMap<BatchId, Batch>,
+    pub batches: Batches,
     /// The roster.
     pub workers: BTreeMap<WorkerId, WorkerRecord>,
     /// Next job to be named.
