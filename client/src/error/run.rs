@@ -41,8 +41,6 @@ pub(crate) enum Reason {
     SpecTooLarge { bytes: usize, limit: usize },
     /// An option has a value that makes no sense.
     Option(&'static str),
-    /// More tasks than a batch can count.
-    TooManyTasks,
 }
 
 /// Outcomes that came before a call failed, still encoded.
@@ -97,8 +95,7 @@ impl RunError {
             | Reason::Function { .. }
             | Reason::TooLarge { .. }
             | Reason::SpecTooLarge { .. }
-            | Reason::Option(_)
-            | Reason::TooManyTasks => None,
+            | Reason::Option(_) => None,
         }
     }
 
@@ -120,8 +117,7 @@ impl RunError {
             | Reason::Function { .. }
             | Reason::TooLarge { .. }
             | Reason::SpecTooLarge { .. }
-            | Reason::Option(_)
-            | Reason::TooManyTasks => false,
+            | Reason::Option(_) => false,
         }
     }
 
@@ -175,9 +171,6 @@ impl fmt::Display for RunError {
                  every worker can read"
             ),
             Reason::Option(text) => f.write_str(text),
-            Reason::TooManyTasks => {
-                write!(f, "more than {} tasks in one call: make several calls of it", u32::MAX)
-            }
         }
     }
 }

@@ -25,6 +25,9 @@ use crate::session::inbox::{Arrived, Inbox, Rules};
 /// What one task may have of arguments, and a call of context.
 pub(super) const TASK_BYTES_MAX: usize = SEGMENT_BYTES_MAX - ROOM_BYTES;
 
+/// Tasks of one part: half of what the counters of a batch hold. Few in tests, which go beyond it.
+pub(super) const PART_TASKS_MAX: u32 = if cfg!(test) { 20_000 } else { 1 << 31 };
+
 /// A call whose tasks are on their way.
 pub(crate) struct Call<R> {
     cluster: Cluster,
@@ -162,6 +165,9 @@ impl<R> Call<R> {
             }
         }
         part.indices.push(self.given);
+        if part.indices.tasks() == PART_TASKS_MAX {
+            self.memo = None;
+        }
         self.given += 1;
         Ok(Given::Yes)
     }
@@ -171,9 +177,6 @@ impl<R> Call<R> {
     fn place(&mut self, call: &Delayed<R>) -> Result<Memo, Reason> {
         self.decoder.get_or_insert_with(|| call.result_decoder());
         let index = self.given;
-        if index > u32::MAX as usize {
-            return Err(Reason::TooManyTasks);
-        }
         let entry = call.entry();
         let name = entry.name().map_err(|source| Reason::Function { index, source })?;
         let mut policy = self.base.policy.clone();
@@ -181,7 +184,7 @@ impl<R> Call<R> {
         let shared = &self.base.shared;
         let function = || Function { name, label: shared.label(entry) };
         for (place, part) in self.parts.iter_mut().enumerate() {
-            if part.policy != policy {
+            if part.policy != policy || part.indices.tasks() == PART_TASKS_MAX {
                 continue;
             }
             let tag = match part.entries.iter().position(|known| ptr::eq(*known, entry)) {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
+use super::super::call::PART_TASKS_MAX;
 use super::fake::{Manner, cluster, watched};
 use super::{Odd, even, fails_at_three, square};
 use crate::prelude::*;
@@ -75,6 +76,19 @@ fn what_is_said_at_a_call_is_said_of_that_call_alone() {
     let parts: Vec<_> =
         opened.iter().map(|(spec, tasks)| (spec.policy.timeout_ms, *tasks)).collect();
     assert_eq!(parts, [(Some(10), 2), (None, 3)]);
+}
+
+#[test]
+fn a_call_goes_on_in_another_batch_when_one_is_full() {
+    let (cluster, opened) = watched(Manner { chunk: 1000, ..Manner::default() });
+    let parallel = Parallel::new().on(&cluster);
+    let most = u64::from(PART_TASKS_MAX);
+    let calls = || (0..2 * most + 10).map(delayed(square));
+    assert_eq!(parallel.run(calls()).unwrap()[most as usize + 5], square(most + 5));
+    let results = parallel.run_iter((0..).map(delayed(square)));
+    assert!((0..2 * most).zip(results).all(|(n, result)| result.unwrap() == square(n)));
+    let tasks: Vec<_> = opened.lock().unwrap().iter().map(|(_, tasks)| *tasks).collect();
+    assert_eq!(tasks[..5], [PART_TASKS_MAX, PART_TASKS_MAX, 10, PART_TASKS_MAX, PART_TASKS_MAX]);
 }
 
 #[test]
