@@ -3,6 +3,7 @@
 //! The loop owns the replicated state, so entries are applied here and nowhere else, whether they come
 //! from raft or, in the embedded cluster, straight from the proposals.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Instant as Clock;
 
@@ -16,6 +17,7 @@ use allhands_scheduler::{Action, Config as CoreConfig, Dispatcher, Effect, Event
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::links::Chain;
 use crate::programs::Programs;
 use crate::proposals::{self, Proposals};
 use crate::raft::core::{Applied, AppliedPayload, CoreRequest, SnapshotImage};
@@ -159,7 +161,11 @@ impl Shell {
             let wait = deadline.map(|at| at.since(self.now()));
             tokio::select! {
                 biased;
-                Some(request) = ears.core.recv() => self.serve_log(request),
+                Some(request) = ears.core.recv() => {
+                    if self.serve_log(request).is_break() {
+                        return Ok(());
+                    }
+                }
                 Ok(()) = ears.leadership.changed() => {
                     self.leadership = *ears.leadership.borrow_and_update();
                     self.leadership_changed();
@@ -418,13 +424,14 @@ impl Shell {
         self.seats.dismiss_attached();
     }
 
-    fn serve_log(&mut self, request: CoreRequest) {
+    /// Does what the log asks. `Break`: nothing may be skipped, so that this is the end; the node stops
+    /// because the request has no answer.
+    fn serve_log(&mut self, request: CoreRequest) -> ControlFlow<()> {
         match request {
             CoreRequest::Apply { entries, done } => {
                 for entry in entries {
                     if self.apply_one(entry).is_err() {
-                        // Dropping `done` stops the node: nothing is skipped.
-                        return;
+                        return ControlFlow::Break(());
                     }
                 }
                 let _ = done.send(());
@@ -442,10 +449,14 @@ impl Shell {
                         self.applied_leader = applied.map(|id| id.leader_id);
                         let _ = done.send(());
                     }
-                    Err(error) => tracing::error!(%error, "a snapshot cannot be installed"),
+                    Err(error) => {
+                        tracing::error!(%error, "a snapshot cannot be installed");
+                        return ControlFlow::Break(());
+                    }
                 }
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn apply_one(&mut self, applied: Applied) -> Result<(), ()> {
@@ -460,6 +471,7 @@ impl Shell {
                         Ok(())
                     }
                     Err(error) => {
+                        let error = Chain(&error);
                         tracing::error!(%error, "a segment was not stored: this coordinator stops");
                         Err(())
                     }
@@ -529,7 +541,11 @@ pub(crate) async fn start(
         tokio::select! {
             biased;
             request = core.recv() => match request {
-                Some(request) => shell.serve_log(request),
+                Some(request) => {
+                    if shell.serve_log(request).is_break() {
+                        return;
+                    }
+                }
                 None => return,
             },
             node = &mut up => match node {
@@ -542,8 +558,9 @@ pub(crate) async fn start(
     shell.leadership = *leadership.borrow();
     shell.log = Log::Raft(node);
     shell.leadership_changed();
-    // With a log, whatever ends the loop ends with the node, which says why.
-    _ = shell.run(Ears { news, core, leadership }).await;
+    if let Err(error) = shell.run(Ears { news, core, leadership }).await {
+        tracing::error!(error = %Chain(&error), "this coordinator stops");
+    }
 }
 
 async fn sleep(wait: Option<std::time::Duration>) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use allhands_common::id::CoordinatorId;
@@ -44,7 +44,7 @@ pub enum RunError {
     #[error("cannot open the folder of programs {dir}")]
     Programs {
         /// Which.
-        dir: std::path::PathBuf,
+        dir: PathBuf,
         /// Why not.
         source: std::io::Error,
     },
@@ -54,12 +54,20 @@ pub enum RunError {
     /// A new cluster cannot be made of these members.
     #[error("cannot make the cluster")]
     Members(#[from] MembershipError),
+    /// What an entry carries was not stored.
+    #[error("the coordinator cannot go on")]
+    Store(#[from] AppendError),
     /// It had to stop.
-    #[error("the coordinator had to stop")]
-    Stopped(#[from] StoppedError),
-    /// What it was given cannot be kept.
-    #[error("a segment was not stored")]
-    NotStored(#[from] AppendError),
+    #[error(
+        "the coordinator had to stop. What it acknowledged is in {dir}: if that disk is full, free space on it, \
+         then start the coordinator again"
+    )]
+    Stopped {
+        /// Its data.
+        dir: PathBuf,
+        /// Why it stopped.
+        source: StoppedError,
+    },
 }
 
 /// A coordinator that runs.
@@ -69,6 +77,7 @@ pub struct Coordinator {
     node: Node,
     tasks: Vec<JoinHandle<()>>,
     address: SocketAddr,
+    dir: PathBuf,
 }
 
 /// Starts a coordinator of a cluster.
@@ -115,7 +124,8 @@ pub async fn run(config: Config) -> Result<Coordinator, RunError> {
     node.initialize(members).await?;
     let entrance = Entrance::new(news);
     let accepting = tokio::spawn(entrance.serve(endpoint.clone(), node.clone()));
-    Ok(Coordinator { endpoint, node, tasks: vec![shell, accepting], address })
+    let (tasks, dir) = (vec![shell, accepting], config.dir);
+    Ok(Coordinator { endpoint, node, tasks, address, dir })
 }
 
 impl Coordinator {
@@ -126,7 +136,7 @@ impl Coordinator {
 
     /// Waits until it has to stop of itself.
     pub async fn stopped(&self) -> RunError {
-        RunError::Stopped(self.node.stopped().await)
+        RunError::Stopped { source: self.node.stopped().await, dir: self.dir.clone() }
     }
 
     /// Ends it. What it acknowledged is on disk already.

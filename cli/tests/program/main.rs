@@ -13,15 +13,19 @@ mod support;
 
 mod batch;
 mod faults;
+mod full;
 mod operator;
 
-const TESTS: [(&str, fn()); 7] = [
+const TESTS: [(&str, fn()); 10] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
     ("a_worker_is_killed", faults::a_worker_is_killed),
     ("a_worker_is_drained", faults::a_worker_is_drained),
     ("a_client_is_killed", faults::a_client_is_killed),
+    ("the_disk_of_the_segments_is_full", full::the_disk_of_the_segments_is_full),
+    ("the_disk_of_the_log_is_full", full::the_disk_of_the_log_is_full),
+    ("the_disk_of_an_embedded_cluster_is_full", full::the_disk_of_an_embedded_cluster_is_full),
     ("an_operator_sees_and_cancels", operator::an_operator_sees_and_cancels),
 ];
 
@@ -30,6 +34,9 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.first().is_some_and(|word| word == faults::AS_CLIENT) {
         return faults::be_client(&words[1]);
+    }
+    if words.first().is_some_and(|word| word == full::AS_EMBEDDED) {
+        return full::be_embedded();
     }
     if words.iter().any(|word| word == "--list") {
         TESTS.iter().for_each(|(name, _)| println!("{name}: test"));

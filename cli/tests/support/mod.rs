@@ -170,14 +170,25 @@ impl Dev {
 
     /// Starts a process again that has ended.
     pub(crate) fn start_again(&self, name: &str) -> Again {
+        self.start_again_as(name, |command| command).0
+    }
+
+    /// Starts a process again that has ended, by a command made of its own; what it says is in the file.
+    pub(crate) fn start_again_as(
+        &self,
+        name: &str,
+        change: impl FnOnce(Command) -> Command,
+    ) -> (Again, PathBuf) {
         let process = self.process(name);
         let words = process["command"].as_array().unwrap();
         let words: Vec<&str> = words.iter().map(|word| word.as_str().unwrap()).collect();
         let mut command = Command::new(words[0]);
-        let log = self.dir.join(format!("{name}-again.log"));
-        let log = std::fs::File::create(log).unwrap();
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        Again(command.spawn().unwrap())
+        command.args(&words[1..]);
+        let mut command = change(command);
+        let path = self.dir.join(format!("{name}-again.log"));
+        let log = std::fs::File::create(&path).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        (Again(command.spawn().unwrap()), path)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -208,7 +219,7 @@ impl Drop for Dev {
 
 /// A process that a test has started again.
 #[derive(Debug)]
-pub(crate) struct Again(Child);
+pub(crate) struct Again(pub(crate) Child);
 
 impl Drop for Again {
     fn drop(&mut self) {

@@ -28,7 +28,9 @@ pub enum AppendError {
     #[error("segments are not written any more after an earlier failure")]
     Latched,
     /// This write failed; the node must stop.
-    #[error("segment {id} cannot be written to {path}")]
+    #[error(
+        "segment {id} cannot be written to {path}: free space on that disk, or see its cause, and start again"
+    )]
     Io {
         /// Which.
         id: SegmentId,
