@@ -20,6 +20,7 @@ mod reconcile;
 mod report;
 mod size;
 mod timers;
+mod unplaceable;
 mod view;
 mod workers;
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub client_lease: Duration,
     /// How long to wait for the workers of the roster before new work is given out.
     pub resume_wait: Duration,
+    /// How long work waits that none of the workers there are can hold: one that can may be joining.
+    pub unplaceable_grace: Duration,
 }
 
 impl Config {
@@ -76,6 +79,7 @@ impl Config {
             worker_lost: Duration::from_millis(limit::WORKER_LOST_MS),
             client_lease: Duration::from_millis(limit::CLIENT_LEASE_MS),
             resume_wait: Duration::from_millis(limit::WORKER_LOST_MS),
+            unplaceable_grace: Duration::from_secs(5),
         }
     }
 }

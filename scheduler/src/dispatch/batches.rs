@@ -193,34 +193,24 @@ impl Dispatcher {
         let Some(batch) = state.batches.get(&id).filter(|batch| !batch.over()) else { return };
         let time = self.cluster_time(now);
         let policy = &batch.spec.policy;
-        let fail = |cause| Failed { cause, worker: None, attempt: None, tries: 0 };
         if let Some(limit_ms) = policy.deadline_ms
             && passed(batch.opened, limit_ms) <= time
         {
-            let rest = fail(Cause::DeadlinePassed { limit_ms });
+            let cause = Cause::DeadlinePassed { limit_ms };
+            let rest = Failed { cause, worker: None, attempt: None, tries: 0 };
             out.push(Action::Propose(Command::Stop { batch: id, rest }));
             return;
         }
         let mut next = policy.deadline_ms.map(|limit| passed(batch.opened, limit));
         if let Some(limit_ms) = policy.queue_timeout_ms {
-            let waiting = match self.active.get(&id) {
-                Some(active) => active.pending.clone(),
-                None => batch.unfinished(TaskRange::new(0, batch.tasks)),
-            };
             for argument in &batch.arguments {
                 let late = passed(batch.opened, u64::from(argument.after_ms) + limit_ms);
                 if late > time {
                     next = Some(next.map_or(late, |next| next.min(late)));
                     continue;
                 }
-                for range in waiting.intersection(argument.tasks) {
-                    let failed = fail(Cause::QueueTimedOut { limit_ms });
-                    out.push(Action::Propose(Command::Fail { batch: id, range, failed }));
-                    if let Some(active) = self.activate(state, id) {
-                        active.pending.remove(range);
-                        active.charging.insert(range);
-                    }
-                }
+                let cause = Cause::QueueTimedOut { limit_ms };
+                self.end_waiting(state, id, argument.tasks, &cause, out);
             }
         }
         if let Some(active) = self.active.get_mut(&id) {
@@ -242,6 +232,28 @@ impl Dispatcher {
             // A millisecond of cluster time may have begun already: never in the same instant again.
             let at = self.instant_of(next).max(now + core::time::Duration::from_millis(1));
             self.timers.set(at, Timer::Batch(id));
+        }
+        self.requeue(state, id);
+    }
+
+    /// Those of the tasks `among` that wait end without a value: once the log knows.
+    pub(super) fn end_waiting(
+        &mut self,
+        state: &State,
+        id: BatchId,
+        among: TaskRange,
+        cause: &Cause,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(batch) = state.batches.get(&id) else { return };
+        let Some(active) = self.activate(state, id) else { return };
+        let waiting: Vec<TaskRange> = active.pending.intersection(among).collect();
+        for range in waiting {
+            active.pending.remove(range);
+            active.charging.insert(range);
+            let tries = batch.next_try(range.start) - 1;
+            let failed = Failed { cause: cause.clone(), worker: None, attempt: None, tries };
+            out.push(Action::Propose(Command::Fail { batch: id, range, failed }));
         }
         self.requeue(state, id);
     }

@@ -127,22 +127,7 @@ impl Dispatcher {
                 .values()
                 .any(|w| w.usable() && w.suits(&policy.resources, &job.program))
         {
-            let obstacle = |worker: &super::Worker| -> String {
-                if let Some(obstacle) = job.program.platform.obstacle(&worker.platform) {
-                    return obstacle;
-                }
-                match policy.resources.missing(&worker.total) {
-                    Some((what, need, has)) => format!("needs {need} {what}, has {has}"),
-                    None if worker.draining => "it is draining".into(),
-                    None if !worker.present => "it is not connected".into(),
-                    None => "it refused the program".into(),
-                }
-            };
-            let workers = self
-                .workers
-                .values()
-                .map(|worker| (worker.name.clone(), obstacle(worker)))
-                .collect();
+            let workers = self.obstacles(&job.program, &policy.resources).collect();
             return Explanation::Unplaceable { workers };
         }
         let before = match self.active.get(&task.batch) {

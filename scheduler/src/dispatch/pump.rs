@@ -43,7 +43,10 @@ impl Dispatcher {
             let short = self.is_short(state, batch);
             match self.roomy_worker(class, short) {
                 Some(worker) => self.give(now, state, (class, batch), (worker, short), out),
-                None => full.push(class),
+                None => {
+                    full.push(class);
+                    self.doubt(now, class);
+                }
             }
         }
         if self.queues.is_empty() && self.somebody_is_idle() {

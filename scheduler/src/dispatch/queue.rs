@@ -11,6 +11,7 @@ use core::cmp::Reverse;
 use allhands_common::id::{BatchId, JobId, WorkerId};
 use allhands_common::program::{Program, ProgramId};
 use allhands_common::resources::Resources;
+use allhands_common::time::Instant;
 
 /// What a batch needs of a worker, interned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,8 @@ pub(super) struct Class {
     pub(super) program: Program,
     /// Workers that can, least loaded first.
     pub(super) able: BTreeSet<(u32, WorkerId)>,
+    /// Since when work waits that none of the workers there are can hold.
+    pub(super) unable_since: Option<Instant>,
 }
 
 /// Where a batch waits.
@@ -59,7 +62,12 @@ impl Queues {
         let id = ClassId(self.next_class);
         self.next_class += 1;
         self.by_need.insert((program.id, need.clone()), id);
-        let class = Class { need: need.clone(), program: program.clone(), able: BTreeSet::new() };
+        let class = Class {
+            need: need.clone(),
+            program: program.clone(),
+            able: BTreeSet::new(),
+            unable_since: None,
+        };
         self.classes.insert(id, class);
         (id, true)
     }
@@ -151,6 +159,12 @@ impl Queues {
     /// Every batch that waits, in no order.
     pub(super) fn batches(&self) -> impl Iterator<Item = BatchId> + '_ {
         self.lines.values().flat_map(|line| line.values().flatten()).map(|(_, _, batch)| *batch)
+    }
+
+    /// The batches that wait of one class.
+    pub(super) fn batches_of(&self, class: ClassId) -> impl Iterator<Item = BatchId> + '_ {
+        let lines = self.lines.iter().filter(move |((_, of), _)| *of == class);
+        lines.flat_map(|(_, line)| line.values().flatten()).map(|(_, _, batch)| *batch)
     }
 
     /// A worker may be given work of those classes that `able` says.

@@ -8,6 +8,7 @@ use allhands_common::id::{BatchId, SessionId, WorkerId};
 use allhands_common::time::Instant;
 
 use super::Dispatcher;
+use super::queue::ClassId;
 use crate::{Action, State};
 
 /// What a moment was waited for.
@@ -21,6 +22,8 @@ pub(super) enum Timer {
     Session(SessionId),
     /// A batch has a deadline, a queue timeout, or a task to be tried again.
     Batch(BatchId),
+    /// Work may have waited long enough for a worker that can hold it.
+    Class(ClassId),
     /// Somebody is idle while others may have too much.
     Balance,
     /// Something has waited long enough for company: the end of the step sends it.
@@ -54,6 +57,7 @@ impl Dispatcher {
                 Timer::Worker(worker) => self.check_worker(now, state, worker, out),
                 Timer::Session(session) => self.check_lease(now, session, out),
                 Timer::Batch(batch) => self.check_batch(now, state, batch, out),
+                Timer::Class(class) => self.check_class(now, state, class, out),
                 Timer::Balance => self.balance(now, state),
                 Timer::Send => {}
             }

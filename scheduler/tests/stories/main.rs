@@ -8,3 +8,4 @@ mod limits;
 mod replicas;
 mod runs;
 mod support;
+mod unplaceable;

@@ -65,6 +65,8 @@ pub(super) struct Oracle {
     pub(super) applied: usize,
     /// Crashes, pauses and cuts of workers so far.
     pub(super) worker_faults: u32,
+    /// What each worker's machine has.
+    pub(super) machines: Vec<Resources>,
     executions: Vec<Execution>,
     batches: BTreeMap<BatchId, Known>,
     /// Committed starts of what must not run twice.
@@ -290,13 +292,18 @@ impl Oracle {
                 Cause::Lost { workers } => {
                     !calm && workers > SYSTEM_RETRIES && self.worker_faults >= workers.into()
                 }
+                Cause::Unplaceable { .. } => {
+                    let able =
+                        self.machines.iter().filter(|has| policy.resources.fits(has)).count();
+                    // While those that can are away, it looks as if there were none.
+                    able == 0 || !calm && able < self.machines.len()
+                }
                 Cause::Abandoned => !policy.idempotent && (!calm || known.bereaved),
                 Cause::DeadlinePassed { .. }
                 | Cause::Cancelled { .. }
                 | Cause::BadArgument { .. }
                 | Cause::BadResult { .. }
-                | Cause::Program { .. }
-                | Cause::Unplaceable { .. } => false,
+                | Cause::Program { .. } => false,
             };
             if !possible {
                 return Err(wrong(&text));

@@ -146,6 +146,10 @@ fn policy(rng: &mut Rng, biggest: &Resources) -> Policy {
     if rng.chance(150) {
         resources = resources.memory(rng.within(1..biggest.memory_bytes + 1));
     }
+    if rng.chance(20) {
+        // Nobody has one.
+        resources = resources.with("tpu", 1);
+    }
     let prefer = if rng.chance(150) { Prefer::Threads } else { Prefer::Processes };
     if prefer == Prefer::Threads {
         resources.cpus = 1;

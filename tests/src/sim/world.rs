@@ -130,6 +130,7 @@ impl World {
                 _ if world.rng.chance(500) => Resources::cpus(cpus).memory(32),
                 _ => Resources::cpus(cpus).with("gpu", 2).memory(64),
             };
+            world.oracle.machines.push(resources.clone());
             world.workers.push(Worker::new(number as u64 + 1, resources));
             let at = world.rng.skewed(0..SECOND);
             world.plan(at, Happening::WorkerStarts(number));

@@ -131,6 +131,19 @@ impl Leader {
         done
     }
 
+    /// Time passes in which these workers show that they are alive, and say nothing else.
+    pub(crate) fn live(&mut self, workers: &[u64], ms: u64) -> Vec<Action> {
+        let (mut done, until) = (Vec::new(), self.now + Duration::from_millis(ms));
+        while self.now < until {
+            for worker in workers {
+                done.extend(self.heartbeat(*worker, self.now.0, 0, Vec::new()));
+            }
+            let left = u64::try_from(until.since(self.now).as_millis()).unwrap();
+            done.extend(self.wait(left.min(100)));
+        }
+        done
+    }
+
     pub(crate) fn client(&mut self, message: FromClient) -> Vec<Action> {
         self.step(Event::Client { session: SESSION, owner: "ann".into(), message })
     }
