@@ -82,7 +82,9 @@ impl Shell {
                 // It is short, so it fits.
                 _ = self.proposals.push(self.now(), fail);
             }
-            other => tracing::error!(command = ?other, bytes, "a command is too long: it is dropped"),
+            other => {
+                tracing::error!(command = ?other, bytes, "a command is too long: it is dropped")
+            }
         }
     }
 

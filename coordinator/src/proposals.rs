@@ -129,7 +129,8 @@ fn head_bytes(command: &Command) -> usize {
         | Command::LeaveWorker { .. } => COMMAND_BYTES,
         Command::OpenBatch { spec, .. } => {
             let functions: usize = spec.functions.iter().map(|f| 16 + f.label.len()).sum();
-            let env: usize = spec.env.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
+            let env: usize =
+                spec.env.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
             let custom = spec.policy.resources.custom.keys().map(|name| 8 + name.len());
             SPEC_BYTES + spec.name.len() + functions + env + custom.sum::<usize>()
         }

@@ -5,8 +5,8 @@
 //! moves live segments out of files that are mostly dead. An embedded cluster uses a temporary directory and
 //! [`Durability::Process`].
 //!
-//! In RAM a segment costs where it is, about 20 bytes; short ones are read from their file each time, which is in the
-//! kernel's cache while they matter.
+//! In RAM a segment costs where it is, about 20 bytes; short ones are read from their file each time, whose end is in
+//! RAM and whose rest is in the kernel's cache while it matters.
 //!
 //! After a crash: what was synced is there. What was not may be torn; such a segment is either cut, skipped or noticed
 //! when it is read, and the log, replayed, appends it again ([`Segments::append`] checks what it finds). Discards are
@@ -20,6 +20,7 @@ mod format;
 mod index;
 mod maintain;
 mod scan;
+mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -96,7 +97,8 @@ impl Segments {
         Ok(Self { shared: Arc::new(Shared { dir, disk, durability, file_bytes, state }) })
     }
 
-    /// Stores a segment, in the page cache; durable after [`Segments::sync`]. Storing it again is storing it once.
+    /// Stores a segment, in RAM and the page cache; durable after [`Segments::sync`]. Storing it again is storing it
+    /// once.
     pub fn append(&self, id: SegmentId, bytes: &Bytes) -> Result<(), AppendError> {
         let length = bytes.len();
         if length > SEGMENT_BYTES_MAX {

@@ -15,6 +15,10 @@ pub trait DiskFile: Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Fills `bytes` from `offset`; a shorter file is `UnexpectedEof`.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Hands what was written to the system, where it survives this process.
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes what was written durable.
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file.

@@ -15,10 +15,8 @@ use super::disk::{Disk, DiskFile};
 use super::error::ReadError;
 use super::format::{self, FILE_HEADER_BYTES, HEADER_BYTES, Salt, SegmentHead, SegmentPlace};
 use super::scan::{OpenSegmentsError, scan};
+use super::tail::Tailed;
 use crate::raft::nonce::nonce;
-
-/// Bytes up to which a segment and its header are written in one piece.
-const ONE_PIECE_MAX: usize = 64 << 10;
 
 /// Where a segment's bytes are: 16 bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,6 +79,11 @@ impl Source {
             });
         }
         Ok((head, bytes))
+    }
+
+    /// Hands what was written to the system.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.file.flush()
     }
 
     fn fill(
@@ -159,7 +162,8 @@ impl Index {
             let Some(found) = scan(disk, dir, number)? else {
                 continue;
             };
-            let (file, salt, length) = (found.file, found.salt, found.length);
+            let (salt, length) = (found.salt, found.length);
+            let file: Arc<dyn DiskFile> = Arc::new(Tailed::new(found.file));
             // Not known to be synced: the process before may have died before it did.
             let entry =
                 SegmentFile { file, salt, length, live_bytes: 0, unsynced: true, moved: false };
@@ -216,11 +220,8 @@ impl Index {
         };
         let header = format::header(file.salt, file.length, &head);
         let begin = file.length + HEADER_BYTES as u64;
-        let written = if bytes.len() <= ONE_PIECE_MAX {
-            file.file.write_at(&[&header, bytes].concat(), file.length)
-        } else {
-            file.file.write_at(&header, file.length).and_then(|()| file.file.write_at(bytes, begin))
-        };
+        let written = file.file.write_at(&header, file.length);
+        let written = written.and_then(|()| file.file.write_at(bytes, begin));
         written.map_err(|error| (number, error))?;
         file.length += stored;
         file.unsynced = true;
@@ -241,10 +242,16 @@ impl Index {
         {
             return Ok(number);
         }
+        if let Some((full, file)) =
+            self.active.and_then(|full| Some((full, self.files.get(&full)?)))
+        {
+            file.file.flush().map_err(|error| (full, error))?;
+        }
         let number = self.next_file;
         let failed = |error| (number, error);
         let salt = Salt(nonce().map_err(failed)?);
         let file = disk.create(&format::file_path(dir, number)).map_err(failed)?;
+        let file: Arc<dyn DiskFile> = Arc::new(Tailed::new(file));
         file.write_at(&format::file_header(number, salt), 0).map_err(failed)?;
         let length = FILE_HEADER_BYTES as u64;
         self.files.insert(

@@ -49,14 +49,14 @@ impl Segments {
             let (files, names) = state.index.take_unsynced();
             (files, names, state.index.empty_files())
         };
-        if self.shared.durability.syncs() {
-            for file in files {
-                file.sync().map_err(|error| self.latch("sync", error))?;
-            }
-            if names {
-                let synced = self.shared.disk.sync_directory(&self.shared.dir);
-                synced.map_err(|error| self.latch("sync of the directory", error))?;
-            }
+        let syncs = self.shared.durability.syncs();
+        for file in files {
+            let done = if syncs { file.sync() } else { file.flush() };
+            done.map_err(|error| self.latch("sync", error))?;
+        }
+        if names && syncs {
+            let synced = self.shared.disk.sync_directory(&self.shared.dir);
+            synced.map_err(|error| self.latch("sync of the directory", error))?;
         }
         for number in empty {
             let mut state = self.writable()?;
@@ -81,7 +81,12 @@ impl Segments {
             let known = state.index.get(*id).ok_or_else(missing)?;
             segments.push((*id, known));
             if let Entry::Vacant(entry) = files.entry(known.file()) {
-                entry.insert(state.index.source(known).ok_or_else(missing)?);
+                let source = state.index.source(known).ok_or_else(missing)?;
+                // Who reads the link reads the file.
+                source
+                    .flush()
+                    .map_err(|error| self.failed("writing a file to be linked", error))?;
+                entry.insert(source);
             }
         }
         for number in files.keys() {

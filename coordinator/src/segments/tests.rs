@@ -33,6 +33,13 @@ fn fill(segments: &Segments, ids: impl IntoIterator<Item = u64>) {
     }
 }
 
+/// Segments that a process has written and synced before it ended.
+fn stored(dir: &TempDir, ids: impl IntoIterator<Item = u64>) {
+    let segments = small(dir);
+    fill(&segments, ids);
+    segments.sync().unwrap();
+}
+
 fn whole(segments: &Segments, ids: impl IntoIterator<Item = u64>) {
     for id in ids {
         assert_eq!(segments.read(SegmentId(id)).unwrap(), content(id), "segment {id}");
@@ -92,7 +99,7 @@ fn an_id_keeps_its_bytes() {
 fn a_torn_tail_is_cut_and_appended_again() {
     for cut in 1..STORED {
         let dir = tempfile::tempdir().unwrap();
-        fill(&small(&dir), 0..4);
+        stored(&dir, 0..4);
         let path = format::file_path(dir.path(), 0);
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_len(SMALL_FILE - cut).unwrap();
@@ -101,6 +108,7 @@ fn a_torn_tail_is_cut_and_appended_again() {
         whole(&segments, 0..3);
         assert!(matches!(segments.read(SegmentId(3)), Err(ReadError::Unknown { .. })), "cut {cut}");
         fill(&segments, [3]);
+        segments.sync().unwrap();
         drop(segments);
         whole(&small(&dir), 0..4);
     }
@@ -109,7 +117,7 @@ fn a_torn_tail_is_cut_and_appended_again() {
 #[test]
 fn a_flipped_bit_in_the_bytes_is_an_error_that_names_the_segment() {
     let dir = tempfile::tempdir().unwrap();
-    fill(&small(&dir), 0..4);
+    stored(&dir, 0..4);
     damage(&dir, header_of(1) + HEADER_BYTES + 50);
 
     let segments = small(&dir);
@@ -121,6 +129,7 @@ fn a_flipped_bit_in_the_bytes_is_an_error_that_names_the_segment() {
     assert_eq!(segments.missing(&heads, Check::Bytes).unwrap(), [SegmentId(1)]);
     fill(&segments, 0..4);
     assert_eq!(segments.missing(&heads, Check::Bytes).unwrap(), [], "the log has healed it");
+    segments.sync().unwrap();
     drop(segments);
     whole(&small(&dir), 0..4);
 }
@@ -129,7 +138,7 @@ fn a_flipped_bit_in_the_bytes_is_an_error_that_names_the_segment() {
 fn a_flipped_bit_in_any_header_loses_that_segment_only() {
     for at in header_of(1)..header_of(1) + HEADER_BYTES {
         let dir = tempfile::tempdir().unwrap();
-        fill(&small(&dir), 0..4);
+        stored(&dir, 0..4);
         damage(&dir, at);
         let segments = small(&dir);
         whole(&segments, [0, 2, 3]);
@@ -141,7 +150,7 @@ fn a_flipped_bit_in_any_header_loses_that_segment_only() {
 #[test]
 fn a_damaged_file_header_refuses_and_an_unwritten_one_is_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    fill(&small(&dir), 0..4);
+    stored(&dir, 0..4);
     damage(&dir, 20);
     let opened = Segments::open(dir.path(), Durability::Disk, 0);
     assert!(matches!(opened, Err(OpenSegmentsError::Header { .. })), "{opened:?}");
