@@ -10,6 +10,7 @@ use futures_util::Stream;
 use crate::error::{Finished, Reason, RunError, TaskError};
 use crate::parallel::stream::Outcomes;
 use crate::parallel::{FailFast, OnError, conclude};
+use crate::progress::Display;
 use crate::session::inbox::Wanted;
 
 /// A call that is on its way; [`Parallel::start`](crate::Parallel::start) makes one.
@@ -32,8 +33,9 @@ use crate::session::inbox::Wanted;
 /// ```
 #[must_use = "dropping a batch cancels it: `.await` it, or `.wait()` for it"]
 pub struct Batch<R, M = FailFast> {
-    progress: Stage<R>,
+    stage: Stage<R>,
     mode: PhantomData<M>,
+    display: Option<Display>,
     /// Errors that the stream may still give.
     errors_left: Option<u32>,
 }
@@ -46,42 +48,40 @@ enum Stage<R> {
 }
 
 impl<R, M: OnError> Batch<R, M> {
-    pub(crate) fn sent(outcomes: Outcomes<R>, mode: M) -> Self {
-        Self::new(Stage::Sent(Box::new(outcomes)), mode)
+    pub(crate) fn sent(outcomes: Outcomes<R>, mode: M, display: Option<Display>) -> Self {
+        Self::new(Stage::Sent(Box::new(outcomes)), mode, display)
     }
 
     pub(crate) fn ran(outcomes: Vec<Result<R, TaskError>>, mode: M) -> Self {
-        Self::new(Stage::Ran(0, outcomes.into_iter()), mode)
+        Self::new(Stage::Ran(0, outcomes.into_iter()), mode, None)
     }
 
-    fn new(progress: Stage<R>, mode: M) -> Self {
-        Self { progress, mode: PhantomData, errors_left: mode.stop_after() }
+    fn new(stage: Stage<R>, mode: M, display: Option<Display>) -> Self {
+        Self { stage, mode: PhantomData, display, errors_left: mode.stop_after() }
     }
 
     /// Waits on this thread for all of it: what [`run`](crate::Parallel::run) returns.
     ///
     /// # Errors
     /// As [`run`](crate::Parallel::run); also if outcomes were taken from the stream before.
-    pub fn wait(self) -> Result<M::Out<R>, RunError> {
-        let mut outcomes = match self.progress {
+    pub fn wait(mut self) -> Result<M::Out<R>, RunError> {
+        let mut outcomes = match self.stage {
             Stage::Sent(outcomes) => outcomes,
             Stage::Ran(at, outcomes) => return ended::<R, M>(at, outcomes),
         };
         outcomes.hold();
         while !outcomes.collect() {
-            drop(outcomes.inbox().wait(Wanted::Outcome, None));
+            let patience = self.display.as_ref().map(Display::patience);
+            drop(outcomes.inbox().wait(Wanted::Outcome, patience));
+            outcomes.call.show(&mut self.display);
         }
-        concluded::<R, M>(*outcomes)
+        concluded::<R, M>(*outcomes, self.display)
     }
 
     /// Whether nothing more will come: `wait` would return at once.
     pub fn is_finished(&self) -> bool {
-        match &self.progress {
-            Stage::Sent(outcomes) => {
-                let inbox = outcomes.inbox();
-                let mail = inbox.mail();
-                mail.is_over() || mail.is_stopped(inbox.rules())
-            }
+        match &self.stage {
+            Stage::Sent(outcomes) => outcomes.call.is_over(),
             Stage::Ran(..) => true,
         }
     }
@@ -89,7 +89,7 @@ impl<R, M: OnError> Batch<R, M> {
 
 impl<R, M> std::fmt::Debug for Batch<R, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match &self.progress {
+        f.write_str(match &self.stage {
             Stage::Sent(_) => "Batch(on a cluster)",
             Stage::Ran(..) => "Batch(ran in the caller's thread)",
         })
@@ -108,7 +108,11 @@ fn ended<R, M: OnError>(
     M::collect(outcomes, tasks).map_err(RunError::from)
 }
 
-fn concluded<R, M: OnError>(outcomes: Outcomes<R>) -> Result<M::Out<R>, RunError> {
+fn concluded<R, M: OnError>(
+    outcomes: Outcomes<R>,
+    display: Option<Display>,
+) -> Result<M::Out<R>, RunError> {
+    outcomes.call.show_end(display);
     if outcomes.has_begun() {
         return Err(taken_before());
     }
@@ -122,12 +126,17 @@ fn taken_before() -> RunError {
     RunError::new(Reason::Option(text), Finished::default())
 }
 
+fn awaited_before() -> RunError {
+    let text = "the batch was awaited to its end before, and its results were taken then";
+    RunError::new(Reason::Option(text), Finished::default())
+}
+
 impl<R, M: OnError> IntoFuture for Batch<R, M> {
     type Output = Result<M::Out<R>, RunError>;
     type IntoFuture = Collected<R, M>;
 
     fn into_future(mut self) -> Collected<R, M> {
-        if let Stage::Sent(outcomes) = &mut self.progress {
+        if let Stage::Sent(outcomes) = &mut self.stage {
             outcomes.hold();
         }
         Collected(Some(self))
@@ -147,21 +156,21 @@ impl<R, M: OnError> Future for Collected<R, M> {
     type Output = Result<M::Out<R>, RunError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(batch) = &mut self.0 else {
-            return Poll::Pending;
-        };
-        if let Stage::Sent(outcomes) = &mut batch.progress {
+        if let Some(Batch { stage: Stage::Sent(outcomes), display, .. }) = &mut self.0 {
             while !outcomes.collect() {
-                if outcomes.inbox().wake_at_outcome(context.waker()) {
+                outcomes.call.show(display);
+                if outcomes.inbox().wake_at(Wanted::Outcome, context.waker()) {
                     return Poll::Pending;
                 }
             }
         }
-        match self.0.take().map(|batch| batch.progress) {
-            Some(Stage::Sent(outcomes)) => Poll::Ready(concluded::<R, M>(*outcomes)),
-            Some(Stage::Ran(at, outcomes)) => Poll::Ready(ended::<R, M>(at, outcomes)),
-            None => Poll::Pending,
-        }
+        let Some(batch) = self.0.take() else {
+            return Poll::Ready(Err(awaited_before()));
+        };
+        Poll::Ready(match batch.stage {
+            Stage::Sent(outcomes) => concluded::<R, M>(*outcomes, batch.display),
+            Stage::Ran(at, outcomes) => ended::<R, M>(at, outcomes),
+        })
     }
 }
 
@@ -172,15 +181,18 @@ impl<R, M: OnError> Stream for Batch<R, M> {
         if self.errors_left == Some(0) {
             return Poll::Ready(None);
         }
-        let next = match &mut self.progress {
+        let Self { stage, display, .. } = &mut *self;
+        let next = match stage {
             Stage::Sent(outcomes) => loop {
+                outcomes.call.show(display);
                 if let Some(outcome) = outcomes.next() {
                     break Some(outcome);
                 }
                 if outcomes.is_done() {
+                    outcomes.call.show_end(display.take());
                     break None;
                 }
-                if outcomes.inbox().wake_at_outcome(context.waker()) {
+                if outcomes.inbox().wake_at(Wanted::Outcome, context.waker()) {
                     return Poll::Pending;
                 }
             },

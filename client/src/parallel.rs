@@ -22,12 +22,12 @@ pub(crate) mod stream;
 pub(crate) use indices::IndexRun;
 pub use on_error::{Collect, FailAfter, FailFast, OnError};
 pub use options::BatchSize;
-pub(crate) use options::Options;
+pub(crate) use options::{Callback, Options};
 
 use allhands_common::failure::Cause;
 use call::{Call, Shared, TASK_BYTES_MAX};
 pub(crate) use gather::conclude;
-use gather::{Failure, Window, give_all, total_of};
+use gather::{Failure, Window, end, gathered, give_all, give_all_async, total_of, wait};
 use inline::{Done, Inline};
 use iter::Results;
 use stream::Outcomes;
@@ -37,6 +37,7 @@ use crate::delayed::Delayed;
 use crate::error::{Finished, Reason, RunError, TaskError, TaskErrorKind, TryError};
 use crate::function::{Arg, NoCapture, Ret};
 use crate::progress::Display;
+use crate::session::inbox::Wanted;
 
 /// Runs calls on every slot of a cluster. Reusable: say once how, call it as often as you like, from
 /// several threads at once.
@@ -238,10 +239,13 @@ impl<M: OnError> Parallel<M> {
         self.gather(calls, false, shared).map_err(|(error, _)| error)
     }
 
-    /// Sends all calls and returns at once; what comes of them is in the [`Batch`]: `.await` it, take
-    /// outcomes from it as a stream, or [`wait`](Batch::wait). Dropping it cancels the rest.
+    /// Sends all calls, and returns before they have run; what comes of them is in the [`Batch`]:
+    /// `.await` it, take outcomes from it as a stream, or [`wait`](Batch::wait). Dropping it cancels the
+    /// rest.
     ///
-    /// It waits only while more than 16 MiB of arguments are not yet taken by the cluster.
+    /// The iterator is read to its end first, in this thread, which waits while more than 16 MiB of
+    /// arguments are not yet taken by the cluster: in async code prefer [`run_async`](Self::run_async)
+    /// for calls that are many or large.
     ///
     /// ```no_run
     /// # use allhands::prelude::*;
@@ -261,20 +265,23 @@ impl<M: OnError> Parallel<M> {
     ) -> Result<Batch<R, M>, RunError> {
         self.options.check().map_err(fail)?;
         let calls = calls.into_iter();
+        let mut display = Display::of(&self.options, total_of(&calls));
         if self.options.inline() {
-            let mut inline = Inline::new(self, false, Shared::default());
-            let ran = calls.map(|call| inline.run(call).map(|ran| ran.map_err(|(error, _)| error)));
-            return Ok(Batch::ran(ran.collect::<Result<_, _>>().map_err(fail)?, self.mode));
+            return Ok(Batch::ran(self.start_inline(calls, display).map_err(fail)?, self.mode));
         }
         let mut call = Call::new(self, false, false, Shared::default())?;
         let window = Window { tasks: None, until_committed: true };
-        match give_all(&mut call, calls, &window, &mut None) {
-            Ok(()) => Ok(Batch::sent(Outcomes::new(call, false), self.mode)),
+        match give_all(&mut call, calls, window, &mut display) {
+            Ok(()) => Ok(Batch::sent(Outcomes::new(call, false), self.mode, display)),
             Err(reason) => Err(RunError::new(reason, call.finished([]))),
         }
     }
 
-    /// [`start`](Self::start), and waits for all of it: [`run`](Self::run) for async code.
+    /// [`run`](Self::run) for async code: calls are pulled, and results waited for, without holding up
+    /// the thread. Dropping the future cancels the rest.
+    ///
+    /// Two things do hold it up: the first call of a program, while it starts its cluster (some
+    /// milliseconds) or joins it (some seconds, where nobody answers); and `n_jobs(1)`.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -282,7 +289,19 @@ impl<M: OnError> Parallel<M> {
         &self,
         calls: impl IntoIterator<Item = Delayed<R>>,
     ) -> Result<M::Out<R>, RunError> {
-        self.start(calls)?.await
+        self.options.check().map_err(fail)?;
+        let calls = calls.into_iter();
+        let mut display = Display::of(&self.options, total_of(&calls));
+        if self.options.inline() {
+            let ran = self.gather_inline(calls, false, Shared::default(), display);
+            return ran.map_err(|(error, _)| error);
+        }
+        let mut call = Call::new(self, true, false, Shared::default())?;
+        let given = give_all_async(&mut call, calls, self.window(), &mut display).await;
+        if given.is_ok() {
+            end(&call, &mut display).await;
+        }
+        gathered::<M, R>(&call, given, display).map_err(|(error, _)| error)
     }
 
     /// `run` and its like.
@@ -293,31 +312,47 @@ impl<M: OnError> Parallel<M> {
         shared: Shared,
     ) -> Result<M::Out<R>, Failure<R>> {
         self.options.check().map_err(|reason| (fail(reason), None))?;
-        let mut display = Display::of(&self.options);
-        let total = total_of(&calls);
+        let mut display = Display::of(&self.options, total_of(&calls));
         let mut calls = calls.peekable();
         if self.options.inline() {
-            return self.gather_inline(calls, errors_count, shared, display, total);
+            return self.gather_inline(calls, errors_count, shared, display);
         }
         if calls.peek().is_none() {
             return M::collect(std::iter::empty(), 0).map_err(|error| (error.into(), None));
         }
         let mut call =
             Call::new(self, true, errors_count, shared).map_err(|error| (error, None))?;
-        let window = Window { tasks: self.options.pre_dispatch, until_committed: false };
-        if let Err(reason) = give_all(&mut call, calls, &window, &mut display) {
-            let arrived = std::mem::take(&mut call.inbox.mail().arrived);
-            return Err((RunError::new(reason, call.finished(arrived)), None));
+        let given = give_all(&mut call, calls, self.window(), &mut display);
+        if given.is_ok() {
+            wait(&call, Wanted::End, &mut display);
         }
-        Self::wait_end(&call, total, &mut display);
-        let (arrived, finished, failures) = {
-            let mut mail = call.inbox.mail();
-            (std::mem::take(&mut mail.arrived), mail.finished, mail.failures)
-        };
+        gathered::<M, R>(&call, given, display)
+    }
+
+    const fn window(&self) -> Window {
+        Window { tasks: self.options.pre_dispatch, until_committed: false }
+    }
+
+    /// `start` in the caller's thread.
+    fn start_inline<R>(
+        &self,
+        calls: impl Iterator<Item = Delayed<R>>,
+        mut display: Option<Display>,
+    ) -> Result<Vec<Result<R, TaskError>>, Reason> {
+        let mut inline = Inline::new(self, false, Shared::default());
+        let (mut outcomes, mut failures) = (Vec::new(), 0);
+        for call in calls {
+            let outcome = inline.run(call)?.map_err(|(error, _)| error);
+            failures += u64::from(outcome.is_err());
+            outcomes.push(outcome);
+            if let Some(display) = &mut display {
+                display.show(outcomes.len() as u64, failures);
+            }
+        }
         if let Some(display) = display {
-            display.finish(finished, failures, total);
+            display.finish(outcomes.len() as u64, failures);
         }
-        conclude::<M, R>(&call, arrived.into())
+        Ok(outcomes)
     }
 
     fn gather_inline<R>(
@@ -325,8 +360,7 @@ impl<M: OnError> Parallel<M> {
         calls: impl Iterator<Item = Delayed<R>>,
         errors_count: bool,
         shared: Shared,
-        mut display: Option<Display<'_>>,
-        total: Option<u64>,
+        mut display: Option<Display>,
     ) -> Result<M::Out<R>, Failure<R>> {
         let mut inline = Inline::new(self, errors_count, shared);
         let (mut done, mut outcomes, mut failures) = (Done::new(), Vec::new(), 0u32);
@@ -358,11 +392,11 @@ impl<M: OnError> Parallel<M> {
                 }
             }
             if let Some(display) = &mut display {
-                display.show(outcomes.len() as u64, failures.into(), total);
+                display.show(outcomes.len() as u64, failures.into());
             }
         }
         if let Some(display) = display {
-            display.finish(outcomes.len() as u64, failures.into(), total);
+            display.finish(outcomes.len() as u64, failures.into());
         }
         let tasks = outcomes.len();
         M::collect(outcomes.into_iter(), tasks).map_err(|error| (error.into(), None))

@@ -51,7 +51,7 @@ fn program() -> allhands::Result<()> {
     assert_eq!(Parallel::new().run([delayed(square)(3)])?, [9]);
     match role().as_deref() {
         Some("fails") => {
-            Err(Parallel::new().n_jobs(0).run([delayed(square)(3)]).unwrap_err().into())
+            Parallel::new().n_jobs(0).run([delayed(square)(3)]).map(drop).map_err(Into::into)
         }
         Some("panics") => panic!("it was told to"),
         _ => Ok(()),
@@ -63,7 +63,8 @@ fn nothing_is_left_when_main_is_left_however_that_happens() {
     if role().is_some() {
         let caught = std::panic::catch_unwind(program);
         assert_eq!(caught.is_ok_and(|result| result.is_ok()), role().as_deref() == Some("works"));
-        assert_eq!(entries(&std::env::temp_dir()), [PathBuf::new(); 0]);
+        let left = entries(&std::env::temp_dir());
+        assert!(left.is_empty(), "{left:?}");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -19,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::delayed::Delayed;
 use crate::entry::Entry;
 use crate::error::{Finished, Reason, RunError};
+use crate::progress::Display;
 use crate::session::exchange::{Exchange, Note, ROOM_BYTES, SPEC_BYTES_MAX, spec_bytes};
 use crate::session::inbox::{Arrived, Inbox, Rules};
 
@@ -252,6 +253,39 @@ impl<R> Call<R> {
     pub(super) fn consumed(&self, part: usize, segments: u32, bytes: usize) {
         let exchange = &self.parts[part].exchange;
         self.cluster.session().tell(exchange.consume(segments, bytes), exchange);
+    }
+
+    /// Nothing more will come of it.
+    pub(crate) fn is_over(&self) -> bool {
+        let mail = self.inbox.mail();
+        mail.is_over() || mail.is_stopped(self.inbox.rules())
+    }
+
+    /// Looks at how far it is; whether nothing more will come of it.
+    pub(super) fn look(&mut self) -> bool {
+        self.seen = self.inbox.mail().finished;
+        self.is_over()
+    }
+
+    /// Shows how far it is, if anybody wants to know.
+    pub(crate) fn show(&self, display: &mut Option<Display>) {
+        if let Some(display) = display {
+            let (finished, failures) = self.counts();
+            display.show(finished, failures);
+        }
+    }
+
+    /// Shows its end.
+    pub(crate) fn show_end(&self, display: Option<Display>) {
+        if let Some(display) = display {
+            let (finished, failures) = self.counts();
+            display.finish(finished, failures);
+        }
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        let mail = self.inbox.mail();
+        (mail.finished, mail.failures)
     }
 
     /// Whether segments went out since this was asked last: time to look at the window.

@@ -1,10 +1,10 @@
 //! `run`: everything goes out, everything is kept, and is decoded in order at the end.
 //!
 //! The caller is woken when the window has room again, when a failure ends the call, and at the end;
-//! not for every segment.
+//! not for every segment. `run_async` is the same with another way to wait.
 
+use super::OnError;
 use super::call::{Call, Given};
-use super::{OnError, Parallel};
 use crate::delayed::Delayed;
 use crate::error::{Reason, RunError};
 use crate::progress::Display;
@@ -21,26 +21,75 @@ const ROOM_BYTES: usize = WINDOW_BYTES / 4;
 pub(super) fn give_all<R>(
     call: &mut Call<R>,
     calls: impl Iterator<Item = Delayed<R>>,
-    window: &Window,
-    display: &mut Option<Display<'_>>,
+    window: Window,
+    display: &mut Option<Display>,
 ) -> Result<(), Reason> {
     let mut calls = calls.fuse();
-    let total = total_of(&calls);
+    while let Some(pause) = give_some(call, &mut calls, window)? {
+        call.show(display);
+        if let Pause::Full(wanted) = pause {
+            wait(call, wanted, display);
+        }
+    }
+    Ok(())
+}
+
+/// The same without holding up a thread.
+pub(super) async fn give_all_async<R>(
+    call: &mut Call<R>,
+    calls: impl Iterator<Item = Delayed<R>>,
+    window: Window,
+    display: &mut Option<Display>,
+) -> Result<(), Reason> {
+    let mut calls = calls.fuse();
+    while let Some(pause) = give_some(call, &mut calls, window)? {
+        call.show(display);
+        match pause {
+            Pause::Breath => tokio::task::yield_now().await,
+            Pause::Full(wanted) => call.inbox.until(wanted).await,
+        }
+    }
+    Ok(())
+}
+
+/// Why tasks are not given for a while.
+enum Pause {
+    /// Enough for one time.
+    Breath,
+    /// The window is full until this has come.
+    Full(Wanted),
+}
+
+/// Sends some of `calls`; `None` when they are all given, or the call is over.
+fn give_some<R>(
+    call: &mut Call<R>,
+    calls: &mut impl Iterator<Item = Delayed<R>>,
+    window: Window,
+) -> Result<Option<Pause>, Reason> {
+    if call.look() {
+        call.seal();
+        return Ok(None);
+    }
     while let Some(next) = calls.next() {
         let last = call.given == 0 && calls.size_hint().1 == Some(0);
         if call.give(next, last)? == Given::Stopped {
             break;
         }
+        let told = call.has_told();
         let full = match window.tasks {
             Some(tasks) => call.given as u64 >= call.seen + tasks as u64,
-            None => call.has_told(),
+            None => told,
         };
-        if full && !window.wait(call, total, display) {
-            break;
+        if full && let Some(wanted) = window.overrun(call) {
+            call.flush();
+            return Ok(Some(Pause::Full(wanted)));
+        }
+        if told {
+            return Ok(Some(Pause::Breath));
         }
     }
     call.seal();
-    Ok(())
+    Ok(None)
 }
 
 /// How many tasks an iterator has, if it says so.
@@ -61,79 +110,69 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Waits for room; whether the call goes on.
+    /// What has to come before the call goes on, if it has gone as far as the window.
     #[cold]
-    fn wait<R>(
-        self,
-        call: &mut Call<R>,
-        total: Option<u64>,
-        display: &mut Option<Display<'_>>,
-    ) -> bool {
-        let given = call.given as u64;
-        let (wanted, enough) = match self.tasks {
+    fn overrun<R>(self, call: &Call<R>) -> Option<Wanted> {
+        let (enough, wanted) = match self.tasks {
             // A quarter of a large window at a time, as with bytes.
             Some(tasks) => {
                 let room = (tasks as u64 / 4).max(1);
-                (Wanted::Finished(given + room - tasks as u64), None)
+                let wanted = Wanted::Finished(call.given as u64 + room - tasks as u64);
+                (wanted, wanted)
             }
             None if self.until_committed => (
+                Wanted::UncommittedBelow(WINDOW_BYTES),
                 Wanted::UncommittedBelow(WINDOW_BYTES - ROOM_BYTES),
-                Some(Wanted::UncommittedBelow(WINDOW_BYTES)),
             ),
-            None => (
-                Wanted::KeptBelow(WINDOW_BYTES - ROOM_BYTES),
-                Some(Wanted::KeptBelow(WINDOW_BYTES)),
-            ),
+            None => (Wanted::KeptBelow(WINDOW_BYTES), Wanted::KeptBelow(WINDOW_BYTES - ROOM_BYTES)),
         };
-        let mut flushed = false;
-        loop {
-            let mail = call.inbox.mail();
-            call.seen = mail.finished;
-            let (finished, failures) = (mail.finished, mail.failures);
-            let target = if flushed { wanted } else { enough.unwrap_or(wanted) };
-            let (room, over) =
-                (mail.is_met(target), mail.is_over() || mail.is_stopped(call.inbox.rules()));
-            drop(mail);
-            if let Some(display) = display {
-                display.show(finished, failures, total);
-            }
-            if room || over {
-                return !over;
-            }
-            if !flushed {
-                call.flush();
-                flushed = true;
-            }
-            drop(call.inbox.wait(wanted, display.as_ref().map(Display::patience)));
+        (!call.inbox.mail().is_met(enough)).then_some(wanted)
+    }
+}
+
+/// Waits until what is wanted has come, or never will.
+pub(super) fn wait<R>(call: &Call<R>, wanted: Wanted, display: &mut Option<Display>) {
+    loop {
+        let mail = call.inbox.wait(wanted, display.as_ref().map(Display::patience));
+        let come = mail.has(wanted, call.inbox.rules());
+        drop(mail);
+        call.show(display);
+        if come {
+            return;
         }
     }
 }
 
-impl<M: OnError> Parallel<M> {
-    /// Waits until a call that holds its outcomes is over.
-    pub(super) fn wait_end<R>(
-        call: &Call<R>,
-        total: Option<u64>,
-        display: &mut Option<Display<'_>>,
-    ) {
-        loop {
-            let patience = display.as_ref().map(Display::patience);
-            let mail = call.inbox.wait(Wanted::End, patience);
-            let (finished, failures) = (mail.finished, mail.failures);
-            let over = mail.is_over() || mail.is_stopped(call.inbox.rules());
-            drop(mail);
-            if let Some(display) = display {
-                display.show(finished, failures, total);
-            }
-            if over {
-                return;
-            }
-        }
+/// Waits for the end of a call, without holding up a thread.
+pub(super) async fn end<R>(call: &Call<R>, display: &mut Option<Display>) {
+    while !call.is_over() {
+        let wanted = match display {
+            // Each outcome is an occasion to show it.
+            Some(_) => Wanted::Finished(call.inbox.mail().finished + 1),
+            None => Wanted::End,
+        };
+        call.inbox.until(wanted).await;
+        call.show(display);
     }
 }
 
 /// A call that failed, with the value that counts as its failure where there is one (`try_run`).
 pub(crate) type Failure<R> = (RunError, Option<R>);
+
+/// The result of a call that holds its outcomes: its calls were given and it is over, or one of them
+/// could not be given.
+pub(super) fn gathered<M: OnError, R>(
+    call: &Call<R>,
+    given: Result<(), Reason>,
+    display: Option<Display>,
+) -> Result<M::Out<R>, Failure<R>> {
+    let arrived = std::mem::take(&mut call.inbox.mail().arrived);
+    if let Err(reason) = given {
+        return Err((RunError::new(reason, call.finished(arrived)), None));
+    }
+    call.show_end(display);
+    conclude::<M, R>(call, arrived.into())
+}
 
 /// The result of a call that is over. `M` says what failures mean.
 pub(crate) fn conclude<M: OnError, R>(

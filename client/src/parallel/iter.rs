@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Given, Shared};
-use super::gather::WINDOW_BYTES;
+use super::gather::{WINDOW_BYTES, total_of};
 use super::inline::Inline;
 use super::stream::{Outcomes, call_failed};
 use super::{OnError, Options, Parallel};
 use crate::delayed::Delayed;
 use crate::error::{Reason, RunError, TaskError};
+use crate::progress::Display;
 use crate::session::inbox::Wanted;
 
 /// Tasks ahead at first, for each slot and at least: enough that no executor waits for the next.
@@ -26,6 +27,9 @@ const LAP: Duration = Duration::from_millis(250);
 pub(super) struct Results<R, I> {
     engine: Engine<R>,
     calls: Option<I>,
+    display: Option<Display>,
+    /// Tasks that ended without a value, as far as they were taken.
+    failed: u64,
     /// Failures that may still be handed out; the iterator ends with the last.
     failures_left: Option<u32>,
     over: bool,
@@ -43,7 +47,35 @@ impl<R, I: Iterator<Item = Delayed<R>>> Results<R, I> {
             Ok(engine) => engine,
             Err(error) => Engine::Failed(Some(Box::new(error))),
         };
-        Self { engine, calls: Some(calls), failures_left: parallel.mode.stop_after(), over: false }
+        Self {
+            engine,
+            display: Display::of(&parallel.options, total_of(&calls)),
+            calls: Some(calls),
+            failed: 0,
+            failures_left: parallel.mode.stop_after(),
+            over: false,
+        }
+    }
+
+    /// Shows how far the call is, at most at its end.
+    fn show(&mut self) {
+        match &self.engine {
+            Engine::Failed(_) => {}
+            Engine::Inline(inline) => {
+                let done = inline.given as u64;
+                if self.over
+                    && let Some(display) = self.display.take()
+                {
+                    display.finish(done, self.failed);
+                } else if let Some(display) = &mut self.display {
+                    display.show(done, self.failed);
+                }
+            }
+            Engine::Cluster { outcomes, .. } if self.over => {
+                outcomes.call.show_end(self.display.take());
+            }
+            Engine::Cluster { outcomes, .. } => outcomes.call.show(&mut self.display),
+        }
     }
 
     fn step(&mut self) -> Option<(usize, Result<R, TaskError>)> {
@@ -80,7 +112,9 @@ impl<R, I: Iterator<Item = Delayed<R>>> Results<R, I> {
                 }
                 window.starved = true;
                 outcomes.make_room();
-                drop(outcomes.call.inbox.wait(Wanted::Outcome, None));
+                let patience = self.display.as_ref().map(Display::patience);
+                drop(outcomes.call.inbox.wait(Wanted::Outcome, patience));
+                outcomes.call.show(&mut self.display);
             },
         }
     }
@@ -98,12 +132,16 @@ impl<R, I: Iterator<Item = Delayed<R>>> Iterator for Results<R, I> {
         match &next {
             Some((_, Ok(_))) => {}
             Some((_, Err(_))) => {
+                self.failed += 1;
                 if let Some(left) = &mut self.failures_left {
                     *left = left.saturating_sub(1);
                     self.over |= *left == 0;
                 }
             }
             None => self.over = true,
+        }
+        if self.display.is_some() {
+            self.show();
         }
         next
     }

@@ -29,7 +29,7 @@ impl From<u32> for BatchSize {
 }
 
 /// A user's own display of progress.
-type Callback = Arc<dyn Fn(&Progress) + Send + Sync>;
+pub(crate) type Callback = Arc<dyn Fn(&Progress) + Send + Sync>;
 
 /// Everything but what is done about errors.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::session::inbox::{Arrived, Inbox};
 
 /// The outcomes of a call that have come and were not taken.
 pub(crate) struct Outcomes<R> {
-    pub(super) call: Call<R>,
+    pub(crate) call: Call<R>,
     ordered: bool,
     /// Pieces by the place of their first task; or, where order does not matter, by their arrival.
     pieces: BTreeMap<usize, Piece>,
@@ -90,8 +90,7 @@ impl<R> Outcomes<R> {
     /// Takes over what has come; whether nothing more will come.
     pub(crate) fn collect(&mut self) -> bool {
         self.absorb();
-        let mail = self.call.inbox.mail();
-        mail.is_over() || mail.is_stopped(self.call.inbox.rules())
+        self.call.is_over()
     }
 
     /// The next outcome, with its place in the call, if one is here. Does not wait.

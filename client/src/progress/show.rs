@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Progress;
-use crate::parallel::Options;
+use crate::parallel::{Callback, Options};
 
 /// A bar is redrawn, and a function called, so often: the eye sees no more.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -16,24 +17,26 @@ const REDRAW: Duration = Duration::from_millis(100);
 const LINES: Duration = Duration::from_secs(10);
 
 /// Shows the progress of one call.
-pub(crate) struct Display<'a> {
+pub(crate) struct Display {
     begun: Instant,
     shown: Instant,
     every: Duration,
-    means: Means<'a>,
+    /// Tasks in all, where the iterator says it.
+    total: Option<u64>,
+    means: Means,
 }
 
-enum Means<'a> {
+enum Means {
     Bar(ProgressBar),
     Lines,
-    Function(&'a (dyn Fn(&Progress) + Send + Sync)),
+    Function(Callback),
 }
 
-impl<'a> Display<'a> {
+impl Display {
     /// What the options ask for; `None` if nothing is to be shown.
-    pub(crate) fn of(options: &'a Options) -> Option<Self> {
+    pub(crate) fn of(options: &Options, total: Option<u64>) -> Option<Self> {
         let means = match &options.progress {
-            Some(show) => Means::Function(&**show),
+            Some(show) => Means::Function(Arc::clone(show)),
             None if options.verbose == 0 => return None,
             None if std::io::stderr().is_terminal() => Means::Bar(bar(options)),
             None => Means::Lines,
@@ -43,7 +46,7 @@ impl<'a> Display<'a> {
             Means::Bar(_) | Means::Function(_) => REDRAW,
         };
         let now = Instant::now();
-        Some(Self { begun: now, shown: now, every, means })
+        Some(Self { begun: now, shown: now, every, total, means })
     }
 
     /// How long one may wait before it is time to show something.
@@ -52,24 +55,24 @@ impl<'a> Display<'a> {
     }
 
     /// Shows how far the call is, if it is time.
-    pub(crate) fn show(&mut self, done: u64, failed: u64, total: Option<u64>) {
+    pub(crate) fn show(&mut self, done: u64, failed: u64) {
         let now = Instant::now();
         if now - self.shown >= self.every {
             self.shown = now;
-            self.draw(Progress { done, failed, total, elapsed: now - self.begun });
+            self.draw(done, failed, now - self.begun);
         }
     }
 
     /// Shows the end.
-    pub(crate) fn finish(mut self, done: u64, failed: u64, total: Option<u64>) {
-        let elapsed = self.begun.elapsed();
-        self.draw(Progress { done, failed, total, elapsed });
+    pub(crate) fn finish(self, done: u64, failed: u64) {
+        self.draw(done, failed, self.begun.elapsed());
         if let Means::Bar(bar) = &self.means {
             bar.abandon();
         }
     }
 
-    fn draw(&mut self, progress: Progress) {
+    fn draw(&self, done: u64, failed: u64, elapsed: Duration) {
+        let progress = Progress { done, failed, total: self.total, elapsed };
         match &self.means {
             Means::Bar(bar) => {
                 if let Some(total) = progress.total {

@@ -7,8 +7,9 @@
 mod kept;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use allhands_common::range::TaskRange;
@@ -57,7 +58,7 @@ pub(crate) struct Mail {
     /// No part will be added, and no task to one.
     pub(crate) sealed: bool,
     waiting: Option<Wanted>,
-    waker: Option<Waker>,
+    waker: Option<(Wanted, Waker)>,
 }
 
 /// Outcomes of some tasks of a part.
@@ -115,14 +116,23 @@ impl Inbox {
         mail
     }
 
-    /// Leaves a waker for the next outcome or end; `false` when there is one already.
-    pub(crate) fn wake_at_outcome(&self, waker: &Waker) -> bool {
+    /// Leaves a waker for when what is wanted comes; `false` when it is there already.
+    pub(crate) fn wake_at(&self, wanted: Wanted, waker: &Waker) -> bool {
         let mut mail = self.mail();
-        if mail.has(Wanted::Outcome, self.rules) {
+        if mail.has(wanted, self.rules) {
             return false;
         }
-        mail.waker = Some(waker.clone());
+        mail.waker = Some((wanted, waker.clone()));
         true
+    }
+
+    /// What is wanted has come.
+    pub(crate) async fn until(&self, wanted: Wanted) {
+        poll_fn(|context| match self.wake_at(wanted, context.waker()) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Arguments have gone out.
@@ -168,16 +178,18 @@ impl Inbox {
 
     /// Wakes the caller if what it waits for is there.
     fn ring(&self, mut mail: MutexGuard<'_, Mail>) {
-        let parked = mail.waiting.is_some_and(|wanted| mail.has(wanted, self.rules));
+        let is_due = |wanted: Wanted| mail.has(wanted, self.rules);
+        let parked = mail.waiting.is_some_and(is_due);
+        let awaited = mail.waker.as_ref().is_some_and(|(wanted, _)| is_due(*wanted));
         if parked {
             mail.waiting = None;
         }
-        let waker = if mail.has(Wanted::Outcome, self.rules) { mail.waker.take() } else { None };
+        let waker = if awaited { mail.waker.take() } else { None };
         drop(mail);
         if parked {
             self.bell.notify_one();
         }
-        if let Some(waker) = waker {
+        if let Some((_, waker)) = waker {
             waker.wake();
         }
     }
@@ -209,7 +221,8 @@ impl Mail {
         }
     }
 
-    fn has(&self, wanted: Wanted, rules: Rules) -> bool {
+    /// Whether nobody need wait for what is wanted: it has come, or never will.
+    pub(crate) fn has(&self, wanted: Wanted, rules: Rules) -> bool {
         self.is_over() || self.is_stopped(rules) || self.is_met(wanted)
     }
 

@@ -146,6 +146,10 @@ fn a_started_batch_is_a_future_and_a_stream() {
     runtime.block_on(async {
         assert_eq!(start().await.unwrap(), [0, 1, 4, 9]);
         assert_eq!(inline().run_async((1..3).map(delayed(square))).await.unwrap(), [1, 4]);
+        let mut awaited = IntoFuture::into_future(start());
+        assert_eq!((&mut awaited).await.unwrap(), [0, 1, 4, 9]);
+        let error = awaited.await.unwrap_err();
+        assert!(error.to_string().contains("awaited to its end before"), "{error}");
         let mut batch = start();
         let (place, value) = batch.next().await.unwrap();
         assert_eq!((place, value.unwrap()), (0, 0));

@@ -1,6 +1,7 @@
 //! The whole client: caller's thread, session's thread, protocol.
 
-use std::sync::Mutex;
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -196,6 +197,56 @@ fn batches_wait_stream_and_cancel() {
     });
     drop(parallel.start((0..500).map(delayed(square))).unwrap());
     assert_eq!(parallel.run([delayed(square)(9)]).unwrap(), [81]);
+}
+
+#[test]
+fn every_kind_of_call_tells_its_progress() {
+    let cluster = cluster(Manner { delay: Duration::from_millis(5), ..Manner::default() });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for n_jobs in [1, -1] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let own = Arc::clone(&seen);
+        let parallel = Parallel::new()
+            .on(&cluster)
+            .n_jobs(n_jobs)
+            .on_error(Collect)
+            .progress(move |progress| own.lock().unwrap().push(progress.clone()));
+        let calls = || (0..10).map(delayed(fails_at_three));
+        let last = |what: &str| {
+            let seen = std::mem::take(&mut *seen.lock().unwrap());
+            let last = seen.last().unwrap_or_else(|| panic!("{what} tells nothing"));
+            assert_eq!((last.done, last.failed, last.total), (10, 1, Some(10)), "{what}");
+        };
+        assert_eq!(parallel.run(calls()).unwrap().len(), 10);
+        last("run");
+        assert_eq!(parallel.run_iter(calls()).count(), 10);
+        last("run_iter");
+        assert_eq!(parallel.run_unordered(calls()).count(), 10);
+        last("run_unordered");
+        assert_eq!(parallel.start(calls()).unwrap().wait().unwrap().len(), 10);
+        last("wait");
+        runtime.block_on(async {
+            assert_eq!(parallel.run_async(calls()).await.unwrap().len(), 10);
+            last("run_async");
+            assert_eq!(parallel.start(calls()).unwrap().await.unwrap().len(), 10);
+            last("await");
+            assert_eq!(parallel.start(calls()).unwrap().count().await, 10);
+            last("stream");
+        });
+    }
+}
+
+#[test]
+fn an_async_call_leaves_the_thread_to_others_while_its_window_is_full() {
+    let cluster = cluster(Manner { delay: Duration::from_millis(1), ..Manner::default() });
+    let pulled = Cell::new(0);
+    let calls = (0..100).inspect(|_| pulled.set(pulled.get() + 1)).map(delayed(square));
+    let parallel = Parallel::new().on(&cluster).pre_dispatch(10);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (results, meanwhile) =
+        runtime.block_on(async { tokio::join!(parallel.run_async(calls), async { pulled.get() }) });
+    assert_eq!(results.unwrap(), (0..100).map(square).collect::<Vec<_>>());
+    assert!(meanwhile <= 10, "{meanwhile} were pulled before anybody else had a turn");
 }
 
 #[test]
