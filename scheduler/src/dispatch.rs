@@ -13,6 +13,7 @@ mod clients;
 mod deliver;
 mod effects;
 mod explain;
+mod limits;
 mod outcomes;
 mod pump;
 mod queue;

@@ -191,6 +191,9 @@ pub enum ToWorker {
     },
 }
 
+/// In [`Order::Retract`]: everything that is not started, be the range of fixed length or not.
+pub const ALL_TASKS: u32 = u32::MAX;
+
 /// One thing that a worker is to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order {
@@ -202,7 +205,8 @@ pub enum Order {
     Retract {
         /// Which attempt.
         attempt: AttemptId,
-        /// At most how many.
+        /// At most how many, and never part of a range of fixed length; [`ALL_TASKS`]: whatever is not
+        /// started.
         tasks: u32,
     },
     /// Stop an attempt, the running task too.

@@ -120,10 +120,7 @@ impl Agent {
             if let Some(executor) = self.executors.get_mut(&id) {
                 executor.spare_until = now + PATIENCE;
             }
-            if let Some(attempt) = self.attempts.get_mut(&attempt) {
-                attempt.wanted_back = 0;
-            }
-            return;
+            return self.want_no_more(attempt);
         }
         if let Some(executor) = self.executors.get_mut(&id) {
             for (piece, open) in executor.pieces.iter_mut().zip(&mut executor.open) {
@@ -140,9 +137,7 @@ impl Agent {
                 self.waiting.push_front(Piece { attempt, range });
                 if wanted {
                     self.give_back_waiting(attempt);
-                    if let Some(known) = self.attempts.get_mut(&attempt) {
-                        known.wanted_back = 0;
-                    }
+                    self.want_no_more(attempt);
                 }
             }
             None => {}

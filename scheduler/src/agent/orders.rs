@@ -9,7 +9,7 @@ use allhands_common::id::{AttemptId, BatchId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::Segment;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{Ended, FromWorker, How, Order, Run, ToWorker};
+use allhands_common::wire::worker::{ALL_TASKS, Ended, FromWorker, How, Order, Run, ToWorker};
 
 use super::holdings::{Attempt, Piece};
 use super::{Agent, AgentAction, Share};
@@ -126,22 +126,22 @@ impl Agent {
         self.unload(id);
         self.give_back_waiting(id);
         let wanted = self.attempts.get(&id).map_or(0, |attempt| attempt.wanted_back);
-        let fixed = self.is_fixed(id) && !self.draining;
+        let (all, fixed) = (tasks == ALL_TASKS, self.is_fixed(id));
         let mut asked = false;
         for (executor, known) in self.executors.iter().filter(|_| wanted > 0) {
             for (place, piece) in known.pieces.iter().enumerate() {
                 let next = place > 0;
-                if piece.attempt != id || fixed && !next {
+                if piece.attempt != id || fixed && !next && !all {
                     continue;
                 }
-                let whole = self.draining || next && wanted >= piece.range.len();
+                let whole = all || next && wanted >= piece.range.len();
                 let share = if whole { Share::All } else { Share::Half };
                 out.push(AgentAction::Take { executor: *executor, attempt: id, share });
                 asked = true;
             }
         }
-        if let Some(attempt) = self.attempts.get_mut(&id).filter(|_| !asked) {
-            attempt.wanted_back = 0;
+        if !asked {
+            self.want_no_more(id);
         }
     }
 
@@ -153,18 +153,29 @@ impl Agent {
                 return;
             };
             let piece = &mut self.waiting[at];
-            let tasks = attempt.wanted_back.min(piece.range.len());
+            let (all, tasks) =
+                (attempt.wanted_back == ALL_TASKS, attempt.wanted_back.min(piece.range.len()));
             // A range of fixed length goes back whole: the leader would cut the rest otherwise.
-            if fixed && (tasks < piece.range.len() || piece.range != attempt.range) {
+            if fixed && !all && (tasks < piece.range.len() || piece.range != attempt.range) {
                 return;
             }
             let back = TaskRange::new(piece.range.end - tasks, piece.range.end);
-            attempt.wanted_back -= tasks;
+            if !all {
+                attempt.wanted_back -= tasks;
+            }
             piece.range.end = back.start;
             if piece.range.is_empty() {
                 self.waiting.remove(at);
             }
             self.end(id, back, How::Returned);
+        }
+    }
+
+    /// An executor has answered for an attempt: no more than that is wanted. Where all is wanted, others
+    /// may have to answer yet.
+    pub(super) fn want_no_more(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(&id).filter(|a| a.wanted_back != ALL_TASKS) {
+            attempt.wanted_back = 0;
         }
     }
 
@@ -220,7 +231,7 @@ impl Agent {
         }
         let all: Vec<AttemptId> = self.attempts.keys().copied().collect();
         for id in all {
-            self.give_back(id, u32::MAX, out);
+            self.give_back(id, ALL_TASKS, out);
         }
     }
 

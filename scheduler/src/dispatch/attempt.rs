@@ -1,5 +1,7 @@
 //! An attempt: a range of tasks with one worker, as the leader sees it.
 
+use core::time::Duration;
+
 use allhands_common::id::{BatchId, JobId, WorkerId};
 use allhands_common::range::RangeSet;
 use allhands_common::resources::Resources;
@@ -28,8 +30,8 @@ pub(super) struct Attempt {
     pub(super) sent: u64,
     /// Whether the worker said that it runs.
     pub(super) running: bool,
-    /// Whether part of it was asked back and no answer has come.
-    pub(super) retracting: bool,
+    /// When part of it was asked back, if no answer has come.
+    pub(super) asked: Option<Instant>,
     /// When it was given out.
     pub(super) since: Instant,
     /// Whether it was expected to be done in no time.
@@ -38,7 +40,20 @@ pub(super) struct Attempt {
     pub(super) need: Resources,
 }
 
+/// How long the answer to a question for unstarted tasks may take. It is silence where there are none, and
+/// where the question was lost.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Attempt {
+    /// When the worker may be asked for unstarted tasks again, were it asked at `now`.
+    pub(super) fn ask_again(&self, now: Instant) -> Instant {
+        self.asked.unwrap_or(now) + ANSWER_PATIENCE
+    }
+
+    pub(super) fn may_be_asked(&self, now: Instant) -> bool {
+        self.asked.is_none() || self.ask_again(now) <= now
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.open.is_empty() && self.owed.is_empty() && self.settling.is_empty()
     }

@@ -3,18 +3,18 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, WorkerId};
 use allhands_common::limit::UNREAD_BYTES_MAX;
 use allhands_common::policy::{Policy, Prefer};
 use allhands_common::range::{RangeSet, TaskRange};
-use allhands_common::time::{ClusterTime, Instant};
+use allhands_common::time::ClusterTime;
 
+use super::limits::passed;
 use super::queue::{ClassId, Place};
 use super::size::Cost;
 use super::{Dispatcher, Timer};
+use crate::State;
 use crate::state::{Batch, Job};
-use crate::{Action, Command, State};
 
 /// A batch of which something is out, or that has tasks to be tried again.
 #[derive(Debug)]
@@ -182,82 +182,6 @@ impl Dispatcher {
         self.requeue(state, id);
     }
 
-    /// Looks at a batch's deadlines and at what is to be tried again.
-    pub(super) fn check_batch(
-        &mut self,
-        now: Instant,
-        state: &State,
-        id: BatchId,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(batch) = state.batches.get(&id).filter(|batch| !batch.over()) else { return };
-        let time = self.cluster_time(now);
-        let policy = &batch.spec.policy;
-        if let Some(limit_ms) = policy.deadline_ms
-            && passed(batch.opened, limit_ms) <= time
-        {
-            let cause = Cause::DeadlinePassed { limit_ms };
-            let rest = Failed { cause, worker: None, attempt: None, tries: 0 };
-            out.push(Action::Propose(Command::Stop { batch: id, rest }));
-            return;
-        }
-        let mut next = policy.deadline_ms.map(|limit| passed(batch.opened, limit));
-        if let Some(limit_ms) = policy.queue_timeout_ms {
-            for argument in &batch.arguments {
-                let late = passed(batch.opened, u64::from(argument.after_ms) + limit_ms);
-                if late > time {
-                    next = Some(next.map_or(late, |next| next.min(late)));
-                    continue;
-                }
-                let cause = Cause::QueueTimedOut { limit_ms };
-                self.end_waiting(state, id, argument.tasks, &cause, out);
-            }
-        }
-        if let Some(active) = self.active.get_mut(&id) {
-            let due: Vec<u32> = active
-                .delayed
-                .iter()
-                .filter(|(_, until)| **until <= time)
-                .map(|(index, _)| *index)
-                .collect();
-            for index in due {
-                active.delayed.remove(&index);
-                active.pending.insert(TaskRange::new(index, index + 1));
-            }
-            if let Some(until) = active.delayed.values().min() {
-                next = Some(next.map_or(*until, |next| next.min(*until)));
-            }
-        }
-        if let Some(next) = next {
-            // A millisecond of cluster time may have begun already: never in the same instant again.
-            let at = self.instant_of(next).max(now + core::time::Duration::from_millis(1));
-            self.timers.set(at, Timer::Batch(id));
-        }
-        self.requeue(state, id);
-    }
-
-    /// Those of the tasks `among` that wait end without a value: once the log knows.
-    pub(super) fn end_waiting(
-        &mut self,
-        state: &State,
-        id: BatchId,
-        among: TaskRange,
-        cause: &Cause,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(batch) = state.batches.get(&id) else { return };
-        let Some(active) = self.activate(state, id) else { return };
-        let waiting: Vec<TaskRange> = active.pending.intersection(among).collect();
-        for range in waiting {
-            active.pending.remove(range);
-            active.charging.insert(range);
-            let tries = batch.next_try(range.start) - 1;
-            let failed = Failed { cause: cause.clone(), worker: None, attempt: None, tries };
-            out.push(Action::Propose(Command::Fail { batch: id, range, failed }));
-        }
-        self.requeue(state, id);
-    }
-
     /// Tasks of an attempt that nobody has any more wait again, but for those that have ended.
     pub(super) fn put_back(&mut self, state: &State, id: BatchId, range: TaskRange) {
         let Some(batch) = state.batches.get(&id) else { return };
@@ -265,6 +189,7 @@ impl Dispatcher {
         active.held.remove(range);
         if batch.stopped().is_none() {
             batch.unfinished(range).iter().for_each(|part| active.pending.insert(part));
+            self.check_queue_timeout(batch, id);
         }
         self.requeue(state, id);
     }
@@ -287,11 +212,6 @@ impl Dispatcher {
             }
         }
     }
-}
-
-/// When `ms` milliseconds are certainly over after `from`, which was rounded down.
-pub(super) const fn passed(from: ClusterTime, ms: u64) -> ClusterTime {
-    from.after(ms.saturating_add(1))
 }
 
 /// Where a batch waits of which nothing is out.

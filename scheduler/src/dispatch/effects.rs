@@ -9,7 +9,7 @@ use allhands_common::wire::client::ToClient;
 use allhands_common::wire::worker::{Order, Run};
 
 use super::attempt::UNSENT;
-use super::batches::passed;
+use super::limits::passed;
 use super::report::Origin;
 use super::{Attempt, Dispatcher, Timer};
 use crate::{Action, Command, Effect, State};

@@ -140,7 +140,7 @@ impl Dispatcher {
                 settling: RangeSet::new(),
                 sent: UNSENT,
                 running: false,
-                retracting: false,
+                asked: None,
                 since: now,
                 short,
                 need: need.clone(),
@@ -256,10 +256,10 @@ impl Dispatcher {
             let waits = worker.held.cpus > worker.total.cpus;
             let open = attempt.open.len();
             let tasks = if waits { open } else { open / 2 };
-            if attempt.retracting || tasks == 0 || (fixed && !waits) {
+            if !attempt.may_be_asked(now) || tasks == 0 || (fixed && !waits) {
                 continue;
             }
-            attempt.retracting = true;
+            attempt.asked = Some(now);
             idle -= 1;
             asked.push((attempt.worker, Order::Retract { attempt: *id, tasks }));
         }

@@ -155,7 +155,7 @@ impl Dispatcher {
                 settling: RangeSet::new(),
                 sent: 0,
                 running: held.running,
-                retracting: false,
+                asked: None,
                 since: now,
                 short: false,
                 need,

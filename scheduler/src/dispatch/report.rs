@@ -68,7 +68,7 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let Origin { batch, attempt, worker } = origin;
-        let asked = self.attempts.get(&attempt).is_some_and(|known| known.retracting);
+        let asked = self.attempts.get(&attempt).is_some_and(|known| known.asked.is_some());
         let ran = matches!(how, How::Ran { .. });
         let Some(known) = state.batches.get(&batch).filter(|known| known.stopped().is_none())
         else {
@@ -112,7 +112,7 @@ impl Dispatcher {
         let was_open = !attempt.open.is_empty();
         attempt.open.remove(range);
         attempt.owed.remove(range);
-        attempt.retracting = false;
+        attempt.asked = None;
         if come {
             attempt.settling.insert(range);
         }
@@ -303,6 +303,7 @@ impl Dispatcher {
         active.charging.remove(one);
         if not_before <= time {
             active.pending.insert(one);
+            self.check_queue_timeout(known, batch);
         } else {
             active.delayed.insert(index, not_before);
             self.timers.set(at, Timer::Batch(batch));

@@ -39,6 +39,11 @@ impl Timers {
         self.0.insert((at, timer));
     }
 
+    /// Due in the step that is being taken.
+    pub(super) fn set_due(&mut self, timer: Timer) {
+        self.set(Instant(0), timer);
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.first().map(|(at, _)| *at)
     }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use allhands_common::failure::Cause;
 use allhands_common::id::BatchId;
 use allhands_common::program::Program;
-use allhands_common::range::TaskRange;
+use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 
@@ -48,11 +48,11 @@ impl Dispatcher {
             return;
         }
         let Some(class) = self.queues.classes.get(&id) else { return };
-        let message = self.lacking(&class.program, &class.need);
+        let cause = Cause::Unplaceable { message: self.lacking(&class.program, &class.need) };
         let waiting: Vec<BatchId> = self.queues.batches_of(id).collect();
+        let all = RangeSet::of(TaskRange::new(0, u32::MAX));
         for batch in waiting {
-            let cause = Cause::Unplaceable { message: message.clone() };
-            self.end_waiting(state, batch, TaskRange::new(0, u32::MAX), &cause, out);
+            self.end_waiting(state, batch, &all, &cause, out);
         }
     }
 

@@ -210,7 +210,7 @@ impl Dispatcher {
             let sent = self.attempts.get_mut(&attempt).filter(|attempt| attempt.sent != UNSENT);
             if let Some(attempt) = sent {
                 attempt.sent = 0;
-                attempt.retracting = false;
+                attempt.asked = None;
             }
         }
         self.adopt(now, state, id, &new.held);

@@ -113,6 +113,13 @@ pub struct Exception {
     pub charged: AttemptId,
 }
 
+impl Exception {
+    /// Whether the task was ever started, as far as is known.
+    pub const fn was_tried(&self) -> bool {
+        self.suspect || self.failures > 0 || self.deaths > 0 || self.losses > 0
+    }
+}
+
 /// A range that must not run twice, with a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {

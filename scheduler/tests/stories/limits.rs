@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use allhands_common::failure::Cause;
-use allhands_common::id::JobId;
+use allhands_common::id::{AttemptId, ExecutorId, JobId, Term};
 use allhands_common::policy::Policy;
 use allhands_common::resources::Resources;
 use allhands_common::wire::client::{FromClient, ToClient};
-use allhands_common::wire::worker::{How, Order};
+use allhands_common::wire::worker::{ALL_TASKS, How, Order};
+use allhands_scheduler::{Action, AgentAction, AgentEvent, ExecutorEvent, Share};
 
 use crate::support::*;
 
@@ -100,14 +101,104 @@ fn a_deadline_stops_what_is_left_not_a_moment_early() {
     assert_eq!(rest.cause, Cause::DeadlinePassed { limit_ms: 1000 });
 }
 
+fn impatient() -> Policy {
+    Policy { queue_timeout_ms: Some(500), batch_size: Some(1), ..Policy::default() }
+}
+
+/// What is asked back whole.
+fn asked_back(actions: &[Action]) -> Vec<AttemptId> {
+    let asked = orders(actions).into_iter().filter_map(|(_, order)| match order {
+        Order::Retract { attempt, tasks: ALL_TASKS } => Some(attempt),
+        _ => None,
+    });
+    asked.collect()
+}
+
 #[test]
-fn queue_timeout_ends_what_waits_and_not_what_runs() {
+fn queue_timeout_ends_what_waits_here_or_at_a_worker_and_not_what_runs() {
     let mut leader = Leader::with_workers(1, 1);
-    let policy = Policy { queue_timeout_ms: Some(500), batch_size: Some(1), ..Policy::default() };
-    leader.submit(0, 5, policy);
+    leader.submit(0, 5, impatient());
     let actions = leader.wait(501);
     assert_eq!(delivered(&actions), [(0, range(2, 5))]);
+    assert_eq!(asked_back(&actions), [attempt(0), attempt(1)], "one runs; the worker knows which");
+    let actions = leader.end(1, attempt(1), 0, range(1, 2), How::Returned);
+    assert_eq!((delivered(&actions), runs(&actions)), (vec![(1, range(1, 2))], vec![]));
+    assert_eq!(asked_back(&leader.live(&[1], 2000)), [attempt(0); 2], "the question may be lost");
     assert!(!leader.state.batches[&batch(0)].over());
+    assert_eq!(delivered(&leader.finish(1, attempt(0), 0, range(0, 1))), [(2, range(0, 1))]);
+}
+
+#[test]
+fn queue_timeout_ends_what_a_lost_worker_had_not_started() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(
+        0,
+        3,
+        Policy { queue_timeout_ms: Some(2000), batch_size: Some(3), ..impatient() },
+    );
+    let actions = leader.wait(2100);
+    assert_eq!(delivered(&actions), [(0, range(1, 3))], "the first may have run");
+}
+
+#[test]
+fn queue_timeout_spares_what_was_tried() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 3, Policy { retries: 1, ..impatient() });
+    let how = ran(outcomes(range(0, 1), &[0]), range(0, 1));
+    leader.end(1, attempt(0), 0, range(0, 1), how);
+    let actions = leader.wait(501);
+    assert_eq!(delivered(&actions), [], "it had its slot in time");
+    assert_eq!(asked_back(&actions), [attempt(1), attempt(2)]);
+}
+
+#[test]
+fn queue_timeout_does_not_end_what_a_new_leader_has_not_heard_of() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 2, impatient());
+    leader.live(&[1], 400);
+    leader.open_job(1);
+    let mut leader = leader.succeed();
+    assert_eq!(delivered(&leader.wait(300)), []);
+    let brought = || {
+        let held = |number, range| held(attempt(number), batch(0), &[range], &[]);
+        vec![held(0, range(0, 1)), held(1, range(1, 2))]
+    };
+    leader.attach(&[(batch(0), 0)]);
+    leader.register(1, Resources::cpus(1), brought());
+    let mut actions = leader.wait(1000);
+    leader.heartbeat(1, 1, 0, brought());
+    actions.extend(leader.wait(1000));
+    assert_eq!(delivered(&actions), []);
+    assert_eq!(asked_back(&actions), [attempt(0), attempt(1)]);
+}
+
+#[test]
+fn a_worker_gives_back_all_that_it_has_not_started() {
+    let mut leader = Leader::with_workers(0, 0);
+    let mut worker = TestWorker::new(1);
+    worker.step(leader.now, AgentEvent::Connected { term: Term(1) });
+    worker.settle(&mut leader, Vec::new());
+    let given = leader.submit(0, 8, Policy { batch_size: Some(4), ..impatient() });
+    worker.take(&leader, given);
+    let given = leader.wait(501);
+    worker.take(&leader, given);
+    let takes: Vec<_> = worker.other.drain(..).collect();
+    let take = |number| AgentAction::Take {
+        executor: ExecutorId(0),
+        attempt: attempt(number),
+        share: Share::All,
+    };
+    assert_eq!(takes, [take(0), take(1)], "a fixed length counts no more");
+    let taken = |number, range| {
+        let taken = ExecutorEvent::Taken { attempt: attempt(number), range };
+        AgentEvent::Executor(ExecutorId(0), taken)
+    };
+    worker.loads.clear();
+    worker.step(leader.now, taken(0, range(1, 4)));
+    worker.step(leader.now, taken(1, range(4, 8)));
+    let actions = worker.settle(&mut leader, Vec::new());
+    assert_eq!(delivered(&actions), [(0, range(1, 4)), (1, range(4, 8))]);
+    assert!(!leader.state.batches[&batch(0)].over(), "the one that runs survives");
 }
 
 #[test]

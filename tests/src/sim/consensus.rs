@@ -97,7 +97,7 @@ impl World {
             }
         }
         if first {
-            self.oracle.learn(&effects, &replica.state)?;
+            self.oracle.learn(self.now, &effects, &replica.state)?;
         }
         if (at as u64 + 1).is_multiple_of(DIGEST_EVERY) {
             self.check_digest(number)?;

@@ -18,10 +18,14 @@ use allhands_common::wire::worker::{Run, Shared};
 use allhands_scheduler::{Effect, State};
 
 use super::Violation;
-use super::climate::MS;
+use super::climate::{MS, SECOND};
 use super::executor::Running;
 use super::worker::Worker;
 use super::workload::{Fate, Plan};
+
+/// How much later than its queue timeout a task may start where nothing is lost: what it takes to ask for
+/// it back, twice.
+const LATE_MAX: u64 = 3 * SECOND;
 
 /// One run of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +55,8 @@ struct Known {
     tasks: Vec<Task>,
     /// Tasks whose arguments are committed.
     committed: u32,
+    /// When the last of them were.
+    committed_at: u64,
     /// Tasks that are running, anywhere.
     running: u32,
     /// Whether an executor has died with a task of it.
@@ -86,6 +92,7 @@ impl Oracle {
             plan: plan.clone(),
             tasks,
             committed: 0,
+            committed_at: 0,
             running: 0,
             bereaved: false,
             opened_at: now,
@@ -93,7 +100,12 @@ impl Oracle {
     }
 
     /// What the first replica to apply an entry learned from it.
-    pub(super) fn learn(&mut self, effects: &[Effect], state: &State) -> Result<(), Violation> {
+    pub(super) fn learn(
+        &mut self,
+        now: u64,
+        effects: &[Effect],
+        state: &State,
+    ) -> Result<(), Violation> {
         for effect in effects {
             match effect {
                 Effect::BatchOpened { batch, tasks } => {
@@ -102,7 +114,7 @@ impl Oracle {
                         let what = format!("{batch}, which has {} tasks", known.committed);
                         return Err(broken("a batch is opened once", what));
                     }
-                    known.committed = *tasks;
+                    (known.committed, known.committed_at) = (*tasks, now);
                 }
                 Effect::Appended { batch, range } => {
                     let Some(known) = self.batches.get_mut(batch) else { continue };
@@ -110,7 +122,7 @@ impl Oracle {
                         let what = format!("{range} of {batch} after {}", known.committed);
                         return Err(broken("a batch grows at its end", what));
                     }
-                    known.committed = range.end;
+                    (known.committed, known.committed_at) = (range.end, now);
                 }
                 Effect::Started { attempt, .. } => {
                     self.starts.insert(*attempt);
@@ -156,9 +168,11 @@ impl Oracle {
     /// A task starts: its number, what it will do and for how long.
     pub(super) fn start(
         &mut self,
+        now: u64,
         shared: &Shared,
         index: u32,
         attempt: AttemptId,
+        calm: bool,
     ) -> Result<(ExecutionId, Fate, u64), Violation> {
         let batch = shared.batch;
         let unknown = || broken("only what was submitted runs", format!("{batch}:{index}"));
@@ -171,6 +185,11 @@ impl Oracle {
         if task.starts > 0 && !known.plan.spec.policy.idempotent {
             let what = format!("{batch}:{index}, now as {attempt}");
             return Err(broken("what is not idempotent is started once", what));
+        }
+        let limit = known.plan.spec.policy.queue_timeout_ms.filter(|_| calm && task.starts == 0);
+        if limit.is_some_and(|limit| known.committed_at + limit * MS + LATE_MAX < now) {
+            let what = format!("{batch}:{index} at {} ms", now / MS);
+            return Err(broken("what has waited too long is not started", what));
         }
         let (fate, run_us) = known.plan.fate(index, task.starts);
         task.starts += 1;
@@ -287,7 +306,8 @@ impl Oracle {
                 }
                 Cause::TimedOut { .. } => task.timeouts > 0 && tried,
                 Cause::QueueTimedOut { limit_ms } => {
-                    policy.queue_timeout_ms == Some(limit_ms) && passed(limit_ms)
+                    let waited = task.starts == 0 || !calm || known.bereaved;
+                    policy.queue_timeout_ms == Some(limit_ms) && passed(limit_ms) && waited
                 }
                 Cause::Lost { workers } => {
                     !calm && workers > SYSTEM_RETRIES && self.worker_faults >= workers.into()

@@ -70,6 +70,26 @@ impl TestWorker {
         true
     }
 
+    /// Hears what `actions` say to this worker, and does nothing about it.
+    pub(crate) fn take(&mut self, leader: &Leader, actions: Vec<Action>) {
+        for action in actions {
+            if let Action::Order { number, orders, .. } = action {
+                self.obey(leader, number, orders);
+            }
+        }
+    }
+
+    fn obey(&mut self, leader: &Leader, number: u64, mut orders: Vec<Order>) {
+        for order in &mut orders {
+            if let Order::Run(run) = order {
+                run.segments = vec![arguments(run.range).into()];
+            }
+        }
+        let term = leader.dispatcher.term();
+        let message = ToWorker::Orders { term, number, orders };
+        self.step(leader.now, AgentEvent::Leader(message));
+    }
+
     /// Carries what `actions` say to this worker, and its answers back, until nothing moves. What was
     /// done for others on the way.
     pub(crate) fn settle(&mut self, leader: &mut Leader, actions: Vec<Action>) -> Vec<Action> {
@@ -83,16 +103,7 @@ impl TestWorker {
                     let term = leader.dispatcher.term();
                     self.step(leader.now, AgentEvent::Leader(ToWorker::Registered { term }));
                 }
-                Some(Action::Order { number, mut orders, .. }) => {
-                    for order in &mut orders {
-                        if let Order::Run(run) = order {
-                            run.segments = vec![arguments(run.range).into()];
-                        }
-                    }
-                    let term = leader.dispatcher.term();
-                    let message = ToWorker::Orders { term, number, orders };
-                    self.step(leader.now, AgentEvent::Leader(message));
-                }
+                Some(Action::Order { number, orders, .. }) => self.obey(leader, number, orders),
                 Some(other) => others.push(other),
                 None if self.run_one(leader.now) => {}
                 None => return others,
