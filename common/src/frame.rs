@@ -34,6 +34,9 @@ const BULK_BYTES_MAX: u32 = 8 << 20;
 /// Head cap of every working link: control messages are bundles of ranges and ids, measured in kilobytes.
 const HEAD_BYTES_MAX: u32 = 1 << 20;
 
+/// Head cap of a client's link: it names all open batches of a session when it attaches, 21 bytes each.
+const CLIENT_HEAD_BYTES_MAX: u32 = 6 << 20;
+
 /// Head cap while the peer's purpose is not yet known.
 const GREETING_BYTES_MAX: u32 = 16 << 10;
 
@@ -92,9 +95,8 @@ impl Kind {
     pub const fn head_bytes_max(self) -> u32 {
         match self {
             Self::Hello | Self::Welcome | Self::Refused => GREETING_BYTES_MAX,
-            Self::ClientToCoordinator
-            | Self::CoordinatorToClient
-            | Self::WorkerToCoordinator
+            Self::ClientToCoordinator | Self::CoordinatorToClient => CLIENT_HEAD_BYTES_MAX,
+            Self::WorkerToCoordinator
             | Self::CoordinatorToWorker
             | Self::PeerRequest
             | Self::PeerReply

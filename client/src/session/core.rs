@@ -35,8 +35,8 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 const REMEMBER: Duration = Duration::from_secs(10);
 
 /// A leader is told of at most so many batches at a time: an attach, which names them all with at most
-/// 21 bytes each, fits a frame's head of 1 MiB.
-pub(crate) const BATCHES_MAX: usize = 1 << 15;
+/// 21 bytes each, fits a frame's head of 6 MiB.
+pub(crate) const BATCHES_MAX: usize = 1 << 18;
 
 /// Who speaks and for what.
 #[derive(Debug, Clone)]
