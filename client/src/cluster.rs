@@ -4,7 +4,7 @@
 //!
 //! | variable | value |
 //! |---|---|
-//! | `ALLHANDS_CLUSTER` | addresses of all coordinators, `host:port,host:port,...`; or the directory that `allhands dev --dir DIR` or `allhands init DIR` wrote, which has them in its file `cluster`; unset or empty: an embedded cluster |
+//! | `ALLHANDS_CLUSTER` | addresses of all coordinators, `host:port,host:port,...`; or the directory that `allhands dev --dir DIR` or `allhands init DIR` wrote, which has them in its file `cluster`; unset: an embedded cluster |
 //! | `ALLHANDS_IDENTITY` | the directory of the client's identity; unset: `client` in the directory that `ALLHANDS_CLUSTER` names |
 
 mod embedded;
@@ -12,6 +12,7 @@ mod embedded;
 pub use embedded::EmbeddedBuilder;
 pub(crate) use embedded::EmbeddedConfig;
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,7 +120,7 @@ impl Cluster {
     /// started when it is first asked for and stays warm until [`shutdown`].
     ///
     /// `ALLHANDS_CLUSTER` is `host:port,host:port,...` (all coordinators), or the directory that
-    /// `allhands dev` or `allhands init` wrote; unset or empty means an embedded cluster.
+    /// `allhands dev` or `allhands init` wrote; unset means an embedded cluster.
     /// `ALLHANDS_IDENTITY` is the directory of the client's identity; unset it is `client` in that
     /// directory.
     ///
@@ -130,7 +131,7 @@ impl Cluster {
         if let Some(cluster) = shared.as_ref().filter(|cluster| !cluster.session().has_ended()) {
             return Ok(cluster.clone());
         }
-        let cluster = match place(std::env::var(CLUSTER_VARIABLE).ok(), identity_variable())? {
+        let cluster = match place(std::env::var_os(CLUSTER_VARIABLE), identity_variable())? {
             Some((addresses, identity)) => Self::connect(addresses, identity)?,
             None => Self::embedded().start()?,
         };
@@ -159,25 +160,37 @@ fn identity_variable() -> Option<PathBuf> {
 }
 
 /// Addresses and identity; `None` for an embedded cluster.
-fn place(cluster: Option<String>, identity: Option<PathBuf>) -> Result<Option<(String, PathBuf)>> {
+fn place(
+    cluster: Option<OsString>,
+    identity: Option<PathBuf>,
+) -> Result<Option<(String, PathBuf)>> {
     let wrong = |cause: String| Error::new(ErrorKind::Environment { cause });
-    let Some(value) = cluster.filter(|value| !value.trim().is_empty()) else {
+    let Some(value) = cluster else {
         return Ok(None);
     };
     let directory = Path::new(&value);
     if !directory.is_dir() {
+        let value = value.to_str().ok_or_else(|| {
+            wrong(format!("{} is no directory and no list of addresses", directory.display()))
+        })?;
+        if value.trim().is_empty() {
+            return Err(wrong("it is empty: unset it to run on an embedded cluster".into()));
+        }
         if value.contains('/') {
             return Err(wrong(format!("{value} is no directory and no list of addresses")));
         }
         let identity = identity.ok_or_else(|| {
             wrong("ALLHANDS_IDENTITY is not: set it to the directory of a client identity".into())
         })?;
-        return Ok(Some((value, identity)));
+        return Ok(Some((value.to_owned(), identity)));
     }
     let file = directory.join(ADDRESSES_FILE);
     let addresses = std::fs::read_to_string(&file).map_err(|error| {
         wrong(format!("{} cannot be read: {error}; `allhands init` writes it", file.display()))
     })?;
+    if addresses.trim().is_empty() {
+        return Err(wrong(format!("{} is empty; `allhands init` writes it", file.display())));
+    }
     let identity = identity.unwrap_or_else(|| directory.join(IDENTITY_FOLDER));
     Ok(Some((addresses.trim().to_owned(), identity)))
 }
@@ -201,24 +214,28 @@ fn resolve(list: &str) -> Result<Vec<(String, SocketAddr)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
     fn the_environment_names_a_cluster_in_two_ways() {
         assert_eq!(place(None, None).unwrap(), None);
-        assert_eq!(place(Some(" ".into()), None).unwrap(), None);
         let both = place(Some("a:1,b:2".into()), Some("id".into())).unwrap();
         assert_eq!(both, Some(("a:1,b:2".into(), "id".into())));
 
         let directory = tempfile::tempdir().unwrap();
         let name = directory.path().to_str().unwrap().to_owned();
-        let error = place(Some(name.clone()), None).unwrap_err().to_string();
+        let error = place(Some(name.clone().into()), None).unwrap_err().to_string();
         assert!(
             error.contains("cluster cannot be read") && error.contains("allhands init"),
             "{error}"
         );
+        std::fs::write(directory.path().join(ADDRESSES_FILE), " \n").unwrap();
+        let error = place(Some(name.clone().into()), None).unwrap_err().to_string();
+        assert!(error.contains("cluster is empty"), "{error}");
         std::fs::write(directory.path().join(ADDRESSES_FILE), "c:3\n").unwrap();
-        let found = place(Some(name), None).unwrap();
+        let found = place(Some(name.into()), None).unwrap();
         assert_eq!(found, Some(("c:3".into(), directory.path().join("client"))));
     }
 
@@ -226,8 +243,14 @@ mod tests {
     fn what_is_missing_is_named() {
         let error = place(Some("a:1".into()), None).unwrap_err().to_string();
         assert!(error.contains("ALLHANDS_IDENTITY"), "{error}");
-        let error = place(Some("/no/such".into()), None).unwrap_err().to_string();
-        assert!(error.contains("/no/such"), "{error}");
+        for (value, says) in [
+            (OsString::from("/no/such"), "but /no/such is no directory"),
+            (OsString::from_vec(vec![b'a', 0xff]), "but a\u{fffd} is no directory"),
+            (OsString::from(" "), "but it is empty: unset it"),
+        ] {
+            let error = place(Some(value), None).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

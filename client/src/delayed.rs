@@ -6,7 +6,7 @@
 mod first;
 mod patch;
 
-pub(crate) use patch::Patch;
+pub(crate) use patch::{Patch, millis};
 
 use std::fmt;
 use std::panic::Location;
@@ -160,12 +160,12 @@ impl<R> Delayed<R> {
 
     /// Fails it once it has run this long.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.patched(|patch| patch.timeout_ms = Some(patch::millis(timeout)))
+        self.patched(|patch| patch.timeout_ms = Some(millis(timeout)))
     }
 
     /// Fails it once it has waited this long for a slot.
     pub fn queue_timeout(self, timeout: Duration) -> Self {
-        self.patched(|patch| patch.queue_timeout_ms = Some(patch::millis(timeout)))
+        self.patched(|patch| patch.queue_timeout_ms = Some(millis(timeout)))
     }
 
     /// Runs it before calls of lower priority; the default is 0.
@@ -176,11 +176,6 @@ impl<R> Delayed<R> {
     /// What it needs while it runs; the default is one slot.
     pub fn resources(self, resources: Resources) -> Self {
         self.patched(|patch| patch.resources = Some(resources))
-    }
-
-    /// What people see it called.
-    pub fn name(self, name: impl Into<String>) -> Self {
-        self.patched(|patch| patch.name = Some(name.into()))
     }
 
     #[cold]
@@ -240,10 +235,9 @@ impl<R> Delayed<R> {
         }
     }
 
-    /// What people call it: its own name, or the function's.
+    /// What people call its function.
     pub(crate) fn label(&self) -> String {
-        let own = self.patch().and_then(|patch| patch.name.clone());
-        own.unwrap_or_else(|| self.entry.label())
+        self.entry.label()
     }
 
     /// Its arguments as text, for an error: what `Debug` says where `#[task]` is on the function,

@@ -263,7 +263,7 @@ impl<M: OnError> Parallel<M> {
         &self,
         calls: impl IntoIterator<Item = Delayed<R>>,
     ) -> Result<Batch<R, M>, RunError> {
-        self.options.check().map_err(fail)?;
+        self.check().map_err(fail)?;
         let calls = calls.into_iter();
         let mut display = Display::of(&self.options, total_of(&calls));
         if self.options.inline() {
@@ -289,7 +289,7 @@ impl<M: OnError> Parallel<M> {
         &self,
         calls: impl IntoIterator<Item = Delayed<R>>,
     ) -> Result<M::Out<R>, RunError> {
-        self.options.check().map_err(fail)?;
+        self.check().map_err(fail)?;
         let calls = calls.into_iter();
         let mut display = Display::of(&self.options, total_of(&calls));
         if self.options.inline() {
@@ -311,7 +311,7 @@ impl<M: OnError> Parallel<M> {
         errors_count: bool,
         shared: Shared,
     ) -> Result<M::Out<R>, Failure<R>> {
-        self.options.check().map_err(|reason| (fail(reason), None))?;
+        self.check().map_err(|reason| (fail(reason), None))?;
         let mut display = Display::of(&self.options, total_of(&calls));
         let mut calls = calls.peekable();
         if self.options.inline() {

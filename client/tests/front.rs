@@ -399,9 +399,9 @@ fn the_policy_of_a_task_holds_for_every_form() {
         assert_eq!((policy.timeout_ms, policy.queue_timeout_ms), (Some(30_000), Some(300_000)));
         assert_eq!(policy.resources, Resources::cpus(2).memory(1 << 30).with("gpu", 1));
     }
-    let call = heavy::delayed(1).retries(9).name("mine");
+    let call = heavy::delayed(1).retries(9);
     let parts = parts(&call);
-    assert_eq!((parts.policy.retries, parts.policy.priority, &*parts.label), (9, -2, "mine"));
+    assert_eq!((parts.policy.retries, parts.policy.priority, &*parts.label), (9, -2, "heavy.name"));
 }
 
 #[test]

@@ -17,7 +17,6 @@ pub(crate) struct Patch {
     pub(crate) queue_timeout_ms: Option<u64>,
     pub(crate) priority: Option<i16>,
     pub(crate) resources: Option<Resources>,
-    pub(crate) name: Option<String>,
 }
 
 impl Patch {
@@ -29,7 +28,7 @@ impl Patch {
         self.backoff = Some((millis(first), millis(max)));
     }
 
-    /// Changes `policy`; the name is not part of it.
+    /// Changes `policy`.
     pub(crate) fn apply(&self, policy: &mut Policy) {
         if let Some((first_ms, max_ms)) = self.backoff {
             policy.backoff = Backoff { first_ms, max_ms };
@@ -61,7 +60,7 @@ fn set<T>(there: &mut T, said: Option<T>) {
     }
 }
 
-/// Whole milliseconds; what is longer than the cluster can count means "for ever".
+/// Whole milliseconds, at least one; what is longer than the cluster can count means "for ever".
 pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }

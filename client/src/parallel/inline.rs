@@ -75,7 +75,7 @@ impl Inline {
                 return Ok(self.ended(&call, index, Cause::DeadlinePassed { limit_ms }, tries - 1));
             }
             let status = self.call(&call);
-            let again = tries <= policy.retries;
+            let again = policy.idempotent && tries <= policy.retries;
             match status {
                 Ok(CallStatus::Failed) | Err(Cause::Panicked { .. }) if again => {
                     back_off(Duration::from_millis(policy.backoff.after(tries)));

@@ -150,7 +150,7 @@ impl<R, I: Iterator<Item = Delayed<R>>> Iterator for Results<R, I> {
 impl<R> Engine<R> {
     fn new<M: OnError>(parallel: &Parallel<M>, ordered: bool) -> Result<Self, RunError> {
         let options = &parallel.options;
-        options.check().map_err(|reason| RunError::new(reason, Default::default()))?;
+        parallel.check().map_err(|reason| RunError::new(reason, Default::default()))?;
         if options.inline() {
             let inline = Inline::new(parallel, false, Shared::default());
             return Ok(Self::Inline(Box::new(inline)));

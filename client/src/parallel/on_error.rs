@@ -83,7 +83,7 @@ impl OnError for FailAfter {
     type Out<R> = Vec<Result<R, TaskError>>;
 
     fn stop_after(self) -> Option<u32> {
-        Some(self.0.max(1))
+        Some(self.0)
     }
 
     fn collect<R>(

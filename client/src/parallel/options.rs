@@ -9,6 +9,7 @@ use allhands_common::resources::Resources;
 
 use super::{Collect, FailAfter, OnError, Parallel};
 use crate::cluster::Cluster;
+use crate::delayed::millis;
 use crate::error::Reason;
 use crate::progress::Progress;
 
@@ -56,31 +57,40 @@ impl Options {
         }
     }
 
+    /// Whether tasks run in the caller's thread.
+    pub(super) const fn inline(&self) -> bool {
+        self.policy.n_jobs == 1
+    }
+}
+
+impl<M: OnError> Parallel<M> {
     /// Options that make no sense are an error of the call, so that the builder never panics.
     pub(super) fn check(&self) -> Result<(), Reason> {
-        if self.policy.n_jobs == 0 {
+        let Options { policy, pre_dispatch, .. } = &self.options;
+        if policy.n_jobs == 0 {
             return Err(Reason::Option(
                 "n_jobs(0) makes no sense: say n_jobs(-1) for all slots of the cluster, n_jobs(1) to \
                  run in this thread, or the greatest number of tasks that may run at once",
             ));
         }
-        if self.policy.batch_size == Some(0) {
+        if policy.batch_size == Some(0) {
             return Err(Reason::Option(
                 "batch_size(0) makes no sense: say how many tasks an executor gets at a time, or \
                  BatchSize::Auto",
             ));
         }
-        if self.pre_dispatch == Some(0) {
+        if *pre_dispatch == Some(0) {
             return Err(Reason::Option(
                 "pre_dispatch(0) makes no sense: at least one task must be on its way",
             ));
         }
+        if self.mode.stop_after() == Some(0) {
+            return Err(Reason::Option(
+                "fail_after(0) makes no sense: say after how many failures the call ends, or \
+                 on_error(Collect) if none ends it",
+            ));
+        }
         Ok(())
-    }
-
-    /// Whether tasks run in the caller's thread.
-    pub(super) const fn inline(&self) -> bool {
-        self.policy.n_jobs == 1
     }
 }
 
@@ -100,8 +110,8 @@ impl fmt::Debug for Options {
 impl<M: OnError> Parallel<M> {
     /// How many tasks of this call may run at once: `-1` as many as the cluster has slots (the
     /// default), `-2` all but one, and so on, never fewer than one. `1` runs them in the caller's
-    /// thread, for debugging; arguments and results are encoded and decoded there as well. `0` is an
-    /// error when the call is made.
+    /// thread, for debugging; arguments and results are encoded and decoded there as well, but timeouts,
+    /// [`env`](Self::env) and what concerns slots do nothing. `0` is an error when the call is made.
     pub fn n_jobs(mut self, n: i32) -> Self {
         self.options.policy.n_jobs = n;
         self
@@ -175,13 +185,15 @@ impl<M: OnError> Parallel<M> {
     }
 
     /// Whether a task that was started may be started again after its worker was lost. The default is
-    /// yes; a task for which it is not ends as abandoned.
+    /// yes; a task for which it is not ends as abandoned. Nor is it run again after a failure of its own:
+    /// `idempotent(false)` leaves [`retries`](Self::retries) without effect.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.options.policy.idempotent = idempotent;
         self
     }
 
-    /// An environment variable that the executors get in addition.
+    /// An environment variable that the executors get in addition. Not with `n_jobs(1)`: tasks see this
+    /// process's own environment there.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.env.push((name.into(), value.into()));
         self
@@ -227,9 +239,4 @@ impl<M: OnError> Parallel<M> {
     pub(super) fn collecting(&self) -> Parallel<Collect> {
         self.clone().on_error(Collect)
     }
-}
-
-/// Whole milliseconds, at least one; what is longer than the cluster can count means "for ever".
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -44,6 +44,8 @@ fn options_that_make_no_sense_are_errors_of_the_call() {
         assert!(iterator.next().is_none());
         assert!(parallel.start(calls()).unwrap_err().to_string().contains(says));
     }
+    let error = inline().fail_after(0).run(calls()).unwrap_err();
+    assert!(error.to_string().contains("fail_after(0)"), "{error}");
 }
 
 #[test]
@@ -107,6 +109,9 @@ fn retries_apply_and_tries_are_counted() {
     TRIES.store(0, Ordering::Relaxed);
     let error = patient.run([delayed(third_time)(()).retries(1)]).unwrap_err();
     assert_eq!(error.task().unwrap().tries(), 2);
+    TRIES.store(0, Ordering::Relaxed);
+    let error = patient.idempotent(false).run([delayed(third_time)(())]).unwrap_err();
+    assert_eq!(error.task().unwrap().tries(), 1);
 }
 
 #[test]
