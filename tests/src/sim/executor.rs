@@ -232,15 +232,14 @@ impl World {
                 return Err(Violation { rule: "a task gets its own argument", what });
             }
             let shared = loaded.load.shared.clone();
-            let calm = self.climate.is_calm();
             let (execution, fate, run_us) =
-                self.oracle.start(self.now, &shared, index, attempt, calm)?;
+                self.oracle.start(self.now, &shared, index, attempt, &self.climate)?;
             self.stats.count("executions");
             let running = Running { execution, batch, attempt, index, fate, run_us };
             let start = worker.start;
             executor.lanes[lane] = Some(running);
             self.oracle.check_worker(worker)?;
-            if calm {
+            if self.climate.is_calm() {
                 self.oracle.check_cap(batch)?;
             }
             let timeout = shared.spec.policy.timeout_ms;

@@ -18,14 +18,10 @@ use allhands_common::wire::worker::{Run, Shared};
 use allhands_scheduler::{Effect, State};
 
 use super::Violation;
-use super::climate::{MS, SECOND};
+use super::climate::{Climate, MS};
 use super::executor::Running;
 use super::worker::Worker;
 use super::workload::{Fate, Plan};
-
-/// How much later than its queue timeout a task may start where nothing is lost: what it takes to ask for
-/// it back, twice.
-const LATE_MAX: u64 = 3 * SECOND;
 
 /// One run of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,7 +168,7 @@ impl Oracle {
         shared: &Shared,
         index: u32,
         attempt: AttemptId,
-        calm: bool,
+        climate: &Climate,
     ) -> Result<(ExecutionId, Fate, u64), Violation> {
         let batch = shared.batch;
         let unknown = || broken("only what was submitted runs", format!("{batch}:{index}"));
@@ -186,10 +182,15 @@ impl Oracle {
             let what = format!("{batch}:{index}, now as {attempt}");
             return Err(broken("what is not idempotent is started once", what));
         }
-        let limit = known.plan.spec.policy.queue_timeout_ms.filter(|_| calm && task.starts == 0);
-        if limit.is_some_and(|limit| known.committed_at + limit * MS + LATE_MAX < now) {
-            let what = format!("{batch}:{index} at {} ms", now / MS);
-            return Err(broken("what has waited too long is not started", what));
+        let policy = &known.plan.spec.policy;
+        let waits = climate.is_calm() && policy.idempotent && task.starts == 0;
+        if let Some(limit) = policy.queue_timeout_ms.filter(|_| waits) {
+            // What it takes to ask for it back.
+            let late = limit * MS + 3 * climate.delay_max + 2 * climate.commit_max + MS;
+            if known.committed_at + late < now {
+                let what = format!("{batch}:{index} at {} ms", now / MS);
+                return Err(broken("what has waited too long is not started", what));
+            }
         }
         let (fate, run_us) = known.plan.fate(index, task.starts);
         task.starts += 1;
