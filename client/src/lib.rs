@@ -14,6 +14,7 @@ pub mod executor;
 mod failure;
 mod function;
 mod into_arg;
+mod notice;
 mod parallel;
 mod payload;
 mod progress;

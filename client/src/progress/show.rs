@@ -1,13 +1,14 @@
 //! A bar on a terminal, lines otherwise, or a function of the user.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Progress;
+use crate::notice::notice;
 use crate::parallel::{Callback, Options};
 
 /// A bar is redrawn, and a function called, so often: the eye sees no more.
@@ -83,8 +84,7 @@ impl Display {
                 }
                 bar.set_position(progress.done);
             }
-            // A closed standard error is no reason to fail a call.
-            Means::Lines => _ = writeln!(std::io::stderr(), "allhands: {}", Line(&progress)),
+            Means::Lines => notice(Line(&progress)),
             Means::Function(show) => show(&progress),
         }
     }

@@ -34,6 +34,9 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 /// election, after which the former leader has committed them.
 const REMEMBER: Duration = Duration::from_secs(10);
 
+/// Calls wait so long for a first worker before the user is told: a cluster that just starts needs less.
+const WORKLESS: Duration = Duration::from_secs(2);
+
 /// A leader is told of at most so many batches at a time: an attach, which names them all with at most
 /// 21 bytes each, fits a frame's head of 6 MiB.
 pub(crate) const BATCHES_MAX: usize = 1 << 18;
@@ -81,6 +84,10 @@ pub(crate) struct Core {
     acknowledge_bytes: usize,
     finished: VecDeque<(Instant, BatchId, u32)>,
     said_at: Instant,
+    /// Since when the cluster has no slot.
+    workless_since: Option<Instant>,
+    /// The user was told of that; once is enough.
+    workless_told: bool,
 }
 
 /// The session's one job: it is opened with the first batch.
@@ -112,6 +119,8 @@ impl Core {
             acknowledge_bytes: 0,
             finished: VecDeque::new(),
             said_at: now,
+            workless_since: None,
+            workless_told: false,
         }
     }
 
@@ -264,6 +273,7 @@ impl Core {
             if self.batches.values().any(|batch| batch.doubted.is_some()) {
                 self.attach(peer, out);
             }
+            self.miss_workers(out);
             return;
         }
         let waited = |batch: &Batch| now - batch.since.max(self.leaderless_since);
@@ -277,6 +287,22 @@ impl Core {
         for (batch, waited) in lost {
             out.push(Action::End { batch, end: End::Leaderless(waited) });
             self.cancel(batch, "its client had lost all coordinators".into());
+        }
+    }
+
+    /// Says once that calls have been waiting for a worker.
+    fn miss_workers(&mut self, out: &mut Vec<Action>) {
+        let Some(since) = self.workless_since.filter(|_| !self.workless_told) else {
+            return;
+        };
+        let waits = |batch: &Batch| {
+            batch.cancelled.is_none()
+                && !batch.inbox.over
+                && self.now - batch.since.max(since) >= WORKLESS
+        };
+        if self.batches.values().any(waits) {
+            self.workless_told = true;
+            out.push(Action::NoWorkers);
         }
     }
 }

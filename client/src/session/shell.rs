@@ -17,6 +17,7 @@ use super::core::{Action, Config, Core, End, Event, Peer};
 use super::exchange::{Exchange, Taken};
 use super::link::LinkEvent;
 use super::program::Executable;
+use crate::notice::notice;
 
 /// After so long an open segment is sent although it is not full: half of the 5 ms after which a user
 /// would notice, because it takes two beats to tell that it is old.
@@ -264,6 +265,10 @@ impl Shell {
                         self.session.attached.notify_all();
                     }
                 }
+                Action::NoWorkers => notice(
+                    "no worker is there, so calls wait: start `allhands worker` on some machine \
+                     (`allhands status` shows who has joined)",
+                ),
                 Action::SendProgram { peer, program, offset, bytes } => {
                     match self.executable.read(offset, bytes) {
                         Ok(chunk) => {

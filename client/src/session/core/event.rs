@@ -117,6 +117,8 @@ pub(crate) enum Action {
     },
     /// The cluster has so many slots; said at each attach and change.
     Slots(u32),
+    /// Tell the user that calls wait for a first worker.
+    NoWorkers,
     /// Send these bytes of the program.
     SendProgram {
         /// To whom.

@@ -15,7 +15,7 @@ impl Core {
                 }
                 self.term = term;
                 self.leader = Some(peer);
-                out.push(Action::Slots(slots));
+                self.count_slots(slots, out);
                 self.resume(&batches.into_iter().collect(), peer, out);
             }
             ToClient::Leader { term, leader } => self.follow(term, leader, out),
@@ -68,8 +68,16 @@ impl Core {
                     self.cancel(batch, "its outcomes cannot be read".into());
                 }
             }
-            ToClient::Slots { slots } => out.push(Action::Slots(slots)),
+            ToClient::Slots { slots } => self.count_slots(slots, out),
         }
+    }
+
+    fn count_slots(&mut self, slots: u32, out: &mut Vec<Action>) {
+        self.workless_since = match slots {
+            0 => self.workless_since.or(Some(self.now)),
+            _ => None,
+        };
+        out.push(Action::Slots(slots));
     }
 
     fn appended(&mut self, appended: Appended, out: &mut Vec<Action>) {

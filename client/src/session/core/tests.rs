@@ -287,6 +287,24 @@ fn silence_is_broken_by_a_heartbeat() {
 }
 
 #[test]
+fn who_waits_for_a_first_worker_is_told_once() {
+    let mut bench = Bench::attached();
+    bench.hear(ToClient::Slots { slots: 0 });
+    let told = |bench: &mut Bench, time| bench.pass(time).contains(&Action::NoWorkers);
+    assert!(!told(&mut bench, Duration::from_secs(9)), "nobody waits");
+    bench.one_task();
+    assert!(!told(&mut bench, WORKLESS - Duration::from_millis(1)));
+    assert!(told(&mut bench, Duration::from_millis(1)));
+    assert!(!told(&mut bench, WORKLESS));
+
+    let mut bench = Bench::attached();
+    bench.one_task();
+    bench.hear(ToClient::Slots { slots: 0 });
+    bench.hear(ToClient::Slots { slots: 1 });
+    assert!(!told(&mut bench, WORKLESS));
+}
+
+#[test]
 fn an_expired_session_ends_its_batches_and_begins_another_stay() {
     let mut bench = Bench::attached();
     let batch = bench.one_task();

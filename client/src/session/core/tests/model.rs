@@ -152,6 +152,7 @@ impl Model {
                     mine.ended = true;
                 }
                 Action::Committed { .. } | Action::Slots(_) => {}
+                Action::NoWorkers => unreachable!("there are two slots"),
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
             }
         }
