@@ -35,7 +35,8 @@ fn count(path: PathBuf, row: u32) -> Result<(), Failure> {
 
 #[allhands::main]
 fn main() -> Result<(), Failure> {
-    let path = std::env::temp_dir().join(format!("allhands-{}.sqlite", std::process::id()));
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("counters.sqlite");
     let connection = open(&path)?;
     connection
         .execute_batch("CREATE TABLE counters (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")?;
@@ -48,7 +49,5 @@ fn main() -> Result<(), Failure> {
 
     let sum: u32 = connection.query_row("SELECT sum(value) FROM counters", [], |row| row.get(0))?;
     println!("{TASKS} updates, the table counts {sum}");
-    drop(connection);
-    std::fs::remove_file(path)?;
     Ok(())
 }

@@ -10,6 +10,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,8 @@ fn fetch(server: SocketAddr, page: String) -> Result<usize, Failure> {
 
 /// Answers one request, once it is read to its end: closing a socket with something unread resets it,
 /// and the answer may be lost with it.
-fn answer(mut stream: TcpStream) -> io::Result<()> {
-    let (mut request, mut reader) = (String::new(), BufReader::new(stream.try_clone()?));
+fn answer(mut stream: &TcpStream) -> io::Result<()> {
+    let (mut request, mut reader) = (String::new(), BufReader::new(stream));
     while !request.ends_with("\r\n\r\n") && reader.read_line(&mut request)? > 0 {}
     thread::sleep(THINKING);
     let page = request.split(' ').nth(1).unwrap_or("/");
@@ -47,13 +48,23 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
+/// Connections of the server: open now, and at once at most.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
 /// Starts the server.
 fn serve() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            thread::spawn(move || answer(stream));
+            thread::spawn(move || {
+                MOST.fetch_max(OPEN.fetch_add(1, Relaxed) + 1, Relaxed);
+                let answered = answer(&stream);
+                // Whoever has the answer may come again: this one counts no more when it is closed.
+                OPEN.fetch_sub(1, Relaxed);
+                answered
+            });
         }
     });
     Ok(address)
@@ -73,6 +84,7 @@ fn main() -> Result<(), Failure> {
         .into_iter()
         .filter_map(Result::err)
         .for_each(|error| println!("a page is missing: {error}"));
+    println!("{} connections at once", MOST.load(Relaxed));
     println!(
         "{} pages, {} bytes in {:.1?} (one after the other: {:.1?})",
         fetched.len(),

@@ -19,14 +19,13 @@ fn capitals(path: PathBuf) -> Result<String, Failure> {
 
 #[allhands::main]
 fn main() -> Result<(), Failure> {
-    let folder = std::env::temp_dir().join(format!("allhands-files-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
+    let folder = tempfile::tempdir()?;
     let names = ["one", "two", "three", "four", "five"];
     for name in names.iter().filter(|name| **name != "four") {
-        fs::write(folder.join(name), format!("this is file {name}"))?;
+        fs::write(folder.path().join(name), format!("this is file {name}"))?;
     }
 
-    let paths = names.map(|name| folder.join(name));
+    let paths = names.map(|name| folder.path().join(name));
     let texts = Parallel::new().run(paths.map(delayed(capitals)))?;
     for (name, text) in names.iter().zip(texts) {
         match text {
@@ -34,6 +33,5 @@ fn main() -> Result<(), Failure> {
             Err(error) => println!("{name}: cannot be read: {error}"),
         }
     }
-    fs::remove_dir_all(folder)?;
     Ok(())
 }
