@@ -76,6 +76,17 @@ pub(super) struct Held {
     pub(super) segment: Bytes,
 }
 
+/// What a leader holds for a segment besides its bytes, about: the message, and the command that waits
+/// for its entry.
+const HELD_BYTES: usize = 512;
+
+impl Held {
+    /// What it takes of the session's credit.
+    pub(super) fn cost(&self) -> usize {
+        HELD_BYTES + self.segment.len()
+    }
+}
+
 /// What has come back.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -118,7 +129,7 @@ impl Outbox {
         {
             if self.said > 0 {
                 self.said -= 1;
-                freed += first.segment.len();
+                freed += first.cost();
             }
             self.held.pop_front();
         }
@@ -127,7 +138,7 @@ impl Outbox {
 
     /// Bytes said and not known to be committed.
     pub(super) fn said_bytes(&self) -> usize {
-        self.held.iter().take(self.said).map(|held| held.segment.len()).sum()
+        self.held.iter().take(self.said).map(Held::cost).sum()
     }
 
     /// Another leader: everything that is not committed is to be said again.

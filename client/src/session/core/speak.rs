@@ -85,21 +85,21 @@ impl Core {
         let Batch { sequence, spec, context, outbox, cancelled, .. } = batch;
         let mut say = |message| out.push(Action::Send { peer, message });
         // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
+        let has_room =
+            |said: usize, held: &Held| said == 0 || said + held.cost() <= SUBMIT_BYTES_MAX;
         if outbox.opening == Step::Due {
+            let first = outbox.held.get(outbox.said).filter(|_| cancelled.is_none());
+            if first.is_some_and(|held| !has_room(self.said_bytes, held)) {
+                return false;
+            }
             self.open_batches += usize::from(!outbox.was_said);
             (outbox.opening, outbox.was_said) = (Step::Said, true);
-            let fits = |held: &&Held| {
-                cancelled.is_none()
-                    && held.first == 0
-                    && context.len() + held.segment.len() <= SEGMENT_BYTES_MAX
-                    && (self.said_bytes == 0
-                        || self.said_bytes + held.segment.len() <= SUBMIT_BYTES_MAX)
-            };
-            let first = outbox.held.get(outbox.said).filter(fits);
-            let (tasks, segment) =
-                first.map_or((0, Bytes::new()), |held| (held.tasks, held.segment.clone()));
-            if tasks > 0 {
-                self.said_bytes += segment.len();
+            let first =
+                first.filter(|held| context.len() + held.segment.len() <= SEGMENT_BYTES_MAX);
+            let (mut tasks, mut segment) = (0, Bytes::new());
+            if let Some(held) = first {
+                (tasks, segment) = (held.tasks, held.segment.clone());
+                self.said_bytes += held.cost();
                 outbox.said += 1;
             }
             let sealed =
@@ -127,10 +127,10 @@ impl Core {
             return true;
         }
         while let Some(held) = outbox.held.get(outbox.said) {
-            if self.said_bytes > 0 && self.said_bytes + held.segment.len() > SUBMIT_BYTES_MAX {
+            if !has_room(self.said_bytes, held) {
                 return false;
             }
-            self.said_bytes += held.segment.len();
+            self.said_bytes += held.cost();
             outbox.said += 1;
             say(FromClient::Append {
                 batch: id,

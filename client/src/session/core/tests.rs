@@ -187,7 +187,7 @@ fn credit_bounds_what_is_said_and_not_committed() {
     let mut bench = Bench::attached();
     let (batch, _) = bench.open();
     bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
-    let big = Bytes::from(vec![0; SUBMIT_BYTES_MAX / 2]);
+    let big = Bytes::from(vec![0; SUBMIT_BYTES_MAX / 2 - 1024]);
     let mut sent = 0;
     for _ in 0..4 {
         sent += said(&bench.step(Event::Append { batch, tasks: 1, segment: big.clone() })).len();
