@@ -14,7 +14,8 @@ use crate::executor;
 static ENTERED: OnceLock<Vec<String>> = OnceLock::new();
 
 /// Becomes an executor, and never returns, if a worker started this process to be one. To be called
-/// first in `main`; [`#[allhands::main]`](macro@crate::main) does it.
+/// first in `main`; [`#[allhands::main]`](macro@crate::main) does it, and calls
+/// [`shutdown`](crate::shutdown) last.
 pub fn init() {
     executor::enter_if_executor();
     ENTERED.get_or_init(Vec::new);

@@ -213,7 +213,8 @@ impl<M: OnError> Parallel<M> {
         self
     }
 
-    /// Calls `show` while the call runs, a few times a second, and at its end; in the caller's thread.
+    /// Calls `show` while the call runs, a few times a second at most, and at its end; in the thread that
+    /// waits for results, or takes them.
     pub fn progress(mut self, show: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.options.progress = Some(Arc::new(show));
         self
