@@ -7,6 +7,7 @@
 //! entries only ([`Event::Applied`]).
 
 mod attempt;
+mod balance;
 mod batches;
 mod check;
 mod clients;
@@ -20,6 +21,7 @@ mod queue;
 mod reconcile;
 mod report;
 mod size;
+mod threads;
 mod timers;
 mod unplaceable;
 mod view;
@@ -94,6 +96,8 @@ pub struct Dispatcher {
     workers: BTreeMap<WorkerId, Worker>,
     /// Slots of the workers that may be given work.
     slots: u32,
+    /// Of these, those that nothing occupies.
+    idle_slots: u32,
     /// Whether they have changed in the step that is being taken.
     slots_changed: bool,
     /// Workers that have orders to be sent.
@@ -102,6 +106,8 @@ pub struct Dispatcher {
     next_attempt: u64,
     /// Batches of which something is or was given out, or that need watching.
     active: BTreeMap<BatchId, Active>,
+    /// Those of them whose `n_jobs` is not that of all slots.
+    capped: BTreeSet<BatchId>,
     queues: Queues,
     clients: BTreeMap<SessionId, Client>,
     /// Clients that have something to be told with the next thing that is said to them.
@@ -114,6 +120,8 @@ pub struct Dispatcher {
     timers: Timers,
     /// Whether a look at who is idle is planned.
     balancing: bool,
+    /// How far, from the newest attempt down, the last such look came, if it did not come through.
+    balanced_to: Option<AttemptId>,
     /// Workers of the roster that a new leader still waits for; `None` once work is given out.
     awaited: Option<BTreeSet<WorkerId>>,
 }
@@ -129,11 +137,13 @@ impl Dispatcher {
             epoch: (now, state.at),
             workers: BTreeMap::new(),
             slots: 0,
+            idle_slots: 0,
             slots_changed: false,
             ordered: Vec::new(),
             attempts: BTreeMap::new(),
             next_attempt: config.first_attempt,
             active: BTreeMap::new(),
+            capped: BTreeSet::new(),
             queues: Queues::default(),
             clients: BTreeMap::new(),
             noticed: BTreeSet::new(),
@@ -142,6 +152,7 @@ impl Dispatcher {
             deliveries: BTreeMap::new(),
             timers,
             balancing: false,
+            balanced_to: None,
             awaited: Some(awaited),
             config,
         };

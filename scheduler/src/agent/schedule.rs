@@ -110,8 +110,9 @@ impl Agent {
         let policy = &shared.spec.policy;
         let threads = if attempt.alone { 1 } else { attempt.threads };
         let cpus = match policy.prefer {
-            Prefer::Threads if !attempt.alone => self.config.resources.cpus,
-            Prefer::Threads | Prefer::Processes => policy.resources.cpus,
+            // One at a time, be it a suspect that runs alone: `n_jobs` counts threads.
+            Prefer::Threads => self.config.resources.cpus,
+            Prefer::Processes => policy.resources.cpus,
         };
         let kind = Kind {
             program: shared.program.id,

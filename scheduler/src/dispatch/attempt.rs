@@ -36,6 +36,8 @@ pub(super) struct Attempt {
     pub(super) since: Instant,
     /// Whether it was expected to be done in no time.
     pub(super) short: bool,
+    /// Threads that take its tasks from one another.
+    pub(super) threads: u16,
     /// What it occupies on its worker until nothing is open.
     pub(super) need: Resources,
 }

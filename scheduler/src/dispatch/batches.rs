@@ -130,10 +130,7 @@ impl Dispatcher {
 
     /// The slots have changed: what a cap counts from may have, too.
     pub(super) fn requeue_capped(&mut self, state: &State) {
-        let capped = |id: &&BatchId| {
-            state.batches.get(id).is_some_and(|batch| batch.spec.policy.n_jobs != -1)
-        };
-        let capped: Vec<BatchId> = self.active.keys().filter(capped).copied().collect();
+        let capped: Vec<BatchId> = self.capped.iter().copied().collect();
         capped.into_iter().for_each(|id| self.requeue(state, id));
     }
 
@@ -156,6 +153,9 @@ impl Dispatcher {
                 active.place = self.queues.contains(place, id).then_some(place);
             }
             self.active.insert(id, active);
+            if batch.spec.policy.n_jobs != -1 {
+                self.capped.insert(id);
+            }
         }
         self.active.get_mut(&id)
     }

@@ -57,6 +57,9 @@ impl Dispatcher {
             let Some(batch) = state.batches.get(id) else {
                 return broken("only known batches are active", format!("{id}"));
             };
+            if self.capped.contains(id) != (batch.spec.policy.n_jobs != -1) {
+                return broken("a batch with a cap is among the capped", format!("{id}"));
+            }
             let whole = TaskRange::new(0, batch.tasks);
             if batch.stopped().is_some() {
                 continue;
@@ -128,6 +131,12 @@ impl Dispatcher {
                 "slots are those of usable workers",
                 format!("{slots}, not {}", self.slots),
             );
+        }
+        let idle = self.workers.values().filter(|worker| worker.usable());
+        let idle: u32 = idle.map(|w| w.total.cpus.saturating_sub(w.held.cpus)).sum();
+        if idle != self.idle_slots {
+            let what = format!("{idle}, not {}", self.idle_slots);
+            return broken("idle slots are what nothing occupies of usable workers", what);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use allhands_common::wire::worker::{Order, Run};
 use super::attempt::UNSENT;
 use super::limits::passed;
 use super::report::Origin;
-use super::{Attempt, Dispatcher, Timer};
+use super::{Dispatcher, Timer};
 use crate::{Action, Command, Effect, State};
 
 impl Dispatcher {
@@ -128,17 +128,13 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let Origin { batch, attempt, worker } = origin;
-        let unsent = |known: &Attempt| known.sent == UNSENT;
-        if !self.attempts.get(&attempt).is_some_and(unsent) {
+        let Some(known) = self.attempts.get(&attempt).filter(|known| known.sent == UNSENT) else {
             return;
-        }
+        };
         if self.workers.get(&worker).is_some_and(|known| known.present) {
-            let (segments, threads) = (Vec::new(), 1);
-            self.start_range(
-                state,
-                worker,
-                Run { attempt, batch, range, segments, threads, alone: false, task_ns: None },
-            );
+            let (segments, threads) = (Vec::new(), known.threads);
+            let run = Run { attempt, batch, range, segments, threads, alone: false, task_ns: None };
+            self.send_run(state, worker, run);
         } else {
             self.withdraw(state, attempt, range, false);
             self.put_back_unstarted(now, state, origin, range, out);
@@ -178,6 +174,7 @@ impl Dispatcher {
             self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
+        self.capped.remove(&id);
         let Some(active) = self.active.remove(&id) else {
             return self.queues.forget_untouched(job, sequence, id);
         };

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use allhands_common::id::{AttemptId, TaskId, WorkerId};
 use allhands_common::limit::UNREAD_BYTES_MAX;
+use allhands_common::policy::Prefer;
 use allhands_common::time::{ClusterTime, Instant};
 
 use super::Dispatcher;
@@ -110,7 +111,11 @@ impl Dispatcher {
                 return Explanation::Deciding;
             }
             let cap = policy.cap(self.slots);
-            if active.ranges >= cap && cap < self.slots {
+            let out = match policy.prefer {
+                Prefer::Processes => active.ranges,
+                Prefer::Threads => self.lanes(task.batch).values().sum(),
+            };
+            if out >= cap && cap < self.slots {
                 return Explanation::AtCap { cap };
             }
         }

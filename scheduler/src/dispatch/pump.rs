@@ -1,7 +1,6 @@
 //! Giving work out: the next batch, the least loaded worker that can, a range cut to size.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use allhands_common::function::FunctionName;
@@ -13,21 +12,19 @@ use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{Order, Run, Shared};
 use bytes::Bytes;
-use core::time::Duration;
 
 use super::attempt::UNSENT;
 use super::queue::ClassId;
 use super::size::Cost;
-use super::{Attempt, Dispatcher, Timer};
+use super::threads::Seat;
+use super::workers::Worker;
+use super::{Attempt, Dispatcher};
 use crate::state::{Batch, Job};
 use crate::{Action, Command, State};
 
 /// Workers of a class that are looked at before it counts as full: the least loaded ones come first,
 /// so a later one seldom has room where an earlier one has none.
 const LOOKED_AT_MAX: usize = 8;
-
-/// How long an idle worker waits before others are asked to give back.
-const BALANCE_AFTER: Duration = Duration::from_millis(5);
 
 /// Argument bytes of one range: what a worker gets at once.
 const RANGE_BYTES_MAX: u64 = 1 << 20;
@@ -38,15 +35,17 @@ impl Dispatcher {
         if self.awaited.is_some() {
             return;
         }
-        let mut full: Vec<ClassId> = Vec::new();
-        while let Some((class, batch)) = self.queues.next(&full) {
+        let (mut full, mut passed) = (Vec::new(), Vec::new());
+        while let Some((class, batch)) = self.queues.next(&full, &passed) {
             let short = self.is_short(state, batch);
-            match self.roomy_worker(class, short) {
-                Some(worker) => self.give(now, state, (class, batch), (worker, short), out),
-                None => {
-                    full.push(class);
-                    self.doubt(now, class);
-                }
+            let Some(worker) = self.roomy_worker(class, short) else {
+                full.push(class);
+                self.doubt(now, class);
+                continue;
+            };
+            match self.seat(state, (class, batch), worker) {
+                Some(seat) => self.give(now, state, (class, batch), (seat, short), out),
+                None => passed.push(batch),
             }
         }
         if self.queues.is_empty() && self.somebody_is_idle() {
@@ -57,11 +56,11 @@ impl Dispatcher {
     /// The least loaded worker with room for a range of `class`.
     fn roomy_worker(&self, class: ClassId, short: bool) -> Option<WorkerId> {
         let class = self.queues.classes.get(&class)?;
+        // Of slots the least loaded worker has most; other things may be free anywhere.
+        let looked_at = if class.need == Resources::cpus(1) { LOOKED_AT_MAX } else { usize::MAX };
         class
-            .able
-            .iter()
-            .take(LOOKED_AT_MAX)
-            .map(|(_, worker)| *worker)
+            .below(Worker::full_load(short))
+            .take(looked_at)
             .find(|id| self.workers.get(id).is_some_and(|known| known.has_room(&class.need, short)))
     }
 
@@ -103,7 +102,7 @@ impl Dispatcher {
         now: Instant,
         state: &State,
         (class, id): (ClassId, BatchId),
-        (worker, short): (WorkerId, bool),
+        (Seat { worker, threads }, short): (Seat, bool),
         out: &mut Vec<Action>,
     ) {
         let slots = self.slots;
@@ -112,7 +111,6 @@ impl Dispatcher {
         let Some(total) = self.workers.get(&worker).map(|worker| worker.total.clone()) else {
             return;
         };
-        let threads = threads(policy, &total, self.workers.len());
         let learned = self.learned(state, batch);
         let Some(active) = self.activate(state, id) else { return };
         let task_ns = active.cost.or(learned).task_ns;
@@ -143,6 +141,7 @@ impl Dispatcher {
                 asked: None,
                 since: now,
                 short,
+                threads,
                 need: need.clone(),
             },
         );
@@ -190,85 +189,6 @@ impl Dispatcher {
         }
         self.order(id, Order::Run(run));
     }
-
-    /// A committed start of a range that must not run twice.
-    pub(super) fn start_range(&mut self, state: &State, worker: WorkerId, mut run: Run) {
-        let policy = state.batches.get(&run.batch).map(|batch| &batch.spec.policy);
-        let total = self.workers.get(&worker).map(|worker| &worker.total);
-        if let (Some(policy), Some(total)) = (policy, total) {
-            run.threads = threads(policy, total, self.workers.len());
-        }
-        self.send_run(state, worker, run);
-    }
-
-    fn somebody_is_idle(&self) -> bool {
-        self.workers.len() > 1
-            && !self.attempts.is_empty()
-            && self.queues.classes.keys().any(|class| self.idle_worker(*class).is_some())
-    }
-
-    /// A worker that could start a task of `class` at once.
-    fn idle_worker(&self, class: ClassId) -> Option<WorkerId> {
-        let class = self.queues.classes.get(&class)?;
-        let (_, id) = class.able.first()?;
-        self.workers.get(id).filter(|worker| worker.is_idle_for(&class.need)).map(|_| *id)
-    }
-
-    fn plan_balance(&mut self, now: Instant) {
-        if !self.balancing {
-            self.balancing = true;
-            self.timers.set(now + BALANCE_AFTER, Timer::Balance);
-        }
-    }
-
-    /// Asks those who hold more than they run to give some back, when others have nothing.
-    pub(super) fn balance(&mut self, now: Instant, state: &State) {
-        self.balancing = false;
-        if !self.queues.is_empty() || !self.somebody_is_idle() {
-            return;
-        }
-        let mut idle: u32 = self
-            .workers
-            .values()
-            .filter(|worker| worker.usable())
-            .map(|worker| worker.total.cpus.saturating_sub(worker.held.cpus))
-            .sum();
-        let mut asked: Vec<(WorkerId, Order)> = Vec::new();
-        let idle_workers: BTreeMap<ClassId, WorkerId> = self
-            .queues
-            .classes
-            .keys()
-            .filter_map(|class| Some((*class, self.idle_worker(*class)?)))
-            .collect();
-        for (id, attempt) in self.attempts.iter_mut().rev() {
-            if idle == 0 {
-                break;
-            }
-            if idle_workers.get(&attempt.class).is_none_or(|idle| *idle == attempt.worker) {
-                continue;
-            }
-            let Some(worker) = self.workers.get(&attempt.worker) else { continue };
-            let fixed = state
-                .batches
-                .get(&attempt.batch)
-                .is_none_or(|b| b.spec.policy.batch_size.is_some());
-            // A worker with more ranges than slots has some that only wait; of one that runs, half.
-            let waits = worker.held.cpus > worker.total.cpus;
-            let open = attempt.open.len();
-            let tasks = if waits { open } else { open / 2 };
-            if !attempt.may_be_asked(now) || tasks == 0 || (fixed && !waits) {
-                continue;
-            }
-            attempt.asked = Some(now);
-            idle -= 1;
-            asked.push((attempt.worker, Order::Retract { attempt: *id, tasks }));
-        }
-        let any = !asked.is_empty();
-        asked.into_iter().for_each(|(worker, order)| self.order(worker, order));
-        if any {
-            self.plan_balance(now);
-        }
-    }
 }
 
 /// By what the run time of a batch's tasks is remembered.
@@ -277,18 +197,6 @@ fn cost_key(job: &Job, batch: &Batch) -> Option<(ProgramId, FunctionName)> {
         [only] => Some((job.program.id, only.name)),
         _ => None,
     }
-}
-
-/// How many threads take the tasks of one range from one another.
-fn threads(policy: &Policy, total: &Resources, workers: usize) -> u16 {
-    let threads = match (policy.prefer, u32::try_from(policy.n_jobs)) {
-        (Prefer::Processes, _) => 1,
-        (Prefer::Threads, Err(_)) => policy.cap(total.cpus),
-        (Prefer::Threads, Ok(wanted)) => {
-            wanted.div_ceil(u32::try_from(workers.max(1)).unwrap_or(1))
-        }
-    };
-    u16::try_from(threads).unwrap_or(u16::MAX).max(1)
 }
 
 /// What a range of this policy occupies on a worker of `total`: a process what its task needs; threads

@@ -28,6 +28,13 @@ pub(super) struct Class {
     pub(super) unable_since: Option<Instant>,
 }
 
+impl Class {
+    /// Workers that can hold a task and have less than this load, least loaded first.
+    pub(super) fn below(&self, load: u32) -> impl Iterator<Item = WorkerId> + '_ {
+        self.able.range(..(load, WorkerId(0))).map(|(_, worker)| *worker)
+    }
+}
+
 /// Where a batch waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -106,15 +113,22 @@ impl Queues {
             .is_some_and(|batches| batches.contains(&(place.running, place.sequence, batch)))
     }
 
-    /// The next batch of a class that is not among `full`.
-    pub(super) fn next(&self, full: &[ClassId]) -> Option<(ClassId, BatchId)> {
-        let (key, line) = self.lines.iter().find(|((_, class), _)| !full.contains(class))?;
+    /// The next batch that is not among those `passed`, of a class that is not among `full`.
+    pub(super) fn next(&self, full: &[ClassId], passed: &[BatchId]) -> Option<(ClassId, BatchId)> {
         let held = |job: &JobId| self.running.get(job).copied().unwrap_or(0);
-        let batches = match line.len() {
-            1 => line.values().next(),
-            _ => line.iter().min_by_key(|(job, _)| held(job)).map(|(_, batches)| batches),
+        let first = |batches: &BTreeSet<(u32, u32, BatchId)>| {
+            batches.iter().map(|(_, _, batch)| *batch).find(|batch| !passed.contains(batch))
         };
-        batches?.first().map(|(_, _, batch)| (key.1, *batch))
+        self.lines.iter().filter(|((_, class), _)| !full.contains(class)).find_map(|(key, line)| {
+            let next = match line.len() {
+                1 => line.values().find_map(first),
+                _ => {
+                    let jobs = line.iter().filter_map(|(job, all)| Some((held(job), first(all)?)));
+                    jobs.min_by_key(|(held, _)| *held).map(|(_, batch)| batch)
+                }
+            };
+            next.map(|batch| (key.1, batch))
+        })
     }
 
     /// A batch is gone of which nothing was ever given out.

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, WorkerId};
+use allhands_common::policy::{Policy, Prefer};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{Held, Order};
@@ -106,6 +107,7 @@ impl Dispatcher {
         let Some(total) = self.workers.get(&worker).map(|known| known.total.clone()) else {
             return;
         };
+        let roster = u32::try_from(state.workers.len()).unwrap_or(u32::MAX).max(1);
         for held in inventory {
             if self.attempts.contains_key(&held.attempt) {
                 continue;
@@ -158,6 +160,7 @@ impl Dispatcher {
                 asked: None,
                 since: now,
                 short: false,
+                threads: threads(policy, roster),
                 need,
             };
             self.attempts.insert(held.attempt, attempt);
@@ -188,6 +191,16 @@ impl Dispatcher {
                 }
             }
         }
+    }
+}
+
+/// How many threads an earlier leader gave each of so many workers, at most: nobody says how many.
+fn threads(policy: &Policy, workers: u32) -> u16 {
+    match (policy.prefer, u32::try_from(policy.n_jobs)) {
+        (Prefer::Threads, Ok(wanted)) => {
+            u16::try_from(wanted.div_ceil(workers)).unwrap_or(u16::MAX)
+        }
+        (Prefer::Threads, Err(_)) | (Prefer::Processes, _) => 1,
     }
 }
 

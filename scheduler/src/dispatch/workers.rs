@@ -88,6 +88,16 @@ impl Worker {
         u32::try_from(held * 1000 / total).unwrap_or(u32::MAX)
     }
 
+    /// The load at which a worker takes no more ranges, be they short or not.
+    pub(super) const fn full_load(short: bool) -> u32 {
+        1000 * if short { SHORT_PREFILL } else { PREFILL }
+    }
+
+    /// Slots that it could start something in at once.
+    const fn idle_slots(&self) -> u32 {
+        if self.usable() { self.total.cpus.saturating_sub(self.held.cpus) } else { 0 }
+    }
+
     /// Whether another range of `need` is welcome, to run or to wait as the next. Short ones may queue,
     /// but not behind long ones in every slot.
     pub(super) fn has_room(&self, need: &Resources, short: bool) -> bool {
@@ -228,7 +238,9 @@ impl Dispatcher {
     pub(super) fn change_worker(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (was, old, slots) = (worker.usable(), worker.load(), worker.total.cpus);
+        self.idle_slots -= worker.idle_slots();
         change(worker);
+        self.idle_slots += worker.idle_slots();
         self.slots_changed |= was != worker.usable();
         match (was, worker.usable()) {
             (true, true) => self.queues.reload(id, old, worker.load()),

@@ -1,14 +1,14 @@
 //! What a call asked for besides its tasks: caps, sizes, priorities, deadlines, resources.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use allhands_common::failure::Cause;
-use allhands_common::id::{AttemptId, ExecutorId, JobId, Term};
-use allhands_common::policy::Policy;
+use allhands_common::id::{AttemptId, ExecutorId, JobId, Term, WorkerId};
+use allhands_common::policy::{Policy, Prefer};
 use allhands_common::resources::Resources;
 use allhands_common::wire::client::{FromClient, ToClient};
-use allhands_common::wire::worker::{ALL_TASKS, How, Order};
-use allhands_scheduler::{Action, AgentAction, AgentEvent, ExecutorEvent, Share};
+use allhands_common::wire::worker::{ALL_TASKS, FromWorker, How, Order};
+use allhands_scheduler::{Action, AgentAction, AgentEvent, Event, ExecutorEvent, Share};
 
 use crate::support::*;
 
@@ -20,6 +20,81 @@ fn n_jobs_caps_the_ranges_that_are_out() {
     assert_eq!(given.len(), 3);
     let (worker, first, tasks) = given[0];
     assert_eq!(runs(&leader.finish(worker, first, 0, tasks)).len(), 1);
+}
+
+fn threaded(n_jobs: i32) -> Policy {
+    Policy { prefer: Prefer::Threads, n_jobs, ..Policy::default() }
+}
+
+/// The threads that take the ranges given out, by worker.
+fn threads(actions: &[Action]) -> BTreeMap<u64, u16> {
+    full_runs(actions).into_iter().map(|(worker, run)| (worker, run.threads)).collect()
+}
+
+#[test]
+fn n_jobs_is_shared_out_exactly_among_workers_with_threads() {
+    let given = |workers, n_jobs| {
+        let mut leader = Leader::with_workers(workers, 2);
+        let given = threads(&leader.submit(0, 100_000, threaded(n_jobs)));
+        given.into_values().collect::<Vec<_>>()
+    };
+    assert_eq!(given(3, 4), [2, 1, 1]);
+    assert_eq!(given(3, 2), [1, 1], "the third has nothing to do");
+    assert_eq!(given(3, -2), [2, 2, 1]);
+    assert_eq!(given(3, -1), [2, 2, 2]);
+    assert_eq!(given(2, 20), [10, 10]);
+}
+
+#[test]
+fn threads_are_shared_out_among_those_who_can_be_given_work() {
+    let mut leader = Leader::with_workers(3, 2);
+    leader.worker(2, FromWorker::Draining);
+    leader.step(Event::WorkerGone { worker: WorkerId(3) });
+    assert_eq!(threads(&leader.submit(0, 100_000, threaded(4))), [(1, 4)].into());
+}
+
+#[test]
+fn a_worker_that_joins_gets_threads_when_others_have_left_some() {
+    let mut leader = Leader::with_workers(2, 2);
+    let given = runs(&leader.submit(0, 1_000_000, threaded(4)));
+    assert_eq!(given.len(), 4, "two each: one that runs and the next");
+    assert_eq!(threads(&leader.register(3, Resources::cpus(2), Vec::new())), [].into());
+    let theirs: Vec<_> = given.into_iter().filter(|(worker, _, _)| *worker == 1).collect();
+    leader.worker(1, FromWorker::Draining);
+    let (_, id, tasks) = theirs[1];
+    leader.end(1, id, 0, tasks, How::Returned);
+    let (_, id, tasks) = theirs[0];
+    let actions = leader.finish(1, id, 0, tasks);
+    assert_eq!(threads(&actions), [(3, 2)].into());
+}
+
+#[test]
+fn a_new_leader_which_nobody_tells_of_threads_gives_no_more_of_them() {
+    let mut leader = Leader::with_workers(3, 2);
+    let given = runs(&leader.submit(0, 1_000_000, threaded(4)));
+    let mut leader = leader.succeed();
+    let of = |worker| given.iter().filter(move |given| given.0 == worker);
+    let mut actions = Vec::new();
+    for worker in 1..=3 {
+        let brought =
+            of(worker).map(|(_, id, range)| held(*id, batch(0), &[*range], &[])).collect();
+        actions.extend(leader.register(worker, Resources::cpus(2), brought));
+    }
+    for worker in 1..=2 {
+        for (_, id, tasks) in of(worker) {
+            actions.extend(leader.finish(worker, *id, 0, *tasks));
+        }
+    }
+    let given: u16 = threads(&actions).into_values().sum();
+    assert_eq!(given, 2, "the third may have two");
+}
+
+#[test]
+fn a_call_that_has_its_threads_holds_up_no_other() {
+    let mut leader = Leader::with_workers(2, 2);
+    leader.submit(0, 100_000, threaded(1));
+    let given = runs(&leader.submit(1, 4, Policy { batch_size: Some(1), ..Policy::default() }));
+    assert!(given.iter().any(|(worker, _, _)| *worker == 2), "{given:?}");
 }
 
 #[test]
@@ -81,6 +156,20 @@ fn a_task_goes_where_its_resources_are() {
     let given = runs(&leader.submit(0, 5, policy));
     assert!(given.iter().all(|(worker, _, _)| *worker == 2), "{given:?}");
     assert_eq!(given.len(), 2, "one runs, one is the next");
+}
+
+#[test]
+fn a_free_gpu_is_found_behind_any_number_of_less_loaded_workers() {
+    let mut leader = Leader::with_workers(0, 0);
+    let machine = || Resources::cpus(8).with("gpu", 1);
+    let policy = |resources| Policy { resources, batch_size: Some(1), ..Policy::default() };
+    leader.register(10, machine(), Vec::new());
+    leader.submit(0, 1, policy(Resources::cpus(8)));
+    for worker in 1..10 {
+        leader.register(worker, machine(), Vec::new());
+    }
+    let given = runs(&leader.submit(1, 20, policy(Resources::cpus(1).with("gpu", 1))));
+    assert_eq!(given.len(), 20, "one that runs and the next, at each");
 }
 
 #[test]

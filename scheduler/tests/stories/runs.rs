@@ -2,6 +2,7 @@
 
 use allhands_common::id::{JobId, Term};
 use allhands_common::policy::{Policy, Prefer};
+use allhands_common::resources::Resources;
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 use allhands_common::wire::worker::Order;
 use allhands_scheduler::{Action, AgentEvent};
@@ -95,4 +96,19 @@ fn a_new_batch_starts_small_on_the_least_loaded_worker() {
     assert_eq!(given, expected);
     let shared = orders(&actions).into_iter().filter(|(_, o)| matches!(o, Order::Batch(_)));
     assert_eq!(shared.count(), 2, "what a batch shares goes to each worker once");
+}
+
+#[test]
+fn an_idle_worker_gets_part_of_a_range_behind_any_number_of_newer_ones() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 4, Policy { n_jobs: 1, ..Policy::default() });
+    let here = |number, tasks| held(attempt(number), batch(0), &[tasks], &[]);
+    let brought = vec![here(0, range(0, 2)), here(1, range(2, 3))];
+    leader.register(1, Resources::cpus(400), brought);
+    leader.submit(1, 398, Policy { batch_size: Some(1), ..Policy::default() });
+    leader.register(2, Resources::cpus(1), Vec::new());
+    let asked = orders(&leader.wait(11));
+    let is_it =
+        |order: &Order| matches!(order, Order::Retract { attempt, .. } if attempt.number == 0);
+    assert!(asked.iter().any(|(worker, order)| *worker == 1 && is_it(order)), "{asked:?}");
 }

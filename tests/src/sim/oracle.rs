@@ -244,7 +244,7 @@ impl Oracle {
         let Some(known) = self.batches.get(&batch) else { return Ok(()) };
         let policy = &known.plan.spec.policy;
         match u32::try_from(policy.n_jobs) {
-            Ok(cap) if policy.prefer == Prefer::Processes && known.running > cap => {
+            Ok(cap) if known.running > cap => {
                 let what = format!("{} of {batch}, n_jobs {cap}", known.running);
                 Err(broken("n_jobs caps what runs at once", what))
             }
