@@ -11,6 +11,7 @@
 extern crate alloc;
 
 pub mod bulk;
+pub mod chain;
 pub mod codec;
 pub mod failure;
 pub mod frame;

@@ -9,6 +9,8 @@
 //! * [`link`] carries frames of one [`Message`](crate::frame::Message) type each way, over a QUIC stream or,
 //!   in the embedded cluster, over a channel in the process.
 //! * [`handshake`] turns a fresh stream into a link after [`access`] has said that this role may open it.
+//! * [`place`] is where a cluster is, as people write it; [`dial`] keeps links to it, and [`complaint`] says
+//!   from time to time that there is none. [`random`] has the system's random bytes.
 //!
 //! **There is no insecure mode.** An [`endpoint::Endpoint`] cannot be made without an
 //! [`identity::Identity`], so a process without certificates has no address on any network, not even on
@@ -20,12 +22,16 @@
 pub mod access;
 pub mod authority;
 pub mod cause;
+pub mod complaint;
 pub mod connection;
+pub mod dial;
 pub mod endpoint;
 pub mod handshake;
 pub mod identity;
 pub mod link;
 pub mod peer;
+pub mod place;
+pub mod random;
 mod reset;
 mod tls;
 mod transport;

@@ -37,7 +37,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How far a machine's clock may lag when it gets a fresh certificate.
 const CLOCK_LAG: Duration = Duration::from_secs(60 * 60);
 
-const AUTHORITY_DAYS: u32 = 3652;
+/// Life of an authority.
+pub const AUTHORITY_DAYS: u32 = 3652;
 
 /// Default life of an identity.
 pub const IDENTITY_DAYS: u32 = 365;
@@ -53,8 +54,9 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// `days` from `now` on, and an hour back for clocks that lag.
+    /// `days` from `now` on, at most those of an authority, and an hour back for clocks that lag.
     pub fn days(now: SystemTime, days: u32) -> Self {
+        let days = days.min(AUTHORITY_DAYS);
         Self { not_before: now - CLOCK_LAG, not_after: now + DAY * days }
     }
 }

@@ -4,7 +4,7 @@
 //! a crash but the identity's `reset.key`, thanks to which peers of a restarted process learn at once that
 //! their connections are gone.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::access::Role;
 use super::cause::{Cause, CloseCode};
 use super::connection::Connection;
 use super::identity::Identity;
+use super::place::Place;
 use super::{peer, reset, tls, transport};
 
 mod error;
@@ -94,6 +95,19 @@ impl Endpoint {
                 .map_err(failed)?;
         quinn.set_default_client_config(client);
         Ok(Self { quinn, identity, handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)) })
+    }
+
+    /// Binds any port, to dial `places`: for both families, if one of them has an address of IPv6 and this
+    /// machine speaks it. Must be called inside a tokio runtime.
+    pub fn bind_to_dial(identity: Identity, places: &[Place]) -> Result<Self, BindError> {
+        let mut addresses = places.iter().flat_map(|place| &place.addresses);
+        if addresses.any(SocketAddr::is_ipv6) {
+            let both = Self::bind(identity.clone(), (Ipv6Addr::UNSPECIFIED, 0).into());
+            if !matches!(both, Err(BindError::Socket { .. })) {
+                return both;
+            }
+        }
+        Self::bind(identity, (Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     /// Who this process is.

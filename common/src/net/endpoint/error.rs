@@ -30,6 +30,8 @@ impl BindError {
 /// Why dialling gave no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    #[error("there is no address to dial")]
+    Nowhere,
     #[error("{address} cannot be dialled")]
     Invalid { address: SocketAddr, source: quinn::ConnectError },
     #[error("no connection to {address}")]
@@ -45,7 +47,10 @@ impl ConnectError {
     pub const fn retry_can_help(&self) -> bool {
         match self {
             Self::Failed { source, .. } => source.retry_can_help(),
-            Self::Invalid { .. } | Self::Stranger { .. } | Self::OtherPeer { .. } => false,
+            Self::Nowhere
+            | Self::Invalid { .. }
+            | Self::Stranger { .. }
+            | Self::OtherPeer { .. } => false,
         }
     }
 }
