@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use allhands_common::bulk::Carries;
+use allhands_common::chain::chain;
 use allhands_common::frame::Message;
 use allhands_common::net::access::Purpose;
 use allhands_common::net::connection::Connection;
+use allhands_common::net::dial::{self, Down, Event};
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::handshake::{Applicant, accept_link};
-use allhands_common::net::link::{Link, LinkError, LinkSender};
+use allhands_common::net::link::Link;
 use allhands_common::wire::admin::{Answer, Question};
 use allhands_common::wire::client::{FromClient, ToClient};
 use allhands_common::wire::worker::{FromWorker, ToWorker};
@@ -35,60 +37,44 @@ impl Entrance {
         Self { news, seats: Arc::default() }
     }
 
-    fn seat(&self) -> SeatId {
-        SeatId(self.seats.fetch_add(1, Ordering::Relaxed))
-    }
-
     /// Serves a client until its link ends.
     pub async fn client(self, owner: String, link: Link<ToClient, FromClient>) {
-        let seat = self.seat();
-        let (sender, mut receiver) = link.split();
-        let (out, outgoing) = mpsc::unbounded_channel();
-        if self.news.send(News::ClientUp { seat, owner, out }).await.is_err() {
-            return;
-        }
-        let reading = async {
-            while let Some(message) = receiver.hear().await? {
-                if self.news.send(News::Client { seat, message }).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
+        let news = |seat, event| match event {
+            Event::Up { out, .. } => News::ClientUp { seat, owner: owner.clone(), out },
+            Event::Said(message) => News::Client { seat, message },
+            Event::Down(_) => News::Down { seat },
         };
-        self.until_end(seat, reading, write(sender, outgoing)).await;
+        self.serve_seat(link, news).await;
     }
 
     /// Serves a worker until its link ends.
     pub async fn worker(self, link: Link<ToWorker, FromWorker>) {
-        let seat = self.seat();
-        let (sender, mut receiver) = link.split();
-        let (out, outgoing) = mpsc::unbounded_channel();
-        if self.news.send(News::WorkerUp { seat, out }).await.is_err() {
-            return;
-        }
-        let reading = async {
-            while let Some(message) = receiver.hear().await? {
-                if self.news.send(News::Worker { seat, message }).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
+        let news = |seat, event| match event {
+            Event::Up { out, .. } => News::WorkerUp { seat, out },
+            Event::Said(message) => News::Worker { seat, message },
+            Event::Down(_) => News::Down { seat },
         };
-        self.until_end(seat, reading, write(sender, outgoing)).await;
+        self.serve_seat(link, news).await;
     }
 
-    async fn until_end(
+    async fn serve_seat<Out: Message + Carries, In: Message + Carries>(
         &self,
-        seat: SeatId,
-        reading: impl Future<Output = Result<(), LinkError>>,
-        writing: impl Future<Output = Result<(), LinkError>>,
+        link: Link<Out, In>,
+        news: impl Fn(SeatId, Event<Out, In>) -> News,
     ) {
-        let ended = tokio::select! { ended = reading => ended, ended = writing => ended };
-        if let Err(error) = ended {
-            tracing::debug!(error = %Chain(&error), "a link ended");
-        }
+        let seat = SeatId(self.seats.fetch_add(1, Ordering::Relaxed));
+        let tell = |event| {
+            let news = news(seat, event);
+            async { self.news.send(news).await.is_ok() }
+        };
+        let down = match dial::serve(link, None, tell).await {
+            Some(down) => down,
+            // The loop has let the seat go.
+            None => Down::Ended,
+        };
+        tracing::debug!(cause = chain(&down), "a link ended");
         // The loop is gone when this fails, and with it the seat.
-        let _ = self.news.send(News::Down { seat }).await;
+        tell(Event::Down(down)).await;
     }
 
     /// Answers an operator until its link ends.
@@ -114,7 +100,7 @@ impl Entrance {
             tokio::spawn(async move {
                 match arriving.establish().await {
                     Ok(connection) => entrance.serve_connection(connection, node).await,
-                    Err(error) => tracing::info!(error = %Chain(&error), "a newcomer was refused"),
+                    Err(error) => tracing::info!(error = chain(&error), "a newcomer was refused"),
                 }
             });
         }
@@ -129,7 +115,7 @@ impl Entrance {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::info!(error = %Chain(&error), "a link was refused");
+                    tracing::info!(error = chain(&error), "a link was refused");
                     if error.connection_is_gone() {
                         return;
                     }
@@ -175,37 +161,7 @@ impl Entrance {
             }
         };
         if let Err(error) = served {
-            tracing::info!(error = %Chain(&error), "a link was not opened");
+            tracing::info!(error = chain(&error), "a link was not opened");
         }
-    }
-}
-
-/// Sends what is put in, many messages to a flush, until nobody can put in any more.
-async fn write<Out: Message + Carries>(
-    mut sender: LinkSender<Out>,
-    mut outgoing: mpsc::UnboundedReceiver<Out>,
-) -> Result<(), LinkError> {
-    while let Some(message) = outgoing.recv().await {
-        sender.say(message).await?;
-        while let Ok(message) = outgoing.try_recv() {
-            sender.say(message).await?;
-        }
-        sender.flush().await?;
-    }
-    sender.finish().await
-}
-
-/// An error with its causes, in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use allhands_common::bulk::{Bulk, Carries};
+use allhands_common::chain::chain;
 use allhands_common::frame::{Kind, Message};
 use allhands_common::net::access::{Purpose, Role};
 use allhands_common::net::connection::Connection;
@@ -16,7 +17,7 @@ use allhands_common::net::link::Link;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::links::{BUILD, Chain};
+use crate::links::BUILD;
 use crate::raft::message::{PeerReply, PeerRequest};
 use crate::raft::node::Node;
 use crate::raft::transport::{Lane, PeerError, PeerTransport};
@@ -100,8 +101,7 @@ impl QuicPeers {
                 let name = name_of(node);
                 let expected = Expected { role: Role::Coordinator, name: Some(&name) };
                 let connecting = self.endpoint.connect(address, expected, CONNECT_DEADLINE);
-                let connection =
-                    connecting.await.map_err(|error| unreachable(Chain(&error).to_string()))?;
+                let connection = connecting.await.map_err(|error| unreachable(chain(&error)))?;
                 let way = Way { connection: connection.clone(), idle: Vec::new() };
                 let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
                 lanes.insert((node, lane), way);
@@ -110,7 +110,7 @@ impl QuicPeers {
         };
         let (link, _) = open_link(&connection, Purpose::Peer, BUILD)
             .await
-            .map_err(|error| unreachable(Chain(&error).to_string()))?;
+            .map_err(|error| unreachable(chain(&error)))?;
         Ok((link, connection))
     }
 
@@ -147,7 +147,7 @@ impl PeerTransport for QuicPeers {
                     Ok(reply)
                 }
                 Ok(None) => Err(no_answer("it ended the link".into())),
-                Err(error) => Err(no_answer(Chain(&error).to_string())),
+                Err(error) => Err(no_answer(chain(&error))),
             }
         };
         // A call that is given up takes its link along: no later call can read its reply.

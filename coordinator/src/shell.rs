@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Instant as Clock;
 
+use allhands_common::chain::chain;
 use allhands_common::id::{CoordinatorId, LogIndex, SessionId, Term, WorkerId};
 use allhands_common::limit::ENTRIES_IN_FLIGHT_MAX;
 use allhands_common::time::Instant;
@@ -17,7 +18,6 @@ use allhands_scheduler::{Action, Config as CoreConfig, Dispatcher, Effect, Event
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::links::Chain;
 use crate::programs::Programs;
 use crate::proposals::{self, Proposals};
 use crate::raft::core::{Applied, AppliedPayload, CoreRequest, SnapshotImage};
@@ -471,7 +471,7 @@ impl Shell {
                         Ok(())
                     }
                     Err(error) => {
-                        let error = Chain(&error);
+                        let error = chain(&error);
                         tracing::error!(%error, "a segment was not stored: this coordinator stops");
                         Err(())
                     }
@@ -559,7 +559,7 @@ pub(crate) async fn start(
     shell.log = Log::Raft(node);
     shell.leadership_changed();
     if let Err(error) = shell.run(Ears { news, core, leadership }).await {
-        tracing::error!(error = %Chain(&error), "this coordinator stops");
+        tracing::error!(error = chain(&error), "this coordinator stops");
     }
 }
 

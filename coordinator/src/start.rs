@@ -134,6 +134,23 @@ impl Coordinator {
         self.address
     }
 
+    /// Who leads, as far as it knows.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.node.leader()
+    }
+
+    /// All coordinators that its log names, and where each is reached.
+    ///
+    /// # Errors
+    /// When it has stopped.
+    pub async fn members(&self) -> Result<Vec<(CoordinatorId, Vec<SocketAddr>)>, RunError> {
+        let membership = self.node.membership().await;
+        let membership = membership
+            .map_err(|source| RunError::Stopped { source, dir: self.dir.clone() })?;
+        let members = membership.nodes();
+        Ok(members.map(|(id, member)| (CoordinatorId(*id), member.addresses.clone())).collect())
+    }
+
     /// Waits until it has to stop of itself.
     pub async fn stopped(&self) -> RunError {
         RunError::Stopped { source: self.node.stopped().await, dir: self.dir.clone() }

@@ -41,6 +41,7 @@ use super::types::{
 use crate::segments::Segments;
 
 type Raft = openraft::Raft<TypeConfig, Machine>;
+type RaftState = openraft::RaftState<TypeConfig>;
 
 /// A running node; clones share it. [`Node::stop`] ends it.
 #[derive(Debug, Clone)]
@@ -203,6 +204,13 @@ impl Node {
                 Err(MembershipError::Stopped { cause: fatal.to_string() })
             }
         }
+    }
+
+    /// Who votes and learns.
+    pub async fn membership(&self) -> Result<Membership, StoppedError> {
+        // Not from the metrics: they are empty until the first event.
+        let known = |state: &RaftState| state.membership_state.effective().membership().clone();
+        self.raft.with_raft_state(known).await.map_err(stopped)
     }
 
     /// Lets a node receive the log without a vote; waits until it has caught up. Its id must never have been used.
