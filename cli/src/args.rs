@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use allhands_common::id::{BatchId, CoordinatorId, JobId, TaskId};
+use allhands_common::net::authority::{AUTHORITY_DAYS, IDENTITY_DAYS};
+use allhands_common::net::place::{self, CLUSTER_VARIABLE};
 use allhands_coordinator::raft::config::Durability;
+use clap::builder::{OsStringValueParser, RangedU64ValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit;
@@ -70,6 +73,7 @@ pub(crate) struct Init {
         long,
         value_name = "HOST:PORT,…",
         value_delimiter = ',',
+        value_parser = address,
         conflicts_with = "coordinators"
     )]
     pub(crate) at: Vec<String>,
@@ -80,7 +84,7 @@ pub(crate) struct Init {
     #[arg(long, value_name = "ROLE:NAME", conflicts_with_all = ["coordinators", "at", "workers"])]
     pub(crate) add: Vec<String>,
     /// For how many days the identities are valid
-    #[arg(long, value_name = "N", default_value_t = allhands_common::net::authority::IDENTITY_DAYS)]
+    #[arg(long, value_name = "N", default_value_t = IDENTITY_DAYS, value_parser = days())]
     pub(crate) days: u32,
     /// Print JSON
     #[arg(long)]
@@ -117,7 +121,10 @@ pub(crate) struct Coordinator {
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
     /// All coordinators of the cluster
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true)]
+    #[arg(
+        long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true,
+        value_parser = address
+    )]
     pub(crate) coordinators: Vec<String>,
     /// The folder of its identity, which `allhands init` made
     #[arg(long, value_name = "DIR")]
@@ -174,7 +181,10 @@ pub(crate) struct Dev {
 #[derive(Debug, Args)]
 pub(crate) struct Query {
     /// The coordinators, or the directory that `allhands init` or `allhands dev` made
-    #[arg(long, env = "ALLHANDS_CLUSTER", value_name = "HOST:PORT,…|DIR")]
+    #[arg(
+        long, env = CLUSTER_VARIABLE, value_name = "HOST:PORT,…|DIR",
+        value_parser = OsStringValueParser::new().try_map(cluster)
+    )]
     pub(crate) cluster: OsString,
     /// The folder of an admin identity [default: `admin` in the cluster's directory, or beside
     /// ALLHANDS_IDENTITY]
@@ -290,8 +300,25 @@ fn voters(text: &str) -> Result<u32, &'static str> {
 
 fn member(text: &str) -> Result<(CoordinatorId, String), String> {
     let wrong = || "expected ID=HOST:PORT, as in 1=10.0.0.1:7100".to_owned();
-    let (id, address) = text.split_once('=').ok_or_else(wrong)?;
-    Ok((coordinator_id(id).map_err(|_| wrong())?, address.to_owned()))
+    let (id, at) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((coordinator_id(id).map_err(|_| wrong())?, address(at)?))
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    place::check(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// No identity outlives its authority.
+fn days() -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=u64::from(AUTHORITY_DAYS))
+}
+
+/// A variable that is set to nothing names no cluster.
+fn cluster(text: OsString) -> Result<OsString, &'static str> {
+    let wrong = "it names no cluster: expected HOST:PORT,HOST:PORT,…, or the directory that \
+                 `allhands init` or `allhands dev` made, as --cluster or ALLHANDS_CLUSTER";
+    if text.to_string_lossy().trim().is_empty() { Err(wrong) } else { Ok(text) }
 }
 
 /// A coordinator's number is the low half of what orders leaders.
@@ -327,6 +354,8 @@ mod tests {
     #[test]
     fn members_have_an_id_and_an_address() {
         assert_eq!(member("2=host:7100"), Ok((CoordinatorId(2), "host:7100".into())));
-        assert!(member("host:7100").is_err() && member("a=host:7100").is_err());
+        for wrong in ["host:7100", "a=host:7100", "0=host:7100", "1=host", "1=host:99999"] {
+            assert!(member(wrong).is_err(), "{wrong}");
+        }
     }
 }

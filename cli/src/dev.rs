@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use allhands_common::id::CoordinatorId;
 use allhands_common::net::identity::Identity;
+use allhands_common::net::place::{self, ADMIN};
 use allhands_common::wire::admin::{Answer, Question};
 use anyhow::{Context, bail, ensure};
 use tokio::runtime::Builder;
@@ -18,8 +19,7 @@ use tokio::time::{Instant, sleep};
 use crate::args::Dev;
 use crate::operator::Operator;
 use crate::own::Own;
-use crate::place::ADMIN;
-use crate::{output, place, shutdown};
+use crate::{output, shutdown};
 
 mod family;
 mod home;
@@ -80,7 +80,7 @@ async fn serve(
 async fn ready(home: &Home, family: &mut Family) -> anyhow::Result<CoordinatorId> {
     let identity =
         Identity::load(&home.dir().join(ADMIN)).context("the identity cannot be used")?;
-    let coordinators = place::resolve(home.addresses())?;
+    let coordinators = place::resolve(&home.addresses().join(","))?;
     let operator = Operator::new(identity, coordinators, READY_DEADLINE)?;
     let names: BTreeSet<String> = home.worker_names().collect();
     let leader = tokio::select! {

@@ -1,5 +1,6 @@
 //! `allhands init`: a new cluster's authority and identities, or more identities of an old one's.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -7,12 +8,13 @@ use std::time::SystemTime;
 use allhands_common::id::ClusterId;
 use allhands_common::net::access::Role;
 use allhands_common::net::authority::{Authority, Validity};
+use allhands_common::net::place::{ADDRESSES_FILE, ADMIN, CLIENT};
+use allhands_common::net::random;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::args::Init;
-use crate::place::{ADDRESSES_FILE, ADMIN, CLIENT};
-use crate::{output, random};
+use crate::output;
 
 pub(crate) fn run(command: &Init) -> anyhow::Result<()> {
     let made = if command.add.is_empty() { create(command)? } else { add(command)? };
@@ -50,6 +52,8 @@ fn create(command: &Init) -> anyhow::Result<Made> {
          ROLE:NAME to issue more identities of the cluster that is there",
         dir.display()
     );
+    let distinct: BTreeSet<&String> = command.at.iter().collect();
+    ensure!(distinct.len() == command.at.len(), "--at names an address twice");
     let coordinators = match u32::try_from(command.at.len())? {
         0 => command.coordinators,
         given @ (1 | 3 | 5) => given,
@@ -215,11 +219,12 @@ impl Display for Made {
         writeln!(f, "cluster {} in {dir}\n", self.cluster)?;
         writeln!(f, "Copy each folder, as a whole, to its machine, and start there:")?;
         for (number, (one, at)) in self.of(Role::Coordinator).zip(&addresses).enumerate() {
-            let port = at.rsplit(':').next().unwrap_or("7100");
+            let (host, port) = at.rsplit_once(':').unwrap_or((at, "7100"));
+            let any = if host.starts_with('[') { "[::]" } else { "0.0.0.0" };
             writeln!(f, "  {}", one.path.display())?;
             writeln!(
                 f,
-                "    allhands coordinator --id {} --identity {} --listen 0.0.0.0:{port} --dir DATA \
+                "    allhands coordinator --id {} --identity {} --listen {any}:{port} --dir DATA \
                  --members {members}",
                 number + 1,
                 one.name

@@ -9,6 +9,7 @@
 mod args;
 mod coordinator;
 mod dev;
+mod directory;
 mod exit;
 mod init;
 mod log;
@@ -17,7 +18,6 @@ mod output;
 mod own;
 mod place;
 mod query;
-mod random;
 mod shutdown;
 mod tether;
 mod worker;

@@ -8,23 +8,20 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use allhands_common::chain::chain;
 use allhands_common::id::{ClusterId, CoordinatorId};
-use allhands_common::net::access::{Purpose, Role};
+use allhands_common::net::access::Purpose;
 use allhands_common::net::cause::CloseCode;
-use allhands_common::net::endpoint::{BindError, ConnectError, Endpoint, Expected};
-use allhands_common::net::handshake::{OpenError, open_link};
+use allhands_common::net::dial::{self, Dialler, Down};
+use allhands_common::net::endpoint::{BindError, ConnectError, Endpoint};
 use allhands_common::net::identity::Identity;
-use allhands_common::net::link::{Link, LinkError};
+use allhands_common::net::link::Link;
+use allhands_common::net::place::Place;
 use allhands_common::wire::admin::{Answer, Question};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::place;
-
 const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
-
-/// How long one attempt to connect may take; a live coordinator takes a few milliseconds.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a coordinator may take to answer once it has the question.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
     endpoint: Endpoint,
-    coordinators: Vec<(String, SocketAddr)>,
+    coordinators: Vec<Place>,
     patience: Duration,
 }
 
@@ -76,13 +73,7 @@ impl fmt::Display for Waited {
 #[derive(Debug, thiserror::Error)]
 enum OneError {
     #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error("it ended the link without an answer")]
-    Ended,
+    Down(#[from] Down),
     #[error("it did not answer in time")]
     Silent,
     #[error("it does not lead{}", Leads(*leader))]
@@ -106,17 +97,15 @@ impl OneError {
     /// The error with its causes, in one line that need not name the address.
     fn text(&self) -> String {
         match self {
-            Self::Connect(ConnectError::Failed { source, .. }) => source.to_string(),
+            Self::Down(Down::Connect(ConnectError::Failed { source, .. })) => source.to_string(),
             error => chain(error),
         }
     }
 
     const fn retry_can_help(&self) -> bool {
         match self {
-            Self::Connect(error) => error.retry_can_help(),
-            Self::Open(error) => error.retry_can_help(),
-            Self::Link(error) => error.retry_can_help(),
-            Self::Ended | Self::Silent | Self::Follows { .. } => true,
+            Self::Down(error) => error.retry_can_help(),
+            Self::Silent | Self::Follows { .. } => true,
         }
     }
 }
@@ -125,10 +114,10 @@ impl Operator {
     /// Must be called inside a tokio runtime.
     pub(crate) fn new(
         identity: Identity,
-        coordinators: Vec<(String, SocketAddr)>,
+        coordinators: Vec<Place>,
         patience: Duration,
     ) -> Result<Self, BindError> {
-        let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
+        let endpoint = Endpoint::bind_to_dial(identity, &coordinators)?;
         Ok(Self { endpoint, coordinators, patience })
     }
 
@@ -150,10 +139,10 @@ impl Operator {
         loop {
             let mut hopeless = true;
             let mut asking = JoinSet::new();
-            for (name, address) in &self.coordinators {
-                let (endpoint, name) = (self.endpoint.clone(), name.clone());
-                let (address, question) = (*address, question.clone());
-                asking.spawn(async move { (name, ask_one(&endpoint, address, question).await) });
+            for place in &self.coordinators {
+                let (endpoint, place) = (self.endpoint.clone(), place.clone());
+                let (name, question) = (place.name.clone(), question.clone());
+                asking.spawn(async move { (name, ask_one(endpoint, place, question).await) });
             }
             while let Ok(Some(Ok((name, answer)))) = timeout_at(deadline, asking.join_next()).await
             {
@@ -167,9 +156,9 @@ impl Operator {
                 }
             }
             if !asking.is_empty() {
-                for (name, _) in &self.coordinators {
+                for place in &self.coordinators {
                     let late = || "nothing answers".into();
-                    tried.0.entry(name.clone()).or_insert_with(late);
+                    tried.0.entry(place.name.clone()).or_insert_with(late);
                 }
             }
             if hopeless && asking.is_empty() || Instant::now() + PAUSE >= deadline {
@@ -181,31 +170,28 @@ impl Operator {
 
     /// Whether a coordinator of the cluster answers at `address`.
     pub(crate) async fn reaches(&self, address: SocketAddr, within: Duration) -> bool {
-        let expected = Expected { role: Role::Coordinator, name: None };
-        match self.endpoint.connect(address, expected, within).await {
-            Ok(connection) => {
-                connection.close(CloseCode::Done, "");
-                true
-            }
-            Err(_) => false,
-        }
+        reaches(&self.endpoint, &[address], within).await
     }
 }
 
-async fn ask_one(
+/// Whether a coordinator of the cluster answers at one of `addresses`.
+pub(crate) async fn reaches(
     endpoint: &Endpoint,
-    address: SocketAddr,
-    question: Question,
-) -> Result<Answer, OneError> {
-    let expected = Expected { role: Role::Coordinator, name: None };
-    let connection = endpoint.connect(address, expected, CONNECT_DEADLINE).await?;
-    let (link, _): (Link<Question, Answer>, _) =
-        open_link(&connection, Purpose::Admin, BUILD).await?;
+    addresses: &[SocketAddr],
+    within: Duration,
+) -> bool {
+    let connected = dial::connect(endpoint, addresses, within).await;
+    connected.map(|connection| connection.close(CloseCode::Done, "")).is_ok()
+}
+
+async fn ask_one(endpoint: Endpoint, place: Place, question: Question) -> Result<Answer, OneError> {
+    let dialler = Dialler { endpoint, place, purpose: Purpose::Admin, build: BUILD };
+    let (link, connection): (Link<Question, Answer>, _) = dialler.dial().await?;
     let (mut sender, mut receiver) = link.split();
     let exchange = async {
         sender.say(question).await?;
         sender.flush().await?;
-        receiver.hear().await?.ok_or(OneError::Ended)
+        receiver.hear().await?.ok_or(Down::Ended)
     };
     let answer = timeout(ANSWER_DEADLINE, exchange).await.map_err(|_| OneError::Silent)??;
     connection.close(CloseCode::Done, "");
@@ -213,15 +199,4 @@ async fn ask_one(
         Answer::NotLeader { leader } => Err(OneError::Follows { leader }),
         answer => Ok(answer),
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -8,24 +8,15 @@
 //! 3. `ALLHANDS_IDENTITY`, if it is an admin's;
 //! 4. `admin` beside `ALLHANDS_IDENTITY`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use allhands_common::net::access::Role;
 use allhands_common::net::identity::Identity;
+use allhands_common::net::place::{ADDRESSES_FILE, ADMIN, IDENTITY_VARIABLE, resolve};
 use anyhow::{Context, bail, ensure};
 
 use crate::args::Query;
 use crate::operator::Operator;
-
-/// The file with the coordinators' addresses in a cluster's directory.
-pub(crate) const ADDRESSES_FILE: &str = "cluster";
-/// The operator's identity in that directory, and its name.
-pub(crate) const ADMIN: &str = "admin";
-/// A program's identity in that directory, and its name.
-pub(crate) const CLIENT: &str = "client";
-
-const IDENTITY_VARIABLE: &str = "ALLHANDS_IDENTITY";
 
 impl Query {
     /// Whom to ask, as whom. Must be called inside a tokio runtime.
@@ -55,35 +46,8 @@ impl Query {
             None => admin_of_environment()?,
         };
         let identity = admin(&identity)?;
-        let coordinators = resolve(addresses.trim().split(','))?;
-        Ok(Operator::new(identity, coordinators, self.patience)?)
+        Ok(Operator::new(identity, resolve(&addresses)?, self.patience)?)
     }
-}
-
-/// Each address as it was written, and what it means.
-pub(crate) fn resolve<T: AsRef<str>>(
-    names: impl IntoIterator<Item = T>,
-) -> anyhow::Result<Vec<(String, SocketAddr)>> {
-    names
-        .into_iter()
-        .map(|name| Ok((name.as_ref().trim().into(), address(name.as_ref())?)))
-        .collect()
-}
-
-/// The first address that a HOST:PORT has.
-pub(crate) fn address(name: &str) -> anyhow::Result<SocketAddr> {
-    name.trim()
-        .to_socket_addrs()
-        .with_context(|| format!("{name:?} is not an address: HOST:PORT is expected"))?
-        .next()
-        .with_context(|| format!("{name:?} has no address"))
-}
-
-/// The address to bind, on any port, of somebody who dials `addresses`.
-pub(crate) fn any_address(addresses: &[(String, SocketAddr)]) -> SocketAddr {
-    let v6 = addresses.iter().any(|(_, address)| address.is_ipv6());
-    let any = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-    (any, 0).into()
 }
 
 fn admin_of_environment() -> anyhow::Result<PathBuf> {

@@ -9,24 +9,26 @@
 //! Sockets and scratch directories of executors lie among the system's temporary files, because a
 //! socket's path must be short.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use allhands_common::id::{BootId, WorkerId};
 use allhands_common::net::access::Role;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
+use allhands_common::net::{place, random};
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
 use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{Launch, Stored, output};
 use allhands_worker::{Config, Coordinators, platform};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rustix::system::{sysinfo, uname};
 use tokio::runtime::Builder;
 
 use crate::args::{Resource, User, Worker};
-use crate::{place, random, shutdown};
+use crate::directory::{self, PASSABLE, PRIVATE};
+use crate::shutdown;
 
 pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     command.tether.tie()?;
@@ -37,17 +39,23 @@ pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
         "{} is the identity of {own}, not of a worker: `allhands init DIR --add worker:NAME` issues one",
         command.identity.display()
     );
-    let _lock = lock(&command.dir)?;
-    let scratch = Directory::temporary().context("no scratch directory can be made")?;
+    // An executor that runs as somebody else must reach its program and its socket.
+    let mode = if command.user.is_some() { PASSABLE } else { PRIVATE };
+    directory::make(&command.dir.join("programs"), mode)?;
+    let _lock = directory::lock(&command.dir, "lock", "a worker")?;
+    let unmade = "no scratch directory can be made";
+    let scratch = Directory::temporary().context(unmade)?;
+    if command.user.is_some() {
+        scratch.let_others_pass().context(unmade)?;
+    }
     let config = config(command, scratch.path())?;
-    let coordinators = place::resolve(&command.coordinators)?;
+    let places = place::resolve(&command.coordinators.join(","))?;
     tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
     // One loop, one thread: executors use the others.
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let shutdown = shutdown::on_signals()?;
-        let endpoint = Endpoint::bind(identity, place::any_address(&coordinators))?;
-        let addresses = coordinators.into_iter().map(|(_, address)| address).collect();
-        let coordinators = Coordinators::Remote { endpoint, addresses };
+        let endpoint = Endpoint::bind_to_dial(identity, &places)?;
+        let coordinators = Coordinators::Remote { endpoint, places };
         Ok(allhands_worker::run(config, coordinators, shutdown).await?)
     })
 }
@@ -111,18 +119,5 @@ fn worker_id(file: &Path) -> anyhow::Result<WorkerId> {
             Ok(id)
         }
         Err(error) => Err(error).with_context(|| format!("{} cannot be read", file.display())),
-    }
-}
-
-fn lock(dir: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-    let path = dir.join("lock");
-    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("a worker is running in {} already", dir.display()),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
-        }
     }
 }

@@ -23,15 +23,3 @@ mod shell;
 
 pub use session::{Coordinators, WorkerLink};
 pub use shell::{Config, RunError, run};
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

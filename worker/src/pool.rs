@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use allhands_common::chain::chain;
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, ExecutorId, WorkerId};
 use allhands_common::wire::executor::ToExecutor;
@@ -92,7 +93,10 @@ impl Pool {
         let seat = match Seat::new(&spawn) {
             Ok(seat) => Rc::new(seat),
             Err(error) => {
-                let cause = Cause::Program { message: crate::chain(&error) };
+                let stderr_tail = chain(&error);
+                tracing::warn!(%executor, cause = stderr_tail, "an executor did not start");
+                let cause =
+                    Cause::ExecutorDied { signal: None, exit: None, stderr_tail, deaths: 1 };
                 let events = self.events.clone();
                 tokio::task::spawn_local(async move {
                     let died = ExecutorEvent::Died { running: Vec::new(), culprit: None, cause };

@@ -8,12 +8,13 @@ mod follow;
 mod link;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use allhands_common::id::CoordinatorId;
+use allhands_common::chain::chain;
+use allhands_common::net::dial::Event;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::link::Link;
+use allhands_common::net::place::Place;
 use allhands_common::wire::worker::{FromWorker, ToWorker};
 use allhands_scheduler::AgentEvent;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -41,7 +42,7 @@ pub enum Coordinators {
         /// Who we are.
         endpoint: Endpoint,
         /// All of them.
-        addresses: Vec<SocketAddr>,
+        places: Vec<Place>,
     },
     /// In this process: a cluster of one.
     Embedded(WorkerLink),
@@ -59,6 +60,10 @@ pub(crate) struct Session {
     /// given it: heartbeats, and one report for each outcome that it still keeps.
     outs: BTreeMap<Peer, UnboundedSender<FromWorker>>,
     events: mpsc::Receiver<LinkEvent>,
+    /// How many links there are.
+    peers: usize,
+    /// Coordinators that do not take this worker, and will not if they are asked again: why.
+    refusals: BTreeMap<Peer, String>,
     /// The links' tasks, which are aborted with this.
     tasks: JoinSet<()>,
 }
@@ -70,6 +75,8 @@ pub(crate) enum News {
     Turn(Turn),
     /// The leader said this.
     Said(ToWorker),
+    /// No coordinator takes this worker, for these reasons, and to go on trying cannot help.
+    Refused(Vec<String>),
 }
 
 impl Session {
@@ -79,17 +86,22 @@ impl Session {
         let mut tasks = JoinSet::new();
         match coordinators {
             Coordinators::Embedded(own) => {
-                tasks.spawn(async move {
-                    link::serve(Peer(0), None, own, &news).await;
-                });
+                tasks.spawn(link::serve(Peer(0), own, news));
             }
-            Coordinators::Remote { endpoint, addresses } => {
-                for (place, address) in addresses.into_iter().enumerate() {
-                    tasks.spawn(link::keep(Peer(place), endpoint.clone(), address, news.clone()));
+            Coordinators::Remote { endpoint, places } => {
+                for (number, place) in places.into_iter().enumerate() {
+                    tasks.spawn(link::keep(Peer(number), endpoint.clone(), place, news.clone()));
                 }
             }
         }
-        Self { follow: Follow::default(), outs: BTreeMap::new(), events, tasks }
+        Self {
+            follow: Follow::default(),
+            outs: BTreeMap::new(),
+            events,
+            peers: tasks.len(),
+            refusals: BTreeMap::new(),
+            tasks,
+        }
     }
 
     /// What happens next; `None` once all links have ended for good. May be dropped while it waits.
@@ -128,31 +140,32 @@ impl Session {
         _ = timeout(END_MAX, async { while tasks.join_next().await.is_some() {} }).await;
     }
 
-    fn hear(&mut self, event: LinkEvent) -> Option<News> {
+    fn hear(&mut self, (peer, event): LinkEvent) -> Option<News> {
         let turn = match event {
-            LinkEvent::Up { peer, coordinator, out } => {
+            Event::Up { coordinator, out } => {
+                self.refusals.remove(&peer);
                 self.outs.insert(peer, out);
                 self.follow.up(peer, coordinator)
             }
-            LinkEvent::Down { peer } => {
+            Event::Down(down) => {
                 self.outs.remove(&peer);
+                if down.retry_can_help() {
+                    self.refusals.remove(&peer);
+                } else {
+                    self.refusals.insert(peer, chain(&down));
+                }
+                if self.refusals.len() == self.peers {
+                    return Some(News::Refused(self.refusals.values().cloned().collect()));
+                }
                 self.follow.down(peer)
             }
-            LinkEvent::Said { message: ToWorker::Leader { term, leader }, .. } => {
-                self.follow.leader(term, leader)
-            }
-            LinkEvent::Said { peer, message } => {
+            Event::Said(ToWorker::Leader { term, leader }) => self.follow.leader(term, leader),
+            Event::Said(message) => {
                 return (self.follow.current() == Some(peer)).then_some(News::Said(message));
             }
         };
         turn.map(News::Turn)
     }
-}
-
-/// The coordinator's id, in which its certificate's name ends: `coordinator-2`, or `2`.
-fn coordinator_of(name: &str) -> Option<CoordinatorId> {
-    let digits = name.rsplit(|letter: char| !letter.is_ascii_digit()).next()?;
-    digits.parse().ok()
 }
 
 impl From<Turn> for AgentEvent {

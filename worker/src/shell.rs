@@ -4,12 +4,12 @@
 //! Nothing here survives a crash, and needs to: what runs dies with the worker, what it owed is run
 //! again elsewhere. Only the program store stays.
 
+use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use allhands_common::failure::Cause;
 use allhands_common::id::{ExecutorId, WorkerId};
 use allhands_common::program::ProgramId;
 use allhands_common::time::Instant;
@@ -57,13 +57,28 @@ pub enum RunError {
     /// Its program store cannot be opened.
     #[error("the program store cannot be opened")]
     Programs(#[source] io::Error),
+    /// To go on trying is of no use: the identity is of another cluster, say, or out of date.
+    #[error("no coordinator takes this worker, and trying again cannot help{}", Lines(causes))]
+    Refused {
+        /// What each of them says.
+        causes: Vec<String>,
+    },
+}
+
+/// Each on a line of its own.
+struct Lines<'a>(&'a [String]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
 }
 
 /// Runs a worker until it has drained after `shutdown`, or all its links have ended for good, which
 /// only that of an embedded cluster does.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When it cannot be started, or no coordinator will ever take it.
 pub async fn run(
     config: Config,
     coordinators: Coordinators,
@@ -95,9 +110,10 @@ async fn serve(
         programs,
         seals: JoinSet::new(),
         began: tokio::time::Instant::now(),
+        joined: false,
+        refusals: Vec::new(),
     };
-    shell.run(shutdown).await;
-    Ok(())
+    shell.run(shutdown).await
 }
 
 struct Shell {
@@ -109,10 +125,14 @@ struct Shell {
     /// Programs that are being checked.
     seals: JoinSet<(ProgramId, io::Result<bool>)>,
     began: tokio::time::Instant,
+    /// Whether a leader has ever taken it.
+    joined: bool,
+    /// Why no coordinator will ever take it.
+    refusals: Vec<String>,
 }
 
 impl Shell {
-    async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut draining = false;
         loop {
@@ -138,11 +158,13 @@ impl Shell {
             };
             let mut events: Vec<AgentEvent> = event.into_iter().collect();
             self.gather(&mut events);
-            if self.handle(events).is_break() {
+            if self.handle(events).is_break() || !self.refusals.is_empty() {
                 break;
             }
         }
+        let causes = std::mem::take(&mut self.refusals);
         self.end().await;
+        if causes.is_empty() { Ok(()) } else { Err(RunError::Refused { causes }) }
     }
 
     /// Adds what else has happened already: one step for all of it.
@@ -200,11 +222,8 @@ impl Shell {
     }
 
     fn hear_executor(&mut self, executor: ExecutorId, event: ExecutorEvent) -> Option<AgentEvent> {
-        if let ExecutorEvent::Died { cause, .. } = &event {
+        if let ExecutorEvent::Died { .. } = &event {
             self.pool.bury(executor);
-            if let Cause::Program { message } = cause {
-                tracing::warn!(%executor, message, "an executor did not start");
-            }
         }
         Some(AgentEvent::Executor(executor, event))
     }
@@ -212,6 +231,10 @@ impl Shell {
     fn hear(&mut self, news: News) -> Option<AgentEvent> {
         match news {
             News::Turn(turn) => Some(turn.into()),
+            News::Refused(causes) => {
+                self.refusals = causes;
+                None
+            }
             News::Said(ToWorker::ProgramChunk { program, offset, chunk }) => {
                 let step = self.programs.chunk(program, offset, &chunk.bytes);
                 self.step(step)
@@ -222,7 +245,12 @@ impl Shell {
             }
             News::Said(message) => {
                 match &message {
-                    ToWorker::Registered { .. } => self.ask_again(),
+                    ToWorker::Registered { .. } => {
+                        if !std::mem::replace(&mut self.joined, true) {
+                            tracing::info!("has joined the cluster");
+                        }
+                        self.ask_again();
+                    }
                     ToWorker::Orders { orders, .. } => {
                         for order in orders {
                             if let Order::Forget { batch } = order {

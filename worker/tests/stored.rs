@@ -2,8 +2,6 @@
 //! the program and the test in one, so it has no harness.
 #![expect(clippy::unwrap_used, reason = "a test ends where things are not as they should be")]
 
-use std::os::unix::fs::PermissionsExt;
-
 use allhands::__private::parts;
 use allhands::delayed;
 use allhands_common::bulk::Bulk;
@@ -44,7 +42,7 @@ fn main() {
 
 async fn stored_programs_run_as_they_should() {
     let directory = Directory::temporary().unwrap();
-    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o711)).unwrap();
+    directory.let_others_pass().unwrap();
     let helper = directory.path().join("helper");
     std::fs::copy("/proc/self/exe", &helper).unwrap();
     let id = ProgramId([7; 32]);
@@ -96,6 +94,7 @@ async fn stored_programs_run_as_they_should() {
         segments: vec![builder.finish()],
     };
     pool.load(executor, load);
+    pool.flush();
     let (_, event) = events.recv().await.unwrap();
     let ExecutorEvent::Outcomes { segment, .. } = event else { panic!("{event:?}") };
     let segment = Segment::parse(segment).unwrap();
@@ -107,6 +106,7 @@ async fn stored_programs_run_as_they_should() {
     let unfinished = directory.path().join("x1");
     assert!(unfinished.exists());
     pool.stop(executor);
+    pool.flush();
     while !matches!(events.recv().await, Some((_, ExecutorEvent::Died { .. }))) {}
     pool.bury(executor);
     assert!(pool.is_empty());

@@ -19,13 +19,16 @@ impl FromStr for Resource {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = "expected NAME=COUNT, as in gpu=1, or memory=BYTES, as in memory=8GiB";
         let (name, amount) = text.split_once('=').ok_or(wrong)?;
-        match name {
-            "" => Err(wrong),
-            "cpus" | "slots" => Err("cpus are slots: use --slots"),
-            "memory" => bytes(amount).map(Self::Memory).ok_or(wrong),
-            name => {
-                amount.parse().map(|count| Self::Counted(name.into(), count)).map_err(|_| wrong)
-            }
+        let none = "there is none of it: leave it away, or give a count from 1 on";
+        let given = match name {
+            "" => return Err(wrong),
+            "cpus" | "slots" => return Err("cpus are slots: use --slots"),
+            "memory" => bytes(amount).map(Self::Memory),
+            name => amount.parse().ok().map(|count| Self::Counted(name.into(), count)),
+        };
+        match given.ok_or(wrong)? {
+            Self::Memory(0) | Self::Counted(_, 0) => Err(none),
+            given => Ok(given),
         }
     }
 }
@@ -45,7 +48,7 @@ mod tests {
         assert_eq!("memory=2GiB".parse(), Ok(Resource::Memory(2 << 30)));
         assert_eq!("memory=5".parse(), Ok(Resource::Memory(5)));
         assert_eq!("gpu=2".parse(), Ok(Resource::Counted("gpu".into(), 2)));
-        for wrong in ["gpu", "=1", "gpu=many", "memory=2GB", "cpus=4"] {
+        for wrong in ["gpu", "=1", "gpu=many", "memory=2GB", "cpus=4", "gpu=0", "memory=0"] {
             assert!(wrong.parse::<Resource>().is_err(), "{wrong}");
         }
     }

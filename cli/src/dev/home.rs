@@ -10,7 +10,7 @@
 //! ```
 
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::family::{Family, Part, Role};
 use super::ports;
 use crate::args::{Dev, DurabilityName};
+use crate::directory;
 use crate::init::{Issuer, coordinator_name, is_vacant, names, worker_name, write_addresses};
 
 const COORDINATORS: u32 = 3;
@@ -53,10 +54,9 @@ impl Home {
             "{} is not empty and has no cluster of `allhands dev`: give a new directory",
             command.dir.display()
         );
-        fs::create_dir_all(&command.dir)
-            .with_context(|| format!("{} cannot be made", command.dir.display()))?;
+        directory::make(&command.dir, directory::PRIVATE)?;
         let dir = command.dir.canonicalize().context("the directory has no path")?;
-        let lock = lock(&dir)?;
+        let lock = directory::lock(&dir, "dev.lock", "`allhands dev`")?;
         let mut kept = if is_new {
             let coordinators = ports::free(command.coordinators.unwrap_or(COORDINATORS))?;
             Issuer::create(&dir, IDENTITY_DAYS)?;
@@ -81,7 +81,9 @@ impl Home {
             &dir,
             &kept.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>(),
         )?;
-        fs::create_dir_all(dir.join("logs")).context("the directory of logs cannot be made")?;
+        for inner in ["data", "logs"] {
+            directory::make(&dir.join(inner), directory::PRIVATE)?;
+        }
         write_json(&file, &kept)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = u32::try_from(cores)? / kept.workers.max(1);
@@ -167,20 +169,6 @@ impl Home {
 
     fn processes(&self) -> PathBuf {
         self.dir.join("processes.json")
-    }
-}
-
-fn lock(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("dev.lock");
-    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("`allhands dev` is running in {} already", dir.display())
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
-        }
     }
 }
 

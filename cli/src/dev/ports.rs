@@ -3,9 +3,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use allhands_common::net::random;
 use anyhow::Context;
-
-use crate::random;
 
 /// Where the search begins, at the earliest.
 const LOWEST: u16 = 20_000;

@@ -63,6 +63,9 @@ struct Process {
     stderr: Option<JoinHandle<()>>,
 }
 
+/// A [`Process`] without its handle.
+type Watch = (AsyncFd<OwnedFd>, Rc<RefCell<Tail>>, Option<JoinHandle<()>>);
+
 /// What woke the keeper.
 enum Woken {
     Message(FromExecutor),
@@ -87,8 +90,13 @@ impl Keeper {
         };
         let (running, culprit) = postmortem::running(&self.seat);
         let doom = self.seat.doom.take();
+        let told = doom == Some(Doom::Told);
         let cause = postmortem::cause(doom, status, was_ready, last_words);
-        tracing::debug!(executor = %self.seat.executor, %cause, "executor ended");
+        if was_ready || told {
+            tracing::debug!(executor = %self.seat.executor, %cause, "an executor has ended");
+        } else {
+            tracing::warn!(executor = %self.seat.executor, %cause, "an executor did not start");
+        }
         self.tell(ExecutorEvent::Died { running, culprit, cause }).await;
         // A large scratch directory takes its time.
         tokio::task::spawn_blocking(move || drop(scratch));
@@ -140,9 +148,22 @@ impl Keeper {
         }
         let command = self.config.launch.command(spawn, socket, scratch);
         let mut child = self.spawner.spawn(command).await?;
-        let pid = Pid::from_child(&child);
-        self.seat.process.set(Some(pid));
-        let exit = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        self.seat.process.set(Some(Pid::from_child(&child)));
+        match self.watch(&mut child) {
+            Ok((exit, tail, stderr)) => Ok((listener, Process { child, exit, tail, stderr })),
+            Err(error) => {
+                // No descriptor is left to watch it with: it runs unwatched, and would stay a zombie.
+                self.seat.kill_group();
+                self.seat.process.set(None);
+                tokio::task::spawn_blocking(move || child.wait());
+                Err(error)
+            }
+        }
+    }
+
+    /// What tells of the end of a process, and what takes its words.
+    fn watch(&self, child: &mut Child) -> io::Result<Watch> {
+        let exit = pidfd_open(Pid::from_child(child), PidfdFlags::NONBLOCK)?;
         let tail = Rc::new(RefCell::new(Tail::default()));
         if let Some(pipe) = child.stdout.take() {
             self.forward(pipe::Receiver::from_owned_fd(pipe.into())?, Stream::Out, None);
@@ -156,7 +177,7 @@ impl Keeper {
         };
         #[expect(deprecated, reason = "its successor is unsafe, for types that are not an OwnedFd")]
         let exit = AsyncFd::with_interest(exit, Interest::READABLE)?;
-        Ok((listener, Process { child, exit, tail, stderr }))
+        Ok((exit, tail, stderr))
     }
 
     fn forward(

@@ -43,32 +43,20 @@ pub(super) fn cause(
     was_ready: bool,
     last_words: String,
 ) -> Cause {
-    let signal = status.and_then(|status| status.signal());
-    let exit = status.and_then(|status| status.code());
-    match doom {
-        Some(Doom::Told) => Cause::Cancelled { reason: "its executor was ended".to_owned() },
-        Some(Doom::TimedOut { limit_ms, .. }) => Cause::TimedOut { limit_ms },
-        Some(Doom::Broken(words)) if was_ready => {
-            let stderr_tail = format!("{words}\n{last_words}").trim_end().to_owned();
-            Cause::ExecutorDied { signal, exit, stderr_tail, deaths: 1 }
+    let words = match doom {
+        Some(Doom::Told) => {
+            return Cause::Cancelled { reason: "its executor was ended".to_owned() };
         }
-        Some(Doom::Broken(words)) => Cause::Program { message: with(words, &last_words) },
-        None if was_ready => {
-            Cause::ExecutorDied { signal, exit, stderr_tail: last_words, deaths: 1 }
-        }
-        None => {
-            let how = match (signal, exit) {
-                (Some(signal), _) => format!("it died of signal {signal}"),
-                (None, Some(code)) => format!("it exited with code {code}"),
-                (None, None) => "it vanished".to_owned(),
-            };
-            Cause::Program {
-                message: with(format!("{how} before it had entered the executor"), &last_words),
-            }
-        }
+        Some(Doom::TimedOut { limit_ms, .. }) => return Cause::TimedOut { limit_ms },
+        Some(Doom::Broken(words)) => words,
+        None if was_ready => String::new(),
+        None => "(it had not entered the executor)".to_owned(),
+    };
+    // Also of a program that does not start: that it cannot run is for the agent to say, after some tries.
+    Cause::ExecutorDied {
+        signal: status.and_then(|status| status.signal()),
+        exit: status.and_then(|status| status.code()),
+        stderr_tail: format!("{words}\n{last_words}").trim().to_owned(),
+        deaths: 1,
     }
-}
-
-fn with(words: String, last_words: &str) -> String {
-    if last_words.is_empty() { words } else { format!("{words}; its last words: {last_words}") }
 }

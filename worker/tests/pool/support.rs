@@ -95,7 +95,9 @@ impl Rig {
         self.pool.spawn(Spawn { executor, program, owner, threads, cpus: 1, env });
     }
 
+    /// Ends the step, as the worker's loop does, and waits for what happens next.
     pub(crate) async fn event(&mut self) -> (ExecutorId, ExecutorEvent) {
+        self.pool.flush();
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
         event.expect("nothing happens").expect("the pool has ended")
     }
@@ -120,6 +122,7 @@ impl Rig {
             segments: vec![segment],
         };
         self.pool.load(executor, load);
+        self.pool.flush();
     }
 
     /// Outcomes of attempt `number` until it has finished.
@@ -158,7 +161,7 @@ impl Rig {
 }
 
 pub(crate) fn attempt(number: u32) -> AttemptId {
-    AttemptId { term: Term(1), number }
+    AttemptId { term: Term(1), number: number.into() }
 }
 
 /// Adds the outcomes of `range`; each task may have one.
