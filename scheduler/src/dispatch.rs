@@ -100,7 +100,7 @@ pub struct Dispatcher {
     idle_slots: u32,
     /// Whether they have changed in the step that is being taken.
     slots_changed: bool,
-    /// Workers that have orders to be sent.
+    /// Workers that may have something to be sent in this step.
     ordered: Vec<WorkerId>,
     attempts: BTreeMap<AttemptId, Attempt>,
     next_attempt: u64,

@@ -14,6 +14,7 @@ use allhands_common::wire::worker::{Order, Run, Shared};
 use bytes::Bytes;
 
 use super::attempt::UNSENT;
+use super::batches::Active;
 use super::queue::ClassId;
 use super::size::Cost;
 use super::threads::Seat;
@@ -114,7 +115,7 @@ impl Dispatcher {
         let learned = self.learned(state, batch);
         let Some(active) = self.activate(state, id) else { return };
         let task_ns = active.cost.or(learned).task_ns;
-        let Some((range, alone)) = cut(batch, &active.pending, active.cost, slots, threads) else {
+        let Some((range, alone)) = cut(batch, active, learned, slots, threads) else {
             // Everything that waited has ended meanwhile.
             return self.requeue(state, id);
         };
@@ -211,12 +212,13 @@ pub(super) fn occupied(policy: &Policy, total: &Resources) -> Resources {
 /// The next range of a batch, and whether it has to run alone.
 fn cut(
     batch: &Batch,
-    pending: &RangeSet,
-    cost: Cost,
+    active: &Active,
+    learned: Cost,
     slots: u32,
     threads: u16,
 ) -> Option<(TaskRange, bool)> {
     let policy = &batch.spec.policy;
+    let pending = &active.pending;
     let first = pending.first()?;
     // Threads share a range: it has to keep each of them as busy as a range of its own would.
     let lanes = u32::from(threads);
@@ -227,7 +229,10 @@ fn cut(
     let tasks = match policy.batch_size {
         Some(size) => size.saturating_mul(lanes) - first.start % size,
         None if !policy.idempotent => lanes,
-        None => cost.range_tasks(pending.len(), slots.max(lanes)).saturating_mul(lanes),
+        None => {
+            let slots = slots.max(lanes);
+            active.cost.range_tasks(pending.len(), slots, learned).saturating_mul(lanes)
+        }
     };
     let mut range = TaskRange::new(first.start, first.end.min(first.start.saturating_add(tasks)));
     if let Some(progress) = batch.progress() {

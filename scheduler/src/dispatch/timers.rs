@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Class(ClassId),
     /// Somebody is idle while others may have too much.
     Balance,
+    /// A worker's orders may have waited long enough for company.
+    Orders(WorkerId),
     /// Something has waited long enough for company: the end of the step sends it.
     Send,
 }
@@ -64,6 +66,13 @@ impl Dispatcher {
                 Timer::Batch(batch) => self.check_batch(now, state, batch, out),
                 Timer::Class(class) => self.check_class(now, state, class, out),
                 Timer::Balance => self.balance(now, state),
+                // They may be on their way already: an empty message would be sent otherwise.
+                Timer::Orders(id)
+                    if self.workers.get(&id).is_some_and(|w| !w.orders.is_empty()) =>
+                {
+                    self.call_up(id);
+                }
+                Timer::Orders(_) => {}
                 Timer::Send => {}
             }
         }

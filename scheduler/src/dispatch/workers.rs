@@ -65,6 +65,8 @@ pub(super) struct Worker {
     pub(super) refused: BTreeSet<ProgramId>,
     /// Orders that are not sent.
     pub(super) orders: Vec<Order>,
+    /// Whether this step looks at them.
+    pub(super) ordered: bool,
     /// When they are, if nothing pressing comes before.
     pub(super) orders_due: Option<Instant>,
 }
@@ -149,9 +151,9 @@ impl Dispatcher {
                     self.take_back(now, state, id, &held, out);
                 }
                 self.reconcile(state, id, processed, &held, out);
-                if lags && !self.ordered.contains(&id) {
+                if lags {
                     // The last message may have been lost: another one, which says nothing, tells.
-                    self.ordered.push(id);
+                    self.call_up(id);
                 }
             }
             FromWorker::Report { ended, .. } => {
@@ -203,6 +205,7 @@ impl Dispatcher {
                 attempts,
                 refused: BTreeSet::new(),
                 orders: Vec::new(),
+                ordered: self.ordered.contains(&id),
                 orders_due: None,
             },
         );
@@ -262,19 +265,27 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else {
             return;
         };
-        if worker.orders.is_empty() {
+        worker.orders.push(order);
+        self.call_up(id);
+    }
+
+    /// This step looks whether a worker is to be sent a message.
+    pub(super) fn call_up(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id)
+            && !core::mem::replace(&mut worker.ordered, true)
+        {
             self.ordered.push(id);
         }
-        worker.orders.push(order);
     }
 
     /// Sends what was ordered: one message a worker. What nobody waits for goes along with the rest.
     pub(super) fn flush_orders(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let mut waiting = Vec::new();
         for id in core::mem::take(&mut self.ordered) {
-            let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else {
+            let Some(worker) = self.workers.get_mut(&id) else { continue };
+            worker.ordered = false;
+            if !worker.present {
                 continue;
-            };
+            }
             let idle =
                 |order: &Order| matches!(order, Order::Committed { .. } | Order::Forget { .. });
             let patient = !worker.orders.is_empty()
@@ -282,8 +293,7 @@ impl Dispatcher {
                 && worker.orders.iter().all(idle);
             let due = *worker.orders_due.get_or_insert(now + ORDER_PATIENCE);
             if patient && now < due {
-                self.timers.set(due, Timer::Send);
-                waiting.push(id);
+                self.timers.set(due, Timer::Orders(id));
                 continue;
             }
             worker.sent += 1;
@@ -291,7 +301,6 @@ impl Dispatcher {
             let orders = core::mem::take(&mut worker.orders);
             out.push(Action::Order { worker: id, number: worker.sent, orders });
         }
-        self.ordered = waiting;
     }
 
     /// Looks whether a worker was silent too long.
