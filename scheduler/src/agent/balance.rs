@@ -6,6 +6,7 @@ use core::time::Duration;
 use allhands_common::id::{AttemptId, ExecutorId};
 use allhands_common::time::Instant;
 
+use super::executors::Loaded;
 use super::{Agent, AgentAction, Share};
 
 /// Run time below which the rest of a piece is not worth sharing.
@@ -26,7 +27,7 @@ impl Agent {
 
     /// Lets an executor without work, or a free slot, take part of what another has.
     pub(super) fn balance(&mut self, now: Instant, out: &mut Vec<AgentAction>) {
-        let busy = self.executors.values().filter(|executor| !executor.pieces.is_empty());
+        let busy = self.executors.values().filter(|executor| executor.is_busy());
         if !self.waiting.is_empty() || busy.clone().count() == 0 || self.free.cpus == 0 {
             return;
         }
@@ -40,7 +41,7 @@ impl Agent {
                 look_again = true;
                 continue;
             }
-            for (place, (piece, open)) in executor.pieces.iter().zip(&executor.open).enumerate() {
+            for (place, Loaded { piece, open, .. }) in executor.loads().iter().enumerate() {
                 let Some(attempt) = self.attempts.get(&piece.attempt) else { continue };
                 let next = place > 0;
                 let fixed = self

@@ -20,16 +20,21 @@ impl Agent {
     /// The first that does not hold.
     pub fn check(&self) -> Result<(), Violation> {
         let mut sum = self.free.clone();
-        let busy = self.executors.values().filter(|executor| !executor.pieces.is_empty());
+        let busy = self.executors.values().filter(|executor| executor.is_busy());
         busy.for_each(|executor| sum.add(&executor.need));
         if sum != self.with_all_names(&self.config.resources) {
             let what = format!("{sum:?} of {:?}", self.config.resources);
             return broken("what is free and what is occupied is what there is", what);
         }
         for (id, executor) in &self.executors {
-            if executor.pieces.len() > PIECES_MAX || executor.pieces.len() != executor.open.len() {
-                let what = format!("{id}: {} and {}", executor.pieces.len(), executor.open.len());
-                return broken("an executor has a slot for each piece", what);
+            let loads = executor.loads().len();
+            if loads > PIECES_MAX {
+                return broken("an executor has a slot for each piece", format!("{id}: {loads}"));
+            }
+            let (sum, said) = (executor.sum_ns(), executor.expected_ns());
+            if sum != said {
+                let what = format!("{id}: {sum} ns, books say {said}");
+                return broken("an executor's expected time is that of its pieces", what);
             }
         }
         self.check_pieces()
@@ -40,8 +45,8 @@ impl Agent {
         for (id, attempt) in &self.attempts {
             let waiting = self.waiting.iter().filter(|piece| piece.attempt == *id);
             let placed = self.executors.values().flat_map(|executor| {
-                let pieces = executor.pieces.iter().zip(&executor.open);
-                pieces.filter(|(piece, _)| piece.attempt == *id).flat_map(|(_, open)| open.iter())
+                let theirs = executor.loads().iter().filter(|loaded| loaded.piece.attempt == *id);
+                theirs.flat_map(|loaded| loaded.open.iter())
             });
             let mut seen = RangeSet::new();
             for range in waiting.map(|piece| piece.range).chain(placed) {

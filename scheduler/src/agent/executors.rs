@@ -29,9 +29,9 @@ pub(super) struct Executor {
     pub(super) kind: Kind,
     pub(super) ready: bool,
     /// What it works on, and what comes next.
-    pub(super) pieces: VecDeque<Piece>,
-    /// Of each, what has no outcome.
-    pub(super) open: VecDeque<RangeSet>,
+    loads: VecDeque<Loaded>,
+    /// How long all of it is expected to take.
+    expected_ns: u64,
     /// What it occupies while it has work.
     pub(super) need: Resources,
     /// Since when it has what it has, or nothing.
@@ -41,6 +41,19 @@ pub(super) struct Executor {
     /// Whether it was told to end.
     pub(super) ending: bool,
 }
+
+/// A piece that an executor has.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) piece: Piece,
+    /// What of it has no outcome.
+    pub(super) open: RangeSet,
+    /// How long it was expected to take when it was loaded; at most [`LONG_NS`], so that sums are exact.
+    expected_ns: u64,
+}
+
+/// Longer than anything that is short.
+const LONG_NS: u64 = 1 << 40;
 
 /// What makes two executors interchangeable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +66,62 @@ pub(super) struct Kind {
 }
 
 impl Executor {
+    /// One that was just started.
+    pub(super) const fn new(kind: Kind, now: Instant) -> Self {
+        Self {
+            kind,
+            ready: false,
+            loads: VecDeque::new(),
+            expected_ns: 0,
+            need: Resources::cpus(0),
+            since: now,
+            spare_until: now,
+            ending: false,
+        }
+    }
+
+    pub(super) const fn loads(&self) -> &VecDeque<Loaded> {
+        &self.loads
+    }
+
+    pub(super) const fn expected_ns(&self) -> u64 {
+        self.expected_ns
+    }
+
     pub(super) fn works_on(&self, attempt: AttemptId) -> bool {
-        self.pieces.iter().any(|piece| piece.attempt == attempt)
+        self.place_of(attempt).is_some()
+    }
+
+    /// Whether it has any work.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.loads.is_empty()
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.pieces.is_empty() && !self.ending
+        !self.is_busy() && !self.ending
+    }
+
+    fn place_of(&self, attempt: AttemptId) -> Option<usize> {
+        self.loads.iter().position(|loaded| loaded.piece.attempt == attempt)
+    }
+
+    /// It gets a piece, which is expected to take so long, if anything is known of it.
+    pub(super) fn push(&mut self, piece: Piece, expected_ns: Option<u64>) {
+        let expected_ns = expected_ns.map_or(LONG_NS, |ns| ns.min(LONG_NS));
+        self.expected_ns += expected_ns;
+        self.loads.push_back(Loaded { piece, open: RangeSet::of(piece.range), expected_ns });
+    }
+
+    /// Its piece of an attempt is over, or is taken from it.
+    fn pop(&mut self, attempt: AttemptId) -> Option<Piece> {
+        let gone = self.loads.remove(self.place_of(attempt)?)?;
+        self.expected_ns -= gone.expected_ns;
+        Some(gone.piece)
+    }
+
+    /// What its expected time has to be.
+    pub(super) fn sum_ns(&self) -> u64 {
+        self.loads.iter().map(|loaded| loaded.expected_ns).sum()
     }
 }
 
@@ -75,16 +138,14 @@ impl Agent {
                 let Some(executor) = self.executors.get_mut(&id) else { return };
                 executor.ready = true;
                 let program = executor.kind.program;
-                let pieces: Vec<Piece> = executor.pieces.iter().copied().collect();
+                let pieces: Vec<Piece> = executor.loads.iter().map(|loaded| loaded.piece).collect();
                 self.failed_starts.remove(&program);
                 pieces.into_iter().for_each(|piece| self.send_load(id, piece, out));
             }
             ExecutorEvent::Outcomes { attempt, range, segment, run_us } => {
                 if let Some(executor) = self.executors.get_mut(&id) {
-                    let places = executor.pieces.iter().zip(&mut executor.open);
-                    places
-                        .filter(|(piece, _)| piece.attempt == attempt)
-                        .for_each(|(_, open)| open.remove(range));
+                    let theirs = executor.loads.iter_mut().filter(|l| l.piece.attempt == attempt);
+                    theirs.for_each(|loaded| loaded.open.remove(range));
                     executor.since = now;
                 }
                 self.measure(attempt, range.len(), run_us);
@@ -101,15 +162,12 @@ impl Agent {
     /// An executor has nothing left of a load.
     fn finished(&mut self, now: Instant, id: ExecutorId, attempt: AttemptId) {
         let Some(executor) = self.executors.get_mut(&id) else { return };
-        let Some(at) = executor.pieces.iter().position(|piece| piece.attempt == attempt) else {
+        if executor.pop(attempt).is_none() {
             return;
-        };
-        executor.pieces.remove(at);
-        executor.open.remove(at);
+        }
         executor.since = now;
-        if executor.pieces.is_empty() {
-            let need = executor.need.clone();
-            self.free.add(&need);
+        if !executor.is_busy() {
+            self.free.add(&executor.need);
         }
     }
 
@@ -123,7 +181,7 @@ impl Agent {
             return self.want_no_more(attempt);
         }
         if let Some(executor) = self.executors.get_mut(&id) {
-            for (piece, open) in executor.pieces.iter_mut().zip(&mut executor.open) {
+            for Loaded { piece, open, .. } in &mut executor.loads {
                 if piece.attempt == attempt && piece.range.covers(range) {
                     piece.range.end = range.start;
                     open.remove(range);
@@ -154,7 +212,7 @@ impl Agent {
         cause: &Cause,
     ) {
         let Some(executor) = self.executors.remove(&id) else { return };
-        if !executor.pieces.is_empty() {
+        if executor.is_busy() {
             self.free.add(&executor.need);
         }
         if !executor.ready && !executor.ending {
@@ -162,7 +220,7 @@ impl Agent {
             *failed += 1;
             if *failed >= FAILED_STARTS_MAX {
                 self.failed_starts.remove(&executor.kind.program);
-                executor.pieces.iter().for_each(|piece| self.waiting.push_back(*piece));
+                self.waiting.extend(executor.loads.iter().map(|loaded| loaded.piece));
                 let message = alloc::format!("it does not start on this worker: {cause}");
                 return self.program_failed(executor.kind.program, &Cause::Program { message });
             }
@@ -174,7 +232,7 @@ impl Agent {
             [only] => Some(*only),
             _ => None,
         });
-        for (piece, open) in executor.pieces.iter().zip(&executor.open) {
+        for Loaded { piece, open, .. } in &executor.loads {
             self.salvage(piece.attempt, open, running, culprit, cause);
         }
     }
@@ -224,10 +282,9 @@ impl Agent {
     /// What of an attempt waits for an executor to start waits without one.
     pub(super) fn unload(&mut self, id: AttemptId) {
         for executor in self.executors.values_mut().filter(|executor| !executor.ready) {
-            while let Some(at) = executor.pieces.iter().position(|piece| piece.attempt == id) {
-                executor.open.remove(at);
-                self.waiting.extend(executor.pieces.remove(at));
-                if executor.pieces.is_empty() {
+            while let Some(piece) = executor.pop(id) {
+                self.waiting.push_back(piece);
+                if !executor.is_busy() {
                     self.free.add(&executor.need);
                 }
             }

@@ -11,6 +11,7 @@ use allhands_common::segment::Segment;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{ALL_TASKS, Ended, FromWorker, How, Order, Run, ToWorker};
 
+use super::executors::Loaded;
 use super::holdings::{Attempt, Piece};
 use super::{Agent, AgentAction, Share};
 
@@ -129,7 +130,7 @@ impl Agent {
         let (all, fixed) = (tasks == ALL_TASKS, self.is_fixed(id));
         let mut asked = false;
         for (executor, known) in self.executors.iter().filter(|_| wanted > 0) {
-            for (place, piece) in known.pieces.iter().enumerate() {
+            for (place, Loaded { piece, .. }) in known.loads().iter().enumerate() {
                 let next = place > 0;
                 if piece.attempt != id || fixed && !next && !all {
                     continue;

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use allhands_common::id::ExecutorId;
 use allhands_common::policy::Prefer;
-use allhands_common::range::RangeSet;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 
@@ -68,7 +67,7 @@ impl Agent {
                 && !e.works_on(piece.attempt)
                 && self.has_room(e, piece)
         });
-        let Some((id, _)) = busy.min_by_key(|(_, e)| e.pieces.len()) else { return false };
+        let Some((id, _)) = busy.min_by_key(|(_, e)| e.loads().len()) else { return false };
         self.load(now, *id, piece, need, out);
         true
     }
@@ -76,16 +75,12 @@ impl Agent {
     /// Whether an executor with work takes another piece: one beside the one that it works on, or many that are
     /// together expected to be done in no time.
     fn has_room(&self, executor: &Executor, piece: Piece) -> bool {
-        match executor.pieces.len() {
+        match executor.loads().len() {
             1 => true,
             0 | PIECES_MAX.. => false,
-            _ => {
-                let all = executor.pieces.iter().copied().chain([piece]);
-                let expected = all
-                    .map(|piece| self.expected_ns(piece))
-                    .try_fold(0u64, |sum, ns| Some(sum.saturating_add(ns?)));
-                expected.is_some_and(|ns| ns <= SHORT_NS)
-            }
+            _ => self
+                .expected_ns(piece)
+                .is_some_and(|ns| executor.expected_ns().saturating_add(ns) <= SHORT_NS),
         }
     }
 
@@ -166,19 +161,7 @@ impl Agent {
             cpus: kind.cpus,
             env: kind.env.clone(),
         }));
-        self.executors.insert(
-            id,
-            Executor {
-                kind,
-                ready: false,
-                pieces: VecDeque::new(),
-                open: VecDeque::new(),
-                need: Resources::cpus(0),
-                since: now,
-                spare_until: now,
-                ending: false,
-            },
-        );
+        self.executors.insert(id, Executor::new(kind, now));
         Some(id)
     }
 
@@ -190,13 +173,13 @@ impl Agent {
         need: Resources,
         out: &mut Vec<AgentAction>,
     ) {
+        let expected_ns = self.expected_ns(piece);
         let Some(executor) = self.executors.get_mut(&id) else { return };
-        if executor.pieces.is_empty() {
+        if !executor.is_busy() {
             executor.since = now;
         }
         executor.need = need;
-        executor.pieces.push_back(piece);
-        executor.open.push_back(RangeSet::of(piece.range));
+        executor.push(piece, expected_ns);
         if executor.ready {
             self.send_load(id, piece, out);
         }
