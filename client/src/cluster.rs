@@ -13,26 +13,21 @@ pub use embedded::EmbeddedBuilder;
 pub(crate) use embedded::EmbeddedConfig;
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use allhands_common::chain::chain;
 use allhands_common::net::identity::Identity;
+use allhands_common::net::place::{self, Place};
+pub use allhands_common::net::place::{
+    ADDRESSES_FILE, CLIENT as IDENTITY_FOLDER, CLUSTER_VARIABLE, IDENTITY_VARIABLE,
+};
 
 use crate::enter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
 use crate::session::thread::{Running, Source, start};
-
-/// Names the coordinators.
-pub const CLUSTER_VARIABLE: &str = "ALLHANDS_CLUSTER";
-/// Names the identity.
-pub const IDENTITY_VARIABLE: &str = "ALLHANDS_IDENTITY";
-/// The file with the coordinators' addresses in a directory that `ALLHANDS_CLUSTER` names.
-pub const ADDRESSES_FILE: &str = "cluster";
-/// The client's identity in that directory.
-pub const IDENTITY_FOLDER: &str = "client";
 
 /// How long a call waits for a leader before it is given up: longer than any failover, shorter than a
 /// user's own patience.
@@ -102,15 +97,15 @@ impl Cluster {
         patience: Duration,
     ) -> Result<Self> {
         enter::check()?;
-        let list = resolve(addresses.as_ref())?;
+        let places = resolve(addresses.as_ref())?;
         let directory = identity.as_ref();
         let identity = Identity::load(directory).map_err(|error| {
             Error::caused(ErrorKind::Identity { directory: directory.display().to_string() }, error)
         })?;
-        let addresses = list.iter().map(|(_, address)| *address).collect();
-        let running = start(Source::Remote { identity, addresses }, patience)?;
+        let names: Vec<String> = places.iter().map(|place| place.name.clone()).collect();
+        let running = start(Source::Remote { identity, places }, patience)?;
         running.session.wait_attached(CONNECT_PATIENCE).map_err(|causes| {
-            let names = list.into_iter().map(|(name, _)| name);
+            let names = names.into_iter();
             Error::new(ErrorKind::NoCluster { causes: names.zip(causes).collect() })
         })?;
         Ok(Self(Arc::new(running)))
@@ -195,21 +190,11 @@ fn place(
     Ok(Some((addresses.trim().to_owned(), identity)))
 }
 
-/// Each address as it was written, and what it means.
-fn resolve(list: &str) -> Result<Vec<(String, SocketAddr)>> {
-    let wrong = |cause: String| Error::new(ErrorKind::Address { text: list.to_owned(), cause });
-    let mut found = Vec::new();
-    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        let mut addresses =
-            name.to_socket_addrs().map_err(|error| wrong(format!("{name}: {error}")))?;
-        let address =
-            addresses.next().ok_or_else(|| wrong(format!("{name}: no address of that name")))?;
-        found.push((name.to_owned(), address));
-    }
-    if found.is_empty() {
-        return Err(wrong("it names nobody".into()));
-    }
-    Ok(found)
+/// The places of a list.
+fn resolve(list: &str) -> Result<Vec<Place>> {
+    place::resolve(list).map_err(|error| {
+        Error::new(ErrorKind::Address { text: list.to_owned(), cause: chain(&error) })
+    })
 }
 
 #[cfg(test)]
@@ -256,8 +241,8 @@ mod tests {
     #[test]
     fn addresses_are_resolved_or_named() {
         let found = resolve("127.0.0.1:7001, localhost:7002").unwrap();
-        assert_eq!(found[0], ("127.0.0.1:7001".into(), ([127, 0, 0, 1], 7001).into()));
-        assert_eq!(found[1].1.port(), 7002);
+        assert_eq!(found[0].name, "127.0.0.1:7001");
+        assert!(found[1].addresses.iter().all(|address| address.port() == 7002));
         for wrong in ["", "nowhere", "127.0.0.1:x"] {
             let error = resolve(wrong).unwrap_err().to_string();
             assert!(error.contains(wrong) && error.contains("host:port"), "{error}");

@@ -10,6 +10,7 @@ mod run;
 mod task;
 
 pub(crate) use self::Kind as ErrorKind;
+pub(crate) use allhands_common::chain::chain;
 pub(crate) use run::{Finished, Reason};
 pub use run::{RunError, TryError};
 pub use task::{FunctionError, TaskError, TaskErrorKind};
@@ -161,22 +162,6 @@ impl From<TaskError> for Error {
     fn from(error: TaskError) -> Self {
         RunError::from(error).into()
     }
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        next = cause.source();
-        let cause = cause.to_string();
-        // Some libraries repeat their cause in their own text.
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The thread of a session, and what it begins with: links to dial, or a cluster to start beside it.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use allhands_common::id::{ClusterId, SessionId};
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
+use allhands_common::net::place::Place;
+pub(crate) use allhands_common::net::random::bytes as random_id;
 #[cfg(test)]
 use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::unbounded_channel;
@@ -25,7 +26,7 @@ const GOODBYE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum Source {
     /// At these addresses, for the holder of this identity.
-    Remote { identity: Identity, addresses: Vec<SocketAddr> },
+    Remote { identity: Identity, places: Vec<Place> },
     /// In this process.
     Embedded(EmbeddedConfig),
 }
@@ -92,8 +93,8 @@ fn live(
     };
     LocalSet::new().block_on(&runtime, async {
         match source {
-            Source::Remote { identity, addresses } => {
-                remote(session, identity, addresses, patience, begun).await;
+            Source::Remote { identity, places } => {
+                remote(session, identity, places, patience, begun).await;
             }
             Source::Embedded(config) => embedded(session, config, patience, begun).await,
         }
@@ -103,12 +104,15 @@ fn live(
 async fn remote(
     session: Arc<Session>,
     identity: Identity,
-    addresses: Vec<SocketAddr>,
+    places: Vec<Place>,
     patience: Duration,
     begun: &mpsc::SyncSender<Result<(), Error>>,
 ) {
-    let prepared = config(identity.own().cluster, patience, Executable::hashed())
-        .and_then(|prepared| Ok((prepared, bind(identity, &addresses)?)));
+    let prepared =
+        config(identity.own().cluster, patience, Executable::hashed()).and_then(|prepared| {
+            let bound = Endpoint::bind_to_dial(identity, &places);
+            Ok((prepared, bound.map_err(|error| Error::socket(chain(&error)))?))
+        });
     let ((config, executable), endpoint) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -117,12 +121,12 @@ async fn remote(
         }
     };
     let (events, links) = unbounded_channel();
-    let peers = addresses.len();
-    let keepers: Vec<_> = addresses
+    let peers = places.len();
+    let keepers: Vec<_> = places
         .into_iter()
         .enumerate()
-        .map(|(place, address)| {
-            let keeper = link::keep(Peer(place), endpoint.clone(), address, events.clone());
+        .map(|(number, place)| {
+            let keeper = link::keep(Peer(number), endpoint.clone(), place, events.clone());
             tokio::task::spawn_local(keeper)
         })
         .collect();
@@ -135,14 +139,6 @@ async fn remote(
     }
     _ = tokio::time::timeout(Duration::from_millis(500), endpoint.close("the client is done"))
         .await;
-}
-
-fn bind(identity: Identity, addresses: &[SocketAddr]) -> Result<Endpoint, Error> {
-    let any: SocketAddr = match addresses.first() {
-        Some(SocketAddr::V6(_)) => ([0u16; 8], 0).into(),
-        _ => ([0u8; 4], 0).into(),
-    };
-    Endpoint::bind(identity, any).map_err(|error| Error::socket(chain(&error)))
 }
 
 #[cfg(feature = "embedded")]
@@ -177,7 +173,7 @@ async fn beside(
 ) {
     let (events, links) = unbounded_channel();
     let served = tokio::task::spawn_local(async move {
-        if let Some(link_ended) = link::serve(Peer(0), None, client, &events).await {
+        if let Some(link_ended) = link::serve(Peer(0), client, &events).await {
             let cause = why.get().cloned().unwrap_or(link_ended);
             _ = events.send(link::LinkEvent::Lost { cause });
         }
@@ -233,11 +229,4 @@ pub(super) fn config(
     let program = executable.program.clone();
     let (name, batches_max) = (program_name(), BATCHES_MAX);
     Ok((Config { cluster, session, program, name, patience, batches_max }, executable))
-}
-
-/// 128 random bits.
-pub(crate) fn random_id() -> std::io::Result<[u8; 16]> {
-    let mut id = [0; 16];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut id)?;
-    Ok(id)
 }
