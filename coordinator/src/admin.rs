@@ -1,6 +1,6 @@
 //! Answers to an operator's questions.
 
-use allhands_common::id::{CoordinatorId, Term};
+use allhands_common::id::{BatchId, CoordinatorId, JobId, TaskId, Term};
 use allhands_common::wire::admin::{Answer, Question};
 use allhands_scheduler::Explanation;
 
@@ -38,19 +38,30 @@ impl Shell {
                 None => self.unknown_job(*id),
             },
             Question::Explain(task) => {
-                let found = dispatcher.explain(self.now(), state, *task);
-                Answer::Explanation(sentences(&found))
-            }
-            Question::CancelJob(id) if !state.jobs.contains_key(id) => self.unknown_job(*id),
-            Question::CancelBatch(id) if !state.batches.contains_key(id) => {
-                Answer::Unknown(format!("batch {id} is not here: it is over, or was never opened"))
+                explained(*task, &dispatcher.explain(self.now(), state, *task))
             }
             Question::CancelJob(id) => {
+                if !state.jobs.contains_key(id) {
+                    return self.unknown_job(*id);
+                }
+                if state.batches_of(*id).all(|(_, batch)| batch.over()) {
+                    return Answer::Done(format!(
+                        "nothing of job {id} is left to cancel: all its batches are over"
+                    ));
+                }
                 let text = format!("job {id} is being cancelled");
                 self.hear_operator(name, question);
                 Answer::Done(text)
             }
             Question::CancelBatch(id) => {
+                let Some(batch) = state.batches.get(id) else { return unknown_batch(*id) };
+                if batch.over() {
+                    let how = match batch.stopped() {
+                        Some(stop) => format!("it was stopped: {}", stop.rest.cause),
+                        None => "all its tasks have ended".into(),
+                    };
+                    return Answer::Done(format!("batch {id} is over: {how}"));
+                }
                 let text = format!("batch {id} is being cancelled");
                 self.hear_operator(name, question);
                 Answer::Done(text)
@@ -58,7 +69,7 @@ impl Shell {
         }
     }
 
-    fn unknown_job(&self, id: allhands_common::id::JobId) -> Answer {
+    fn unknown_job(&self, id: JobId) -> Answer {
         Answer::Unknown(if self.state.job_was_opened(id) {
             format!("job {id} is over and forgotten: its client has gone")
         } else {
@@ -67,14 +78,17 @@ impl Shell {
     }
 }
 
+fn unknown_batch(id: BatchId) -> Answer {
+    Answer::Unknown(format!("batch {id} is not here: it is over and consumed, or was never opened"))
+}
+
 /// An explanation in sentences.
-fn sentences(found: &Explanation) -> Vec<String> {
-    match found {
-        Explanation::UnknownBatch => {
-            vec!["its batch is not here: it is over and consumed, or was never opened".into()]
-        }
+fn explained(task: TaskId, found: &Explanation) -> Answer {
+    Answer::Explanation(match found {
+        Explanation::UnknownBatch => return unknown_batch(task.batch),
         Explanation::NotSubmitted { tasks } => {
-            vec![format!("it is not submitted: its batch has {tasks} tasks so far")]
+            let text = format!("task {task} is not submitted: its batch has {tasks} tasks so far");
+            return Answer::Unknown(text);
         }
         Explanation::Ended => vec!["it has ended; its outcome is committed".into()],
         Explanation::Stopped { reason } => vec![format!("its batch was stopped: {reason}")],
@@ -106,5 +120,5 @@ fn sentences(found: &Explanation) -> Vec<String> {
         Explanation::Queued { before } => {
             vec![format!("it waits for a slot; {before} tasks of its batch are before it")]
         }
-    }
+    })
 }

@@ -10,7 +10,7 @@ mod outcome;
 mod retire;
 mod snapshot;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -76,8 +76,6 @@ pub struct Job {
     pub name: String,
     /// What runs.
     pub program: Program,
-    /// Its batches that are not forgotten.
-    pub batches: BTreeSet<BatchId>,
     /// The last few specifications, so that equal ones are stored once.
     pub specs: Vec<Arc<BatchSpec>>,
 }
@@ -107,6 +105,12 @@ impl State {
     /// The program, session and specification of a batch's job.
     pub fn job_of(&self, batch: &Batch) -> Option<&Job> {
         self.jobs.get(&batch.job)
+    }
+
+    /// The batches of a job that are not forgotten, alike on all replicas. Looks at every batch: what asks
+    /// for it is rare, and a set of them would cost every batch.
+    pub fn batches_of(&self, job: JobId) -> impl Iterator<Item = (&BatchId, &Batch)> {
+        self.batches.iter().filter(move |(_, batch)| batch.job == job)
     }
 
     /// Every segment that the state names, in no order.

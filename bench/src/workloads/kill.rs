@@ -42,8 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let begun = Instant::now();
         let (mut seen, mut last, mut gap) =
             (vec![false; usize::try_from(tasks)?], begun, Duration::ZERO);
-        let results =
-            Parallel::new().on(&measured.cluster).run_unordered((0..tasks).map(call));
+        let results = Parallel::new().on(&measured.cluster).run_unordered((0..tasks).map(call));
         let mut count = 0;
         for (index, result) in results {
             let now = Instant::now();

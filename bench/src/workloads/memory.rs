@@ -11,6 +11,9 @@ use crate::Arguments;
 use crate::cluster::{Dev, Measured};
 use crate::measure::{Line, resident};
 
+/// Single calls that are queued before the count begins: code, buffers and caches come once.
+const WARM: u64 = 4_096;
+
 /// Longest wait until everything is queued.
 const QUEUED_MAX: Duration = Duration::from_secs(60);
 
@@ -26,10 +29,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let measured = Measured::with_workers(&one, 0)?;
         let dev = measured.dev.as_ref().context("the coordinator is no process of its own")?;
         let (coordinator, _) = dev.processes()?.into_iter().next().context("no coordinator")?;
-        let before = resident(coordinator)?;
-        let begun = Instant::now();
         let parallel = Parallel::new().on(&measured.cluster);
         let mut held = Vec::new();
+        for n in 0..WARM {
+            held.push(parallel.start([delayed(noop)(n)])?);
+        }
+        wait_queued(dev, WARM)?;
+        let before = resident(coordinator)?;
+        let begun = Instant::now();
         if arguments.single {
             for n in 0..tasks {
                 held.push(parallel.start([delayed(noop)(n)])?);
@@ -37,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         } else {
             held.push(parallel.start((0..tasks).map(delayed(noop)))?);
         }
-        wait_queued(dev, tasks)?;
+        wait_queued(dev, WARM + tasks)?;
         let took = begun.elapsed();
         let grown = resident(coordinator)?.saturating_sub(before);
         let name = if arguments.single { "memory-single" } else { "memory" };

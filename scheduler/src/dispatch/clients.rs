@@ -182,18 +182,17 @@ impl Dispatcher {
     fn welcome_client(&mut self, state: &State, session: SessionId, out: &mut Vec<Action>) {
         let Some(client) = self.clients.get_mut(&session) else { return };
         let named: BTreeMap<BatchId, u32> = client.batches.drain(..).collect();
-        let jobs = state.jobs.values().filter(|job| job.session == session);
-        let theirs: BTreeSet<BatchId> = jobs.flat_map(|job| job.batches.iter().copied()).collect();
-        let batches: Vec<(BatchId, u32)> = named
-            .keys()
-            .filter(|id| theirs.contains(id))
-            .filter_map(|id| state.batches.get(id).map(|batch| (*id, batch.tasks)))
-            .collect();
+        let theirs = |id: &BatchId| {
+            let batch = state.batches.get(id)?;
+            state.job_of(batch).filter(|job| job.session == session).map(|_| batch)
+        };
+        let batches: Vec<(BatchId, u32)> =
+            named.keys().filter_map(|id| Some((*id, theirs(id)?.tasks))).collect();
         let message = ToClient::Attached { term: self.config.term, batches, slots: self.slots };
         self.tell(session, message, out);
         // Nothing follows from a batch that is not named: this may be an old connection's greeting,
         // come late. Who is done with a batch says so, over each connection.
-        for (id, received) in named.iter().filter(|(id, _)| theirs.contains(id)) {
+        for (id, received) in named.iter().filter(|(id, _)| theirs(id).is_some()) {
             self.redeliver(state, *id, *received, out);
             self.tell_appended(state, *id, 0);
         }

@@ -48,11 +48,14 @@ impl Dispatcher {
     /// One job at a glance.
     pub fn job(&self, state: &State, id: JobId) -> Option<JobView> {
         let job = state.jobs.get(&id)?;
+        let mut batches: Vec<(u32, BatchId)> =
+            state.batches_of(id).map(|(batch, known)| (known.sequence, *batch)).collect();
+        batches.sort_unstable();
         Some(JobView {
             job: id,
             name: job.name.clone(),
             owner: job.owner.clone(),
-            batches: job.batches.iter().filter_map(|batch| self.batch(state, *batch)).collect(),
+            batches: batches.iter().filter_map(|(_, id)| self.batch(state, *id)).collect(),
         })
     }
 

@@ -59,18 +59,7 @@ impl State {
         self.next_job.0 += 1;
         known.replies.insert(request, job);
         let owner = known.owner.clone();
-        self.jobs.insert(
-            job,
-            Job {
-                session,
-                request,
-                owner,
-                name,
-                program,
-                batches: alloc::collections::BTreeSet::new(),
-                specs: Vec::new(),
-            },
-        );
+        self.jobs.insert(job, Job { session, request, owner, name, program, specs: Vec::new() });
         out.push(Effect::JobOpened { session, request, job });
     }
 
@@ -106,7 +95,6 @@ impl State {
         // Who opens a batch of a job has heard of the job.
         known.replies.remove(&owner.request);
         known.opened.insert(TaskRange::new(sequence, sequence.saturating_add(1)));
-        owner.batches.insert(batch);
         let spec = owner.share_spec(spec);
         let mut opened = Batch {
             job,

@@ -88,8 +88,7 @@ impl State {
     }
 
     pub(super) fn stop_job(&mut self, job: JobId, rest: &Failed, out: &mut Vec<Effect>) {
-        let batches: Vec<BatchId> =
-            self.jobs.get(&job).into_iter().flat_map(|job| job.batches.iter().copied()).collect();
+        let batches: Vec<BatchId> = self.batches_of(job).map(|(id, _)| *id).collect();
         batches.into_iter().for_each(|batch| self.stop(batch, rest.clone(), out));
     }
 

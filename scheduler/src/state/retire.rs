@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, SessionId};
+use allhands_common::id::{BatchId, JobId, SessionId};
 use allhands_common::wire::client::DONE_WITH_BATCH;
 
 use super::{Batch, State};
@@ -40,9 +40,6 @@ impl State {
                 out.push(Effect::Drop { segment });
             }
         }
-        if let Some(job) = self.jobs.get_mut(&gone.job) {
-            job.batches.remove(&batch);
-        }
         let Batch { job, sequence, .. } = gone;
         out.push(Effect::BatchForgotten { batch, job, sequence });
     }
@@ -52,16 +49,11 @@ impl State {
         if self.sessions.remove(&session).is_none() {
             return;
         }
-        let jobs: Vec<_> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.session == session)
-            .map(|(id, job)| (*id, job.batches.iter().copied().collect::<Vec<_>>()))
-            .collect();
-        for (job, batches) in jobs {
-            batches.into_iter().for_each(|batch| self.forget(batch, out));
-            self.jobs.remove(&job);
-        }
+        let mine = |job: &JobId| self.jobs.get(job).is_some_and(|job| job.session == session);
+        let batches = self.batches.iter().filter(|(_, batch)| mine(&batch.job));
+        let batches: Vec<BatchId> = batches.map(|(id, _)| *id).collect();
+        batches.into_iter().for_each(|batch| self.forget(batch, out));
+        self.jobs.retain(|_, job| job.session != session);
         out.push(Effect::SessionClosed { session });
     }
 }

@@ -206,7 +206,7 @@ fn nobody_opens_a_batch_under_the_id_of_another() {
     let refused = |message: &ToClient| matches!(message, ToClient::Refused { batch: Some(id), .. } if *id == batch(0));
     assert!(told(&actions).iter().any(refused), "{actions:?}");
     assert_eq!(leader.state.batches, before);
-    assert!(leader.state.jobs[&JobId(1)].batches.is_empty());
+    assert_eq!(leader.state.batches_of(JobId(1)).count(), 0);
     // Its own number is still free for a batch of its own.
     assert!(leader.state.sessions[&other].opened.is_empty());
 }
