@@ -1,7 +1,7 @@
 //! Answers to an operator's questions.
 
 use allhands_common::id::{BatchId, CoordinatorId, JobId, TaskId, Term};
-use allhands_common::wire::admin::{Answer, Question};
+use allhands_common::wire::admin::{Answer, BatchView, Question};
 use allhands_scheduler::Explanation;
 
 use crate::shell::{Log, Shell};
@@ -41,10 +41,10 @@ impl Shell {
                 explained(*task, &dispatcher.explain(self.now(), state, *task))
             }
             Question::CancelJob(id) => {
-                if !state.jobs.contains_key(id) {
-                    return self.unknown_job(*id);
-                }
-                if state.batches_of(*id).all(|(_, batch)| batch.over()) {
+                let Some(job) = dispatcher.job(state, *id) else { return self.unknown_job(*id) };
+                let over =
+                    |batch: &BatchView| batch.stopped || batch.sealed && batch.ended == batch.tasks;
+                if job.batches.iter().all(over) {
                     return Answer::Done(format!(
                         "nothing of job {id} is left to cancel: all its batches are over"
                     ));

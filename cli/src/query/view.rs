@@ -20,6 +20,7 @@ pub(crate) struct StatusView {
     workers: Vec<WorkerView>,
     jobs: u32,
     pending: u64,
+    /// Tasks that are with a worker, whether it has started them or not.
     running: u64,
 }
 
@@ -104,7 +105,7 @@ impl Display for StatusView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cluster {}  leader {}  term {}", self.cluster, self.leader, self.term)?;
         let (jobs, pending, running) = (self.jobs, self.pending, self.running);
-        writeln!(f, "jobs {jobs}  tasks pending {pending}  tasks running {running}\n")?;
+        writeln!(f, "jobs {jobs}  tasks pending {pending}  given out {running}\n")?;
         let mut table = Table::new(["coordinator", "address", "state"]);
         for one in &self.coordinators {
             table.row([one.id.to_string(), one.address.clone(), one.state.into()]);
@@ -150,6 +151,7 @@ struct BatchView {
     sealed: bool,
     ended: u32,
     failed: u32,
+    /// As in [`StatusView`].
     running: u32,
 }
 
@@ -195,7 +197,7 @@ impl BatchView {
 
 impl Display for JobsView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heading = ["job", "name", "owner", "batches", "tasks", "ended", "failed", "running"];
+        let heading = ["job", "name", "owner", "batches", "tasks", "ended", "failed", "given out"];
         let mut table = Table::new(heading);
         for job in &self.jobs {
             table.row([
@@ -216,7 +218,7 @@ impl Display for JobsView {
 impl Display for JobView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "job {}  {}  of {}\n", self.job, self.name, self.owner)?;
-        let heading = ["batch", "name", "state", "tasks", "ended", "failed", "running"];
+        let heading = ["batch", "name", "state", "tasks", "ended", "failed", "given out"];
         let mut table = Table::new(heading);
         for batch in &self.batches {
             table.row([

@@ -1,6 +1,7 @@
 //! `allhands dev`.
 
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -15,6 +16,12 @@ fn three_and_two_survive_their_leader_and_end_with_ctrl_c() {
     assert_eq!(dev.workers_ready(), 2);
     assert_eq!(status["workers"][0]["name"], "worker-1");
     assert_eq!(status["workers"][0]["slots"], 1);
+    let log = std::fs::read_to_string(dev.dir().join("logs/worker-1.log")).unwrap();
+    assert_eq!(log.matches("has joined the cluster").count(), 1, "{log}");
+    for private in ["", "logs", "data", "data/coordinator-1/segments", "data/worker-1/programs"] {
+        let mode = std::fs::metadata(dev.dir().join(private)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{private}");
+    }
     let shown = output(&mut dev.ask(["status"]));
     assert!(shown.contains("worker-2") && shown.contains("leader"), "{shown}");
     assert!(output(&mut dev.ask(["jobs"])).starts_with("job "));

@@ -58,6 +58,25 @@ fn it_adds_an_identity_once() {
 }
 
 #[test]
+fn what_cannot_work_is_refused_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cluster");
+    for (words, says) in [
+        (["--days", "4000000000"], "3652"),
+        (["--days", "0"], "3652"),
+        (["--at", "c1:99999"], "HOST:PORT"),
+        (["--at", "a b:1,c:1,d:1"], "HOST:PORT"),
+        (["--at", "h1,h2,h3"], "HOST:PORT"),
+        (["--at", "h1:1,h1:1,h3:1"], "twice"),
+    ] {
+        let (code, out, error) = run(allhands(["init"]).arg(&dir).args(words));
+        assert!(matches!(code, Some(1 | 2)) && out.is_empty(), "{words:?}: {code:?}");
+        assert!(error.contains(says) && !error.contains("panicked"), "{words:?}: {error}");
+        assert!(!dir.exists(), "{words:?}");
+    }
+}
+
+#[test]
 fn numbers_that_make_no_cluster_are_refused() {
     let (code, _, error) = run(&mut allhands(["init", "x", "--coordinators", "2"]));
     assert_eq!(code, Some(2));

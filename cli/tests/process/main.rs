@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod daemons;
 mod dev;
 mod init;
 mod refusals;

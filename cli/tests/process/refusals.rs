@@ -49,6 +49,33 @@ fn a_coordinator_is_one_of_the_members() {
 }
 
 #[test]
+fn members_that_make_no_cluster_are_refused() {
+    let cluster = cluster_of_one();
+    for (members, says) in [
+        ("1=127.0.0.1:1,2=127.0.0.1:2", "2 coordinators"),
+        ("1=127.0.0.1:1,1=127.0.0.1:2,3=127.0.0.1:3", "a coordinator twice"),
+    ] {
+        let (code, error) = coordinator(cluster.path(), "1", "127.0.0.1:0", members);
+        assert_eq!(code, Some(1));
+        assert!(error.contains(says), "{error}");
+    }
+    assert!(!cluster.path().join("data").exists());
+}
+
+#[test]
+fn a_worker_of_another_cluster_ends_and_says_why() {
+    let dev = Dev::start(&["--coordinators", "3", "--workers", "0"]);
+    let other = cluster_of_one();
+    let addresses = std::fs::read_to_string(dev.dir().join("cluster")).unwrap();
+    let mut worker = allhands(["worker", "--coordinators", addresses.trim()]);
+    worker.arg("--identity").arg(other.path().join("worker-1"));
+    let (code, _, error) = run(worker.arg("--dir").arg(other.path().join("worker")));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("trying again cannot help"), "{error}");
+    assert_eq!(error.matches("it belongs to another cluster").count(), 6, "{error}");
+}
+
+#[test]
 fn a_folder_that_is_no_identity_is_named() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("nothing");
@@ -63,6 +90,9 @@ fn a_question_needs_a_cluster_and_an_identity() {
     let (code, _, error) = run(&mut allhands(["status"]));
     assert_eq!(code, Some(2));
     assert!(error.contains("--cluster"), "{error}");
+    let (code, _, error) = run(allhands(["status"]).env("ALLHANDS_CLUSTER", ""));
+    assert_eq!(code, Some(2));
+    assert!(error.contains("ALLHANDS_CLUSTER") && error.contains("no cluster"), "{error}");
     let (code, _, error) = run(&mut allhands(["status", "--cluster", "127.0.0.1:1"]));
     assert_eq!(code, Some(1));
     assert!(error.contains("--identity"), "{error}");
@@ -121,9 +151,11 @@ fn a_live_cluster_refuses_strangers_and_knows_what_it_does_not_know() {
         assert!(error.contains("job 17 does not exist"), "{error}");
     }
     let batch = "ab".repeat(16);
-    let (code, _, error) = run(&mut dev.ask(["cancel", &batch]));
-    assert_eq!(code, Some(3));
-    assert!(error.contains(&batch), "{error}");
+    for question in [["cancel", &batch], ["explain", &format!("{batch}:0")]] {
+        let (code, out, error) = run(&mut dev.ask(question));
+        assert_eq!((code, out.as_str()), (Some(3), ""), "{question:?}");
+        assert!(error.contains(&batch), "{error}");
+    }
     let (code, _, error) = run(&mut dev.ask(["explain", "17"]));
     assert_eq!(code, Some(2));
     assert!(error.contains("BATCH:INDEX"), "{error}");

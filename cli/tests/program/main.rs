@@ -15,8 +15,9 @@ mod batch;
 mod faults;
 mod full;
 mod operator;
+mod user;
 
-const TESTS: [(&str, fn()); 10] = [
+const TESTS: [(&str, fn()); 11] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -26,6 +27,7 @@ const TESTS: [(&str, fn()); 10] = [
     ("the_disk_of_the_segments_is_full", full::the_disk_of_the_segments_is_full),
     ("the_disk_of_the_log_is_full", full::the_disk_of_the_log_is_full),
     ("the_disk_of_an_embedded_cluster_is_full", full::the_disk_of_an_embedded_cluster_is_full),
+    ("tasks_run_as_the_user_of_the_worker", user::tasks_run_as_the_user_of_the_worker),
     ("an_operator_sees_and_cancels", operator::an_operator_sees_and_cancels),
 ];
 

@@ -186,9 +186,7 @@ impl Dev {
         command.args(&words[1..]);
         let mut command = change(command);
         let path = self.dir.join(format!("{name}-again.log"));
-        let log = std::fs::File::create(&path).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        (Again(command.spawn().unwrap()), path)
+        (Again::start(&mut command, &path), path)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -217,9 +215,18 @@ impl Drop for Dev {
     }
 }
 
-/// A process that a test has started again.
+/// A process that a test has started, again or beside a cluster.
 #[derive(Debug)]
 pub(crate) struct Again(pub(crate) Child);
+
+impl Again {
+    /// Starts it; what it says goes into `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self(command.spawn().unwrap())
+    }
+}
 
 impl Drop for Again {
     fn drop(&mut self) {
