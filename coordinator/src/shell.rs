@@ -171,6 +171,7 @@ impl Shell {
                     self.leadership_changed();
                 }
                 Some(outcome) = self.in_flight.next() => self.decided(outcome),
+                Some(done) = self.programs.done() => self.program_done(done),
                 news = ears.news.recv() => {
                     let Some(news) = news else { return Ok(()) };
                     self.hear(news);
@@ -296,7 +297,7 @@ impl Shell {
         let owner = seat.owner.clone();
         match &message {
             FromClient::ProgramChunk { program, offset, chunk } => {
-                self.take_chunk(*program, *offset, &chunk.bytes);
+                self.take_chunk(session, *program, *offset, &chunk.bytes);
             }
             FromClient::OpenJob { program, .. } => self.want_program(session, program.clone()),
             FromClient::Attach { .. }
