@@ -18,7 +18,7 @@ const WARM: u64 = 4_096;
 const QUEUED_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let tasks = arguments.tasks.unwrap_or(if arguments.single { 100_000 } else { 10_000_000 });
+    let tasks = arguments.tasks.unwrap_or(if arguments.single { 200_000 } else { 10_000_000 });
     for rep in 0..arguments.repeats {
         let one = Arguments {
             coordinators: 1,
