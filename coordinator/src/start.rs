@@ -145,8 +145,8 @@ impl Coordinator {
     /// When it has stopped.
     pub async fn members(&self) -> Result<Vec<(CoordinatorId, Vec<SocketAddr>)>, RunError> {
         let membership = self.node.membership().await;
-        let membership = membership
-            .map_err(|source| RunError::Stopped { source, dir: self.dir.clone() })?;
+        let membership =
+            membership.map_err(|source| RunError::Stopped { source, dir: self.dir.clone() })?;
         let members = membership.nodes();
         Ok(members.map(|(id, member)| (CoordinatorId(*id), member.addresses.clone())).collect())
     }
