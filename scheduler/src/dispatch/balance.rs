@@ -49,7 +49,7 @@ impl Dispatcher {
     pub(super) fn balance(&mut self, now: Instant, state: &State) {
         self.balancing = false;
         let below = self.balanced_to.take().map_or(Bound::Unbounded, Bound::Excluded);
-        if !self.queues.is_empty() || !self.somebody_is_idle() {
+        if !self.somebody_is_idle() {
             return;
         }
         let idle_workers: BTreeMap<ClassId, WorkerId> = self

@@ -109,7 +109,7 @@ impl Dispatcher {
             }
             let worker = known.worker;
             again = again.max(Some(known.ask_again(now)));
-            if ask {
+            if ask && !cfg!(plant = "late_not_asked_back") {
                 self.order(worker, Order::Retract { attempt, tasks: ALL_TASKS });
             }
         }

@@ -49,7 +49,8 @@ impl Dispatcher {
                 None => passed.push(batch),
             }
         }
-        if self.queues.is_empty() && self.somebody_is_idle() {
+        // Nothing that waits can be given to them: that would have been.
+        if self.somebody_is_idle() {
             self.plan_balance(now);
         }
     }

@@ -152,10 +152,6 @@ impl Queues {
         });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
     /// A job's ranges became one more or one fewer.
     pub(super) fn count(&mut self, job: JobId, more: bool) {
         let running = self.running.entry(job).or_insert(0);

@@ -25,7 +25,7 @@ impl Dispatcher {
     /// just joining gets its time, and then it ends.
     pub(super) fn doubt(&mut self, now: Instant, id: ClassId) {
         let Some(class) = self.queues.classes.get_mut(&id) else { return };
-        if !class.able.is_empty() || self.slots == 0 {
+        if !class.able.is_empty() || self.slots == 0 || cfg!(plant = "unplaceable_waits") {
             class.unable_since = None;
         } else if class.unable_since.is_none() {
             class.unable_since = Some(now);

@@ -99,6 +99,19 @@ fn a_new_batch_starts_small_on_the_least_loaded_worker() {
 }
 
 #[test]
+fn an_idle_worker_gets_part_of_a_range_while_others_wait_for_something_else() {
+    let mut leader = Leader::with_workers(1, 1);
+    let resources = Resources::cpus(1).with("gpu", 1);
+    leader.submit(0, 1, Policy { resources, ..Policy::default() });
+    leader.submit(1, 2, Policy { batch_size: Some(1), ..Policy::default() });
+    leader.register(2, Resources::cpus(1), Vec::new());
+    let asked = orders(&leader.wait(11));
+    let is_it =
+        |(worker, order): &(u64, Order)| *worker == 1 && matches!(order, Order::Retract { .. });
+    assert!(asked.iter().any(is_it), "{asked:?}");
+}
+
+#[test]
 fn an_idle_worker_gets_part_of_a_range_behind_any_number_of_newer_ones() {
     let mut leader = Leader::with_workers(1, 1);
     leader.submit(0, 4, Policy { n_jobs: 1, ..Policy::default() });
