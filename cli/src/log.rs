@@ -4,8 +4,9 @@ use std::io::{IsTerminal, Write, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// What a daemon logs if nothing is asked for, and what everything else does.
-const DAEMON: &str = "info,openraft=warn,raft_log=warn,chunked_wal=warn";
+/// What a daemon logs if nothing is asked for, and what everything else does. openraft warns of each message
+/// that a dead coordinator does not answer, ten times a second; our own log says it once in a while.
+const DAEMON: &str = "info,openraft=error,raft_log=warn,chunked_wal=warn";
 const COMMAND: &str = "warn";
 
 /// Starts to log what `filter` lets through. A filter that is none is said to be so.

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use allhands_common::bulk::{Bulk, Carries};
 use allhands_common::chain::chain;
 use allhands_common::frame::{Kind, Message};
 use allhands_common::net::access::{Purpose, Role};
+use allhands_common::net::complaint::Complaint;
 use allhands_common::net::connection::Connection;
 use allhands_common::net::endpoint::{Endpoint, Expected};
 use allhands_common::net::handshake::open_link;
@@ -25,6 +26,9 @@ use crate::raft::types::NodeId;
 
 /// Longest wait for a connection to another coordinator.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Who has not failed to answer for so long is there again.
+const CALM: Duration = Duration::from_secs(2);
 
 /// A request with its bulk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,6 +72,9 @@ pub(crate) struct QuicPeers {
     endpoint: Endpoint,
     addresses: BTreeMap<NodeId, SocketAddr>,
     lanes: Mutex<BTreeMap<(NodeId, Lane), Way>>,
+    /// Who did not answer, and when that was last so: openraft asks ten times a second, and is not asked to
+    /// log it.
+    silent: Mutex<BTreeMap<NodeId, (Complaint, Instant)>>,
 }
 
 /// A connection of one lane, and its links that no call uses.
@@ -79,7 +86,31 @@ struct Way {
 
 impl QuicPeers {
     pub(crate) fn new(endpoint: Endpoint, addresses: BTreeMap<NodeId, SocketAddr>) -> Self {
-        Self { endpoint, addresses, lanes: Mutex::default() }
+        Self { endpoint, addresses, lanes: Mutex::default(), silent: Mutex::default() }
+    }
+
+    /// Logs who does not answer, from time to time, and who does again.
+    fn note(&self, node: NodeId, answered: Result<(), &PeerError>) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match answered {
+            Ok(()) => {
+                if let Some((complaint, failed)) = silent.get_mut(&node)
+                    && now - *failed > CALM
+                    && complaint.settle()
+                {
+                    tracing::info!(coordinator = node, "answers again");
+                }
+            }
+            Err(error) => {
+                let (complaint, failed) = silent.entry(node).or_insert((Complaint::default(), now));
+                *failed = now;
+                // Each lane has its own words for the same silence.
+                if complaint.is_due("silent", now) {
+                    tracing::warn!(coordinator = node, cause = chain(error), "does not answer");
+                }
+            }
+        }
     }
 
     /// A link that no call uses, old or new, and the connection that it is on.
@@ -151,10 +182,12 @@ impl PeerTransport for QuicPeers {
             }
         };
         // A call that is given up takes its link along: no later call can read its reply.
-        match tokio::time::timeout(ttl, exchange).await {
+        let answered = match tokio::time::timeout(ttl, exchange).await {
             Ok(answered) => answered,
             Err(_) => Err(no_answer(format!("nothing within {} ms", ttl.as_millis()))),
-        }
+        };
+        self.note(node, answered.as_ref().map(|_| ()));
+        answered
     }
 }
 

@@ -56,7 +56,17 @@ fn a_coordinator_serves_and_says_whom_it_follows_or_that_it_waits() {
         assert_eq!(mode & 0o777, 0o700, "{inner}");
     }
 
-    drop((first, second));
+    // The third is not there, and is asked many times a second.
+    let silent = "does not answer coordinator=3";
+    until_said(&logs[leader - 1], silent);
+    let third = Again::start(&mut coordinator(dir, 3, &addresses, &members), &dir.join("log-3"));
+    until_said(&logs[leader - 1], "answers again coordinator=3");
+    let said = std::fs::read_to_string(&logs[leader - 1]).unwrap();
+    // Once in 30 s, and the machine may be slow.
+    assert!(said.matches(silent).count() <= 3, "{said}");
+    assert!(!said.contains("openraft"), "{said}");
+
+    drop((first, second, third));
     let alone = format!("1={}", addresses[0]);
     let (code, _, error) = run(&mut coordinator(dir, 1, &addresses, &alone));
     assert_eq!(code, Some(1), "{error}");
