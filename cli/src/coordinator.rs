@@ -87,7 +87,7 @@ fn check(members: &[(CoordinatorId, String)]) -> anyhow::Result<()> {
 /// What `name` means to somebody who listens on `listen`, and dials from there.
 fn address(name: &str, listen: SocketAddr) -> anyhow::Result<SocketAddr> {
     let places = place::resolve(name)?;
-    let found = places.iter().find_map(|place| place.from(listen.ip()));
+    let found = places.iter().find_map(|place| place.reached_from(listen.ip()));
     found.with_context(|| format!("{name} has no address that can be reached from {listen}"))
 }
 

@@ -103,7 +103,8 @@ impl QuicPeers {
                 }
             }
             Err(error) => {
-                let (complaint, failed) = silent.entry(node).or_insert((Complaint::default(), now));
+                let new = || (Complaint::default(), now);
+                let (complaint, failed) = silent.entry(node).or_insert_with(new);
                 *failed = now;
                 // Each lane has its own words for the same silence.
                 if complaint.is_due("silent", now) {

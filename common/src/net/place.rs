@@ -75,7 +75,7 @@ pub fn check(name: &str) -> Result<(&str, u16), PlaceError> {
 
 impl Place {
     /// The address by which a socket that is bound to `own` reaches it, if there is one.
-    pub fn from(&self, own: IpAddr) -> Option<SocketAddr> {
+    pub fn reached_from(&self, own: IpAddr) -> Option<SocketAddr> {
         // A socket of IPv6 reaches both families.
         self.addresses.iter().copied().find(|address| own.is_ipv6() || address.is_ipv4())
     }
@@ -114,9 +114,9 @@ mod tests {
     fn a_socket_of_ipv4_reaches_addresses_of_ipv4_alone() {
         let (v4, v6) = (([127, 0, 0, 1], 1).into(), (Ipv6Addr::LOCALHOST, 1).into());
         let both = Place { name: "localhost:1".into(), addresses: vec![v6, v4] };
-        assert_eq!(both.from([0, 0, 0, 0].into()), Some(v4));
-        assert_eq!(both.from(Ipv6Addr::UNSPECIFIED.into()), Some(v6));
+        assert_eq!(both.reached_from([0, 0, 0, 0].into()), Some(v4));
+        assert_eq!(both.reached_from(Ipv6Addr::UNSPECIFIED.into()), Some(v6));
         let one = Place { name: "[::1]:1".into(), addresses: vec![v6] };
-        assert_eq!(one.from([0, 0, 0, 0].into()), None);
+        assert_eq!(one.reached_from([0, 0, 0, 0].into()), None);
     }
 }
