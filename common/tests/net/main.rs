@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "certificates are valid by the wall clock")]
 
+mod dial;
 mod hostile;
 mod identity;
 mod link;

@@ -2,11 +2,12 @@
 
 pub(crate) mod raw;
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use allhands_common::bulk::{Bulk, Carries};
+pub(crate) use allhands_common::chain::chain;
 use allhands_common::frame::{Kind, Message};
 use allhands_common::id::ClusterId;
 use allhands_common::net::access::{Purpose, Role};
@@ -38,6 +39,14 @@ impl Message for Up {
 
 impl Message for Down {
     const KIND: Kind = Kind::CoordinatorToClient;
+}
+
+impl Carries for Up {
+    fn each_bulk(&mut self, _: &mut dyn FnMut(&mut Bulk)) {}
+}
+
+impl Carries for Down {
+    fn each_bulk(&mut self, _: &mut dyn FnMut(&mut Bulk)) {}
 }
 
 pub(crate) fn authority(seed: u8) -> Authority {
@@ -141,17 +150,6 @@ pub(crate) async fn open(connection: &Connection) -> Result<Link<Up, Down>, Open
 pub(crate) async fn assert_echoes(link: &mut Link<Up, Down>, text: &str, bulk: Bytes) {
     link.send(Up(text.to_owned()), bulk.clone()).await.unwrap();
     assert_eq!(link.recv().await.unwrap(), Some((Down(text.to_owned()), bulk)));
-}
-
-/// An error as a user reads it: with its causes.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// Fails the test rather than hang.
