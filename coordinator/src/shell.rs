@@ -157,7 +157,10 @@ impl Shell {
     pub(crate) async fn run(mut self, mut ears: Ears) -> Result<(), AppendError> {
         loop {
             let deadline = self.dispatcher.as_ref().and_then(Dispatcher::next_deadline);
-            let deadline = deadline.into_iter().chain(self.proposals.due()).min();
+            // While no entry has room, what is due waits for one to be decided and not for the clock: a
+            // moment that has passed would keep this loop from sleeping.
+            let due = self.proposals.due().filter(|_| self.has_room());
+            let deadline = deadline.into_iter().chain(due).min();
             let wait = deadline.map(|at| at.since(self.now()));
             tokio::select! {
                 biased;
@@ -182,6 +185,7 @@ impl Shell {
                         }
                     }
                 }
+                // The step below looks at what is due.
                 () = sleep(wait) => {}
             }
             self.take_lead();
@@ -209,11 +213,15 @@ impl Shell {
         self.step();
     }
 
+    /// Whether another entry may be on its way.
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX
+    }
+
     /// Puts what was proposed on its way.
     async fn settle(&mut self) -> Result<(), AppendError> {
         loop {
-            if self.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX || !self.proposals.pressing(self.now())
-            {
+            if !self.has_room() || !self.proposals.pressing(self.now()) {
                 return Ok(());
             }
             let Some(dispatcher) = &self.dispatcher else {
