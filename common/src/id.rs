@@ -1,5 +1,5 @@
-//! Identifiers. One macro for the counted ones, one for the random and derived ones, so that two
-//! `u64` never stand side by side as arguments and every id prints alike.
+//! Identifiers. One macro for the counted ones, one for the random and derived ones, one for those that
+//! are what they name, so that two `u64` never stand side by side as arguments and every id prints alike.
 
 use core::fmt;
 use core::str::FromStr;
@@ -83,6 +83,38 @@ macro_rules! wide_id {
     };
 }
 
+/// An id of 256 bits: the blake3 of what it names, or of a description of that. Prints as 64
+/// hexadecimal digits.
+macro_rules! content_id {
+    ($(#[$meta:meta])* $name:ident, $what:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; 32]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                hex(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                parse_hex(text)
+                    .map(Self)
+                    .ok_or(ParseIdError { what: $what, expected: "64 hexadecimal digits" })
+            }
+        }
+    };
+}
+
 wide_id! {
     /// One cluster: 128 random bits, given by `allhands init`. In every certificate and directory.
     ClusterId, "a cluster id"
@@ -99,6 +131,19 @@ wide_id! {
 wide_id! {
     /// One start of a worker daemon: a new boot id means that every attempt of the old one ended.
     BootId, "a boot id"
+}
+
+content_id! {
+    /// A user's executable: blake3 of the file.
+    ProgramId, "a program id"
+}
+content_id! {
+    /// A chunk: blake3 of its bytes.
+    ChunkId, "a chunk id"
+}
+content_id! {
+    /// A blob: blake3 of its length and of its chunks' ids, see [`crate::blob::Manifest::id`].
+    BlobId, "a blob id"
 }
 
 counted_id! {
@@ -203,12 +248,12 @@ fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-fn parse_hex(text: &str) -> Option<[u8; 16]> {
+fn parse_hex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     let digits = text.as_bytes();
-    if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
+    if digits.len() != 2 * BYTES || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
-    let mut bytes = [0; 16];
+    let mut bytes = [0; BYTES];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
         *byte = u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()?;
     }

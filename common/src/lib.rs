@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+pub mod blob;
 pub mod bulk;
 pub mod chain;
 pub mod codec;

@@ -1,25 +1,10 @@
 //! The user's executable as the cluster knows it.
 
 use alloc::string::String;
-use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The content address of a program: blake3 of the executable file.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ProgramId(pub [u8; 32]);
-
-impl fmt::Display for ProgramId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for ProgramId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ProgramId({self})")
-    }
-}
+pub use crate::id::ProgramId;
 
 /// What a worker must know of a program before it fetches it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
