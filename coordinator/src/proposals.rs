@@ -139,6 +139,7 @@ fn head_bytes(command: &Command) -> usize {
         | Command::Stop { .. }
         | Command::StopJob { .. }
         | Command::Fail { .. }
+        | Command::CancelTasks { .. }
         | Command::JoinWorker { .. } => {
             let mut head = Vec::new();
             codec::encode(command, &mut head).map_or(usize::MAX / 2, |()| head.len())

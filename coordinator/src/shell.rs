@@ -315,6 +315,7 @@ impl Shell {
             | FromClient::Seal { .. }
             | FromClient::Acknowledge { .. }
             | FromClient::Cancel { .. }
+            | FromClient::CancelTasks { .. }
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });

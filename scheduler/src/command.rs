@@ -168,6 +168,15 @@ pub enum Command {
         /// Who.
         worker: WorkerId,
     },
+    /// Nobody wants these tasks: what of them has not ended ends here.
+    CancelTasks {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        range: TaskRange,
+        /// What they end of.
+        failed: Failed,
+    },
 }
 
 /// Why a task has to be tried again.
@@ -210,7 +219,8 @@ impl Carries for Command {
             | Self::Charge { .. }
             | Self::Start { .. }
             | Self::JoinWorker { .. }
-            | Self::LeaveWorker { .. } => {}
+            | Self::LeaveWorker { .. }
+            | Self::CancelTasks { .. } => {}
         }
     }
 }

@@ -9,6 +9,7 @@
 mod attempt;
 mod balance;
 mod batches;
+mod call_off;
 mod check;
 mod clients;
 mod deliver;

@@ -84,6 +84,13 @@ pub enum Effect {
         /// Which tasks.
         range: TaskRange,
     },
+    /// Tasks that attempts may hold were cancelled.
+    CalledOff {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        range: TaskRange,
+    },
     /// What an attempt reported of `range` is decided, accepted or not.
     Settled {
         /// On which worker.

@@ -189,6 +189,10 @@ impl State {
                     out.push(Effect::Roster { worker, present: false });
                 }
             }
+            Command::CancelTasks { batch, range, failed } => {
+                self.fail(batch, range, &failed, out);
+                out.push(Effect::CalledOff { batch, range });
+            }
         }
     }
 }

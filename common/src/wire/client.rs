@@ -100,6 +100,13 @@ pub enum FromClient {
     },
     /// The client is done: cancel what it left, forget it.
     Detach,
+    /// End these tasks of a batch: those that have not ended become `Cancelled`, the others go on.
+    CancelTasks {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        range: TaskRange,
+    },
 }
 
 impl Carries for FromClient {
@@ -118,6 +125,7 @@ impl Carries for FromClient {
             | Self::Seal { .. }
             | Self::Acknowledge(_)
             | Self::Cancel { .. }
+            | Self::CancelTasks { .. }
             | Self::Detach => {}
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Attempt {
     pub(super) running: bool,
     /// When part of it was asked back, if no answer has come.
     pub(super) asked: Option<Instant>,
+    /// Whether tasks of it were cancelled, and its worker may not have let go of them.
+    pub(super) called_off: bool,
     /// When it was given out.
     pub(super) since: Instant,
     /// Whether it was expected to be done in no time.

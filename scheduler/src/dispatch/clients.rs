@@ -136,9 +136,14 @@ impl Dispatcher {
             FromClient::Cancel { batch, reason } if mine(&batch) => {
                 Command::Stop { batch, rest: cancelled(reason) }
             }
-            FromClient::Append { .. } | FromClient::Seal { .. } | FromClient::Cancel { .. } => {
-                return;
+            FromClient::CancelTasks { batch, range } if mine(&batch) => {
+                let failed = cancelled("its caller wants no more of it".into());
+                Command::CancelTasks { batch, range, failed }
             }
+            FromClient::Append { .. }
+            | FromClient::Seal { .. }
+            | FromClient::Cancel { .. }
+            | FromClient::CancelTasks { .. } => return,
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));

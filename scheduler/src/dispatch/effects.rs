@@ -47,6 +47,7 @@ impl Dispatcher {
             }
             Effect::Repeated { batch } => self.tell_appended(state, batch, 0),
             Effect::Ended { batch, range } => self.ended(state, batch, range, out),
+            Effect::CalledOff { batch, range } => self.call_off(now, state, batch, range),
             Effect::Settled { worker, attempt, batch, range } => {
                 self.settled(state, Origin { batch, attempt, worker }, range);
             }

@@ -141,6 +141,7 @@ impl Dispatcher {
                 sent: UNSENT,
                 running: false,
                 asked: None,
+                called_off: false,
                 since: now,
                 short,
                 threads,

@@ -12,7 +12,7 @@ use allhands_common::id::{AttemptId, WorkerId};
 use allhands_common::policy::{Policy, Prefer};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{Held, Order};
+use allhands_common::wire::worker::{ALL_TASKS, Held, Order};
 
 use super::pump::occupied;
 use super::report::Origin;
@@ -134,6 +134,8 @@ impl Dispatcher {
             if open.is_empty() && owed.is_empty() {
                 continue;
             }
+            let listed: u32 = held.open.iter().map(|range| range.len()).sum();
+            let behind = !open.is_empty() && open.len() < listed;
             active.attempts.insert(held.attempt);
             let runs = !open.is_empty();
             active.ranges += u32::from(runs);
@@ -157,13 +159,20 @@ impl Dispatcher {
                 settling: RangeSet::new(),
                 sent: 0,
                 running: held.running,
-                asked: None,
+                asked: behind.then_some(now),
+                called_off: false,
                 since: now,
                 short: false,
                 threads: threads(policy, roster),
                 need,
             };
             self.attempts.insert(held.attempt, attempt);
+            if behind {
+                // Some of it has ended otherwise, was cancelled perhaps, and may go on for ever: what
+                // waits behind that comes back. With nothing open it is one that nobody wants.
+                let (attempt, tasks) = (held.attempt, ALL_TASKS);
+                self.order(worker, Order::Retract { attempt, tasks });
+            }
             self.requeue(state, held.batch);
         }
     }

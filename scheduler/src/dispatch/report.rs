@@ -55,6 +55,7 @@ impl Dispatcher {
         for part in news.iter() {
             self.hear_of(now, state, origin, part, part_of(&how, range, part), out);
         }
+        self.stop_called_off(now, state, attempt);
     }
 
     /// Tasks that are with an attempt, by the books, have ended.

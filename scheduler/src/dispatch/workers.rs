@@ -151,6 +151,7 @@ impl Dispatcher {
                     self.take_back(now, state, id, &held, out);
                 }
                 self.reconcile(state, id, processed, &held, out);
+                self.stop_all_called_off(now, state, id);
                 if lags {
                     // The last message may have been lost: another one, which says nothing, tells.
                     self.call_up(id);

@@ -207,7 +207,7 @@ impl State {
 
     pub(super) fn start(&mut self, batch: BatchId, started: Started, out: &mut Vec<Effect>) {
         let Some(known) = self.batches.get_mut(&batch) else { return };
-        if known.stopped().is_some() {
+        if known.stopped().is_some() || known.unfinished(started.range).is_empty() {
             return;
         }
         known.progress_mut().started.push(started);

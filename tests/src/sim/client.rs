@@ -61,6 +61,7 @@ pub(super) struct Batch {
     appends_sent: usize,
     seal_sent: bool,
     cancel_sent: bool,
+    unwanted_sent: bool,
     /// Whether it ever asked for the cancel.
     cancelled: bool,
     /// Outcome segments received and acknowledged.
@@ -95,6 +96,7 @@ impl Client {
                 appends_sent: 0,
                 seal_sent: false,
                 cancel_sent: false,
+                unwanted_sent: false,
                 cancelled: false,
                 received: 0,
                 acknowledged: 0,
@@ -252,6 +254,15 @@ impl World {
             batch.cancelled = true;
             say.push(FromClient::Cancel { batch: id, reason: "enough".into() });
         }
+        if let Some(range) = plan.unwanted
+            && batch.seal_sent
+            && !batch.unwanted_sent
+            && batch.done.len() >= plan.unwanted_after
+        {
+            batch.unwanted_sent = true;
+            self.oracle.unwanted(id, range);
+            say.push(FromClient::CancelTasks { batch: id, range });
+        }
         if eager && batch.received > batch.acknowledged {
             batch.acknowledged = batch.received;
             say.push(FromClient::Acknowledge(vec![(id, batch.received)]));
@@ -319,7 +330,7 @@ impl World {
         for batch in &mut client.batches {
             let tasks = known.iter().find(|(id, _)| *id == batch.id).map(|(_, tasks)| *tasks);
             batch.opened = tasks.is_some();
-            (batch.seal_sent, batch.cancel_sent) = (false, false);
+            (batch.seal_sent, batch.cancel_sent, batch.unwanted_sent) = (false, false, false);
             let (mut count, mut sum) = (0, 0);
             while sum < tasks.unwrap_or(0) && count < batch.plan.appends.len() {
                 sum += batch.plan.appends[count];

@@ -11,7 +11,7 @@ use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId};
 use allhands_common::limit::{EXECUTOR_DEATHS_MAX, SYSTEM_RETRIES};
 use allhands_common::policy::Prefer;
-use allhands_common::range::TaskRange;
+use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 use allhands_common::segment::{DONE, ERROR, FAILED, Segment};
 use allhands_common::wire::worker::{Run, Shared};
@@ -55,6 +55,9 @@ struct Known {
     committed_at: u64,
     /// Tasks that are running, anywhere.
     running: u32,
+    /// Tasks that its client has cancelled, and when each was delivered as cancelled.
+    unwanted: RangeSet,
+    cancelled: BTreeMap<u32, u64>,
     /// Whether an executor has died with a task of it.
     bereaved: bool,
     opened_at: u64,
@@ -90,9 +93,18 @@ impl Oracle {
             committed: 0,
             committed_at: 0,
             running: 0,
+            unwanted: RangeSet::new(),
+            cancelled: BTreeMap::new(),
             bereaved: false,
             opened_at: now,
         });
+    }
+
+    /// A client cancels tasks of a batch.
+    pub(super) fn unwanted(&mut self, batch: BatchId, range: TaskRange) {
+        if let Some(known) = self.batches.get_mut(&batch) {
+            known.unwanted.insert(range);
+        }
     }
 
     /// What the first replica to apply an entry learned from it.
@@ -153,7 +165,10 @@ impl Oracle {
         };
         let block = run.range.start / size;
         let whole = TaskRange::new(block * size, ((block + 1) * size).min(known.plan.tasks()));
-        let exact = calm && known.plan.behaves() && policy.queue_timeout_ms.is_none();
+        let exact = calm
+            && known.plan.behaves()
+            && policy.queue_timeout_ms.is_none()
+            && known.unwanted.is_empty();
         if !whole.covers(run.range) || exact && run.range != whole {
             let what = format!("{} of {}, size {size}", run.range, run.batch);
             return Err(broken("a fixed batch_size is honoured", what));
@@ -190,6 +205,14 @@ impl Oracle {
             if known.committed_at + late < now {
                 let what = format!("{batch}:{index} at {} ms", now / MS);
                 return Err(broken("what has waited too long is not started", what));
+            }
+        }
+        if let Some(since) = known.cancelled.get(&index).filter(|_| climate.is_calm()) {
+            // What it takes to ask for it back.
+            let late = 3 * climate.delay_max + 2 * climate.commit_max + MS;
+            if since + late < now {
+                let what = format!("{batch}:{index} at {} ms", now / MS);
+                return Err(broken("what was cancelled is not started", what));
             }
         }
         let (fate, run_us) = known.plan.fate(index, task.starts);
@@ -255,13 +278,14 @@ impl Oracle {
     /// An outcome segment reaches its client: what each task ended of, and whether that can be. How
     /// many of them count for `fail_after`.
     pub(super) fn judge(
-        &self,
+        &mut self,
         now: u64,
         batch: BatchId,
         range: TaskRange,
         segment: &Segment,
         calm: bool,
     ) -> Result<u32, Violation> {
+        let mut cancelled = Vec::new();
         let Some(known) = self.batches.get(&batch) else {
             return Err(broken("outcomes are of batches that were submitted", format!("{batch}")));
         };
@@ -320,8 +344,11 @@ impl Oracle {
                     able == 0 || !calm && able < self.machines.len()
                 }
                 Cause::Abandoned => !policy.idempotent && (!calm || known.bereaved),
+                Cause::Cancelled { .. } => {
+                    cancelled.push(index);
+                    known.unwanted.contains(index)
+                }
                 Cause::DeadlinePassed { .. }
-                | Cause::Cancelled { .. }
                 | Cause::BadArgument { .. }
                 | Cause::BadResult { .. }
                 | Cause::Program { .. } => false,
@@ -329,6 +356,9 @@ impl Oracle {
             if !possible {
                 return Err(wrong(&text));
             }
+        }
+        if let Some(known) = self.batches.get_mut(&batch) {
+            known.cancelled.extend(cancelled.into_iter().map(|index| (index, now)));
         }
         Ok(counted)
     }

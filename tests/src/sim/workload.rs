@@ -5,6 +5,7 @@ use allhands_common::function::FunctionName;
 use allhands_common::id::BatchId;
 use allhands_common::policy::{Backoff, BatchSpec, Function, Policy, Prefer};
 use allhands_common::program::{Platform, Program, ProgramId};
+use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::segment::SegmentBuilder;
 use bytes::Bytes;
@@ -21,6 +22,9 @@ pub(super) struct Plan {
     pub(super) appends: Vec<u32>,
     /// After which of its tasks were received the client cancels it.
     pub(super) cancel_after: Option<u32>,
+    /// Tasks that its client cancels, and after how many of its tasks were received.
+    pub(super) unwanted: Option<TaskRange>,
+    pub(super) unwanted_after: u32,
     /// When it is submitted, at the earliest.
     pub(super) at: u64,
     behaviour: Behaviour,
@@ -71,6 +75,10 @@ impl Plan {
         let tasks: u32 = appends.iter().sum();
         let slow = if rng.chance(200) { 20 } else { 0 };
         let cancel = rng.chance(80);
+        let unwanted = (tasks > 0 && rng.chance(150)).then(|| {
+            let start = rng.within(0..tasks.into()) as u32;
+            TaskRange::new(start, start + rng.skewed(1..9) as u32)
+        });
         Self {
             behaviour: Behaviour {
                 seed: rng.next(),
@@ -94,6 +102,8 @@ impl Plan {
                 policy,
                 env: if rng.chance(100) { vec![("A".into(), "b".into())] } else { Vec::new() },
             },
+            unwanted,
+            unwanted_after: rng.skewed(0..u64::from(tasks) + 1) as u32,
             cancel_after: cancel.then(|| rng.within(0..u64::from(tasks) + 1) as u32),
             at: rng.skewed(0..climate.faults_end),
             appends,
