@@ -309,8 +309,11 @@ impl<R> Drop for Call<R> {
     fn drop(&mut self) {
         let mail = self.inbox.mail();
         let hold = self.inbox.rules().hold;
-        let over = |part: u32| hold && mail.ends.iter().any(|(ended, _)| *ended == part);
-        let left: Vec<&Part> = self.parts.iter().filter(|part| !over(part.exchange.part)).collect();
+        let over = |exchange: &Exchange| {
+            let ended = || mail.ends.iter().any(|(ended, _)| *ended == exchange.part);
+            (hold || exchange.is_shared()) && ended()
+        };
+        let left: Vec<&Part> = self.parts.iter().filter(|part| !over(&part.exchange)).collect();
         drop(mail);
         for part in left {
             let note = part.exchange.cancel("its caller wants no more of it");

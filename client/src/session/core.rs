@@ -132,6 +132,11 @@ impl Core {
         (BatchId::of_session(cluster, session, sequence.into()), sequence)
     }
 
+    /// Whether somebody leads whom the session can talk to.
+    pub(crate) const fn has_leader(&self) -> bool {
+        self.leader.is_some()
+    }
+
     /// When a [`Event::Tick`] is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.leader {
@@ -193,6 +198,10 @@ impl Core {
             Event::Seal { batch } => self.change(batch, |outbox| outbox.sealing = Step::Due),
             Event::Consumed { batch, segments } => self.consume(batch, segments),
             Event::Cancel { batch, reason } => self.cancel(batch, reason),
+            Event::CancelTasks { batch, range } => self.change(batch, |outbox| {
+                outbox.unwanted.insert(range);
+                outbox.unwanted_due.insert(range);
+            }),
             Event::Tick => self.tick(out),
             Event::Detach => self.detach(out),
         }

@@ -27,10 +27,19 @@ pub(crate) struct Exchange {
     pub(crate) inbox: Arc<Inbox>,
     /// Which part of the call it is.
     pub(crate) part: u32,
-    /// Its name, once the session has given it one.
-    batch: OnceLock<BatchId>,
+    /// Where it goes, once the session has said so.
+    place: OnceLock<Place>,
     /// Whether the session will look at it at the next beat. Its own note, nobody else's.
     beating: AtomicBool,
+}
+
+/// Where a batch of the caller's goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is one of the cluster.
+    Whole(BatchId),
+    /// It is one task of this batch, which it shares with others.
+    Task(BatchId, u32),
 }
 
 /// What goes from the caller to the session.
@@ -100,22 +109,27 @@ impl Exchange {
             cancel: None,
             stopped: false,
         };
-        let (batch, beating) = (OnceLock::new(), AtomicBool::new(false));
-        Self { feed: Mutex::new(feed), inbox, part, batch, beating }
+        let (place, beating) = (OnceLock::new(), AtomicBool::new(false));
+        Self { feed: Mutex::new(feed), inbox, part, place, beating }
     }
 
     fn feed(&self) -> MutexGuard<'_, Feed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its name, once the session has opened it.
-    pub(crate) fn batch(&self) -> Option<BatchId> {
-        self.batch.get().copied()
+    /// Where it goes, once the session has taken it.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.place.get().copied()
     }
 
-    /// Names it.
-    pub(super) fn set_batch(&self, batch: BatchId) {
-        self.batch.get_or_init(|| batch);
+    /// Says where it goes.
+    pub(super) fn set_place(&self, place: Place) {
+        self.place.get_or_init(|| place);
+    }
+
+    /// Whether it shares a batch with others: then its outcome counts as consumed when it comes.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.place(), Some(Place::Task(..)))
     }
 
     /// Whether the session will look at it at the next beat.

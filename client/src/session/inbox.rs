@@ -149,6 +149,20 @@ impl Inbox {
 
     /// Outcomes have come. Whether they are one failure too many.
     pub(super) fn deliver(&self, part: u32, range: TaskRange, outcomes: Segment) -> bool {
+        let mail = self.put_in(part, range, outcomes);
+        let stopped = mail.is_stopped(self.rules);
+        self.ring(mail);
+        stopped
+    }
+
+    /// The outcome of a part of one task has come, and with it the part's end.
+    pub(super) fn finish(&self, part: u32, outcome: Segment) {
+        let mut mail = self.put_in(part, TaskRange::new(0, 1), outcome);
+        mail.ends.push((part, End::Complete { rest: None }));
+        self.ring(mail);
+    }
+
+    fn put_in(&self, part: u32, range: TaskRange, outcomes: Segment) -> MutexGuard<'_, Mail> {
         let (mut failures, mut valueless) = (0, false);
         for (tag, tasks) in outcomes.runs() {
             valueless |= tag != DONE;
@@ -164,9 +178,7 @@ impl Inbox {
         mail.failures += failures;
         mail.arrived_bytes += outcomes.bytes().len();
         mail.arrived.push_back(Arrived { part, range, outcomes, arguments });
-        let stopped = mail.is_stopped(self.rules);
-        self.ring(mail);
-        stopped
+        mail
     }
 
     /// A part is over.

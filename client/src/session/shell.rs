@@ -1,23 +1,29 @@
 //! The session's loop: one event, one step of the core, its actions; again.
 
+mod convoy;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use allhands_common::id::BatchId;
-use allhands_common::segment::Segment;
+use allhands_common::policy::BatchSpec;
+use allhands_common::range::TaskRange;
+use allhands_common::segment::{Segment, SegmentError};
 use allhands_common::time::Instant;
 use allhands_common::wire::client::FromClient;
+use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Sleep;
 
 use super::Session;
 use super::core::{Action, Config, Core, End, Event, Peer};
-use super::exchange::{Exchange, Taken};
+use super::exchange::{Exchange, Place, Taken};
 use super::link::LinkEvent;
 use super::program::Executable;
 use crate::notice::notice;
+use convoy::{CONVOYS_MAX, Convoy, shared_spec};
 
 /// After so long an open segment is sent although it is not full: half of the 5 ms after which a user
 /// would notice, because it takes two beats to tell that it is old.
@@ -43,6 +49,8 @@ struct Shell {
     started: tokio::time::Instant,
     out: BTreeMap<Peer, UnboundedSender<FromClient>>,
     batches: BTreeMap<BatchId, Opened>,
+    /// Convoys that calls may join, oldest first.
+    convoys: Vec<BatchId>,
     /// Batches whose open segment is looked at after a beat.
     watched: Vec<Arc<Exchange>>,
     beat: Option<Instant>,
@@ -54,10 +62,11 @@ struct Shell {
 }
 
 /// A batch that is not over.
-struct Opened {
-    exchange: Arc<Exchange>,
-    /// Outcome segments handed on to a call that holds them all.
-    held: u32,
+enum Opened {
+    /// All or part of one call; and outcome segments handed on to it, if it holds them all.
+    Call(Arc<Exchange>, u32),
+    /// Calls of one task each.
+    Convoy(Convoy),
 }
 
 /// Speaks for `session` until it is closed. Whatever ends it, no caller is left waiting.
@@ -70,6 +79,7 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
         started: tokio::time::Instant::now(),
         out: BTreeMap::new(),
         batches: BTreeMap::new(),
+        convoys: Vec::new(),
         watched: Vec::new(),
         beat: None,
         events: Vec::new(),
@@ -117,8 +127,10 @@ impl Drop for Shell {
         let notes = std::mem::take(&mut state.notes);
         drop(state);
         self.session.attached.notify_all();
-        let opened = std::mem::take(&mut self.batches).into_values().map(|opened| opened.exchange);
-        for exchange in opened.chain(notes) {
+        for opened in std::mem::take(&mut self.batches).into_values() {
+            opened.end(&end);
+        }
+        for exchange in notes {
             exchange.inbox.end(exchange.part, end.clone());
         }
     }
@@ -131,7 +143,8 @@ impl Shell {
 
     fn next_alarm(&self) -> Instant {
         let deadline = self.core.next_deadline().into_iter();
-        deadline.chain(self.beat).min().unwrap_or(NEVER)
+        let idle = self.convoys.iter().filter_map(|batch| self.convoy(batch)?.idle_at());
+        deadline.chain(self.beat).chain(idle).min().unwrap_or(NEVER)
     }
 
     fn set(&self, alarm: std::pin::Pin<&mut Sleep>, at: Instant) {
@@ -157,6 +170,9 @@ impl Shell {
             let taken = exchange.take();
             self.take(exchange, taken);
         }
+        for at in 0..self.convoys.len() {
+            self.cut(self.convoys[at]);
+        }
         if closing {
             self.events.push(Event::Detach);
             self.end = Some(End::Closed);
@@ -170,15 +186,25 @@ impl Shell {
             let beat = self.now() + BEAT;
             self.beat.get_or_insert(beat);
         }
+        if let Some(spec) = shared_spec(&taken).filter(|_| self.core.has_leader()) {
+            return self.board(exchange, spec, taken.segments);
+        }
         if let Some((spec, context)) = taken.open {
             let (batch, sequence) = self.core.name_batch();
-            exchange.set_batch(batch);
-            self.batches.insert(batch, Opened { exchange: Arc::clone(&exchange), held: 0 });
+            exchange.set_place(Place::Whole(batch));
+            self.batches.insert(batch, Opened::Call(Arc::clone(&exchange), 0));
             let spec = Arc::new(spec);
             self.events.push(Event::Open { batch, sequence, spec, context });
         }
-        let Some(batch) = exchange.batch() else {
-            return;
+        let batch = match exchange.place() {
+            Some(Place::Whole(batch)) => batch,
+            Some(Place::Task(batch, task)) => {
+                if taken.cancel.is_some() {
+                    self.unboard(batch, task);
+                }
+                return;
+            }
+            None => return,
         };
         for (tasks, segment) in taken.segments {
             self.events.push(Event::Append { batch, tasks, segment });
@@ -195,8 +221,85 @@ impl Shell {
         }
     }
 
+    fn convoy(&self, batch: &BatchId) -> Option<&Convoy> {
+        match self.batches.get(batch)? {
+            Opened::Convoy(convoy) => Some(convoy),
+            Opened::Call(..) => None,
+        }
+    }
+
+    fn convoy_mut(&mut self, batch: &BatchId) -> Option<&mut Convoy> {
+        match self.batches.get_mut(batch)? {
+            Opened::Convoy(convoy) => Some(convoy),
+            Opened::Call(..) => None,
+        }
+    }
+
+    /// A call of one task, of which these are the arguments, joins those of its specification.
+    fn board(&mut self, exchange: Arc<Exchange>, spec: BatchSpec, segments: Vec<(u32, Bytes)>) {
+        let parsed = segments.into_iter().next().map(|(_, bytes)| Segment::parse(bytes));
+        let Some(Ok(arguments)) = parsed else {
+            let end = End::Unreadable("its argument segment is damaged".into());
+            return exchange.inbox.end(exchange.part, end);
+        };
+        let takes = |batch: &&BatchId| self.convoy(batch).is_some_and(|known| known.takes(&spec));
+        let batch = match self.convoys.iter().find(takes) {
+            Some(batch) => *batch,
+            None => self.open_convoy(spec),
+        };
+        if self.convoy(&batch).is_some_and(|convoy| convoy.is_full(&arguments)) {
+            self.cut(batch);
+        }
+        if let Some(convoy) = self.convoy_mut(&batch) {
+            let task = convoy.board(Arc::clone(&exchange), arguments);
+            exchange.set_place(Place::Task(batch, task));
+        }
+    }
+
+    fn open_convoy(&mut self, spec: BatchSpec) -> BatchId {
+        if self.convoys.len() >= CONVOYS_MAX {
+            self.seal_convoy(0);
+        }
+        let (batch, sequence) = self.core.name_batch();
+        let (spec, now) = (Arc::new(spec), self.now());
+        let convoy = Convoy::new(Arc::clone(&spec), now);
+        self.batches.insert(batch, Opened::Convoy(convoy));
+        self.convoys.push(batch);
+        self.events.push(Event::Open { batch, sequence, spec, context: Bytes::new() });
+        batch
+    }
+
+    /// Sends the tasks that have joined a convoy. One that is long enough takes no more.
+    fn cut(&mut self, batch: BatchId) {
+        if let Some((tasks, segment)) = self.convoy_mut(&batch).and_then(Convoy::cut) {
+            self.events.push(Event::Append { batch, tasks, segment });
+        }
+    }
+
+    /// Nobody joins the convoy in this place of the list any more.
+    fn seal_convoy(&mut self, at: usize) {
+        let batch = self.convoys.remove(at);
+        self.cut(batch);
+        self.events.push(Event::Seal { batch });
+    }
+
+    /// The caller of a task wants no more of it.
+    fn unboard(&mut self, batch: BatchId, task: u32) {
+        let now = self.now();
+        if self.convoy_mut(&batch).and_then(|convoy| convoy.leave(task, now)).is_some() {
+            let range = TaskRange::new(task, task + 1);
+            self.events.push(Event::CancelTasks { batch, range });
+        }
+    }
+
     fn pass_time(&mut self) {
         let now = self.now();
+        for at in (0..self.convoys.len()).rev() {
+            let idle = self.convoy(&self.convoys[at]).and_then(Convoy::idle_at);
+            if idle.is_some_and(|idle| idle <= now) {
+                self.seal_convoy(at);
+            }
+        }
         if self.beat.is_some_and(|beat| beat <= now) {
             for exchange in std::mem::take(&mut self.watched) {
                 let taken = exchange.take_beat();
@@ -229,6 +332,7 @@ impl Shell {
     fn act(&mut self) {
         let mut held = Vec::new();
         let mut unreadable = Vec::new();
+        let now = self.now();
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send { peer, message } => self.send(peer, message),
@@ -236,15 +340,12 @@ impl Shell {
                     let Some(opened) = self.batches.get_mut(&batch) else {
                         continue;
                     };
-                    let Opened { exchange, .. } = opened;
                     match Segment::parse(segment) {
                         Ok(segment) if segment.tasks() == range.len() => {
-                            if exchange.inbox.deliver(exchange.part, range, segment) {
-                                exchange.stop();
-                            }
-                            if exchange.inbox.rules().hold {
-                                opened.held += 1;
-                                held.push((batch, opened.held));
+                            match opened.deliver(range, segment, now) {
+                                Ok(Some(consumed)) => held.push((batch, consumed)),
+                                Ok(None) => {}
+                                Err(error) => unreadable.push((batch, error.to_string())),
                             }
                         }
                         Ok(_) => unreadable.push((batch, "it has another number of tasks".into())),
@@ -252,7 +353,8 @@ impl Shell {
                     }
                 }
                 Action::Committed { batch, tasks } => {
-                    if let Some(Opened { exchange, .. }) = self.batches.get(&batch) {
+                    // Who has one task does not wait for room for another.
+                    if let Some(Opened::Call(exchange, _)) = self.batches.get(&batch) {
                         exchange.inbox.commit(exchange.part, tasks);
                     }
                 }
@@ -297,9 +399,46 @@ impl Shell {
     }
 
     fn end(&mut self, batch: BatchId, end: End) {
-        if let Some(Opened { exchange, .. }) = self.batches.remove(&batch) {
-            exchange.stop();
-            exchange.inbox.end(exchange.part, end);
+        self.convoys.retain(|convoy| *convoy != batch);
+        if let Some(opened) = self.batches.remove(&batch) {
+            opened.end(&end);
+        }
+    }
+}
+
+impl Opened {
+    /// Hands outcomes on; how many segments count as consumed, if that is more than before.
+    fn deliver(
+        &mut self,
+        range: TaskRange,
+        outcomes: Segment,
+        now: Instant,
+    ) -> Result<Option<u32>, SegmentError> {
+        match self {
+            Self::Convoy(convoy) => {
+                convoy.deliver(range, &outcomes, now)?;
+                Ok(Some(convoy.held))
+            }
+            Self::Call(exchange, held) => {
+                if exchange.inbox.deliver(exchange.part, range, outcomes) {
+                    exchange.stop();
+                }
+                if !exchange.inbox.rules().hold {
+                    return Ok(None);
+                }
+                *held += 1;
+                Ok(Some(*held))
+            }
+        }
+    }
+
+    fn end(self, end: &End) {
+        match self {
+            Self::Convoy(convoy) => convoy.end(end),
+            Self::Call(exchange, _) => {
+                exchange.stop();
+                exchange.inbox.end(exchange.part, end.clone());
+            }
         }
     }
 }

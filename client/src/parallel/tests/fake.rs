@@ -30,6 +30,8 @@ pub(super) struct Manner {
     pub(super) backwards: bool,
     /// Before each batch's outcomes.
     pub(super) delay: Duration,
+    /// No task ever ends.
+    pub(super) stuck: bool,
     /// Batches are refused.
     pub(super) refuses: bool,
     /// The first batch is its end.
@@ -38,12 +40,19 @@ pub(super) struct Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { chunk: 7, backwards: false, delay: Duration::ZERO, refuses: false, ends: false }
+        let delay = Duration::ZERO;
+        Self { chunk: 7, backwards: false, delay, stuck: false, refuses: false, ends: false }
     }
 }
 
-/// The specifications of the batches that were opened, each with the tasks that it got.
-pub(super) type Opened = Arc<Mutex<Vec<(BatchSpec, u32)>>>;
+/// What a cluster was told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The specifications of the batches that were opened, each with the tasks that it got.
+    pub(super) opened: Vec<(BatchSpec, u32)>,
+    /// Tasks that were cancelled while their batch goes on.
+    pub(super) called_off: Vec<TaskRange>,
+}
 
 /// A cluster of that manner.
 pub(super) fn cluster(manner: Manner) -> Cluster {
@@ -51,12 +60,12 @@ pub(super) fn cluster(manner: Manner) -> Cluster {
 }
 
 /// A cluster of that manner, and what it is told.
-pub(super) fn watched(manner: Manner) -> (Cluster, Opened) {
+pub(super) fn watched(manner: Manner) -> (Cluster, Arc<Mutex<Told>>) {
     panics::install();
-    let opened = Opened::default();
-    let seen = Arc::clone(&opened);
+    let told = Arc::default();
+    let hears = Arc::clone(&told);
     let running = start_beside(move |link| async move {
-        let mut fake = Fake { manner, link, batches: BTreeMap::new(), opened: seen };
+        let mut fake = Fake { manner, link, batches: BTreeMap::new(), told: hears };
         // The end of the link is the end of the test.
         while let Ok(Some(message)) = fake.hear().await {
             if manner.ends && matches!(message, FromClient::OpenBatch { .. }) {
@@ -67,14 +76,14 @@ pub(super) fn watched(manner: Manner) -> (Cluster, Opened) {
     });
     let cluster = Cluster::of(running);
     cluster.session().wait_attached(Duration::from_secs(5)).unwrap();
-    (cluster, opened)
+    (cluster, told)
 }
 
 struct Fake {
     manner: Manner,
     link: Link<ToClient, FromClient>,
     batches: BTreeMap<BatchId, Batch>,
-    opened: Opened,
+    told: Arc<Mutex<Told>>,
 }
 
 struct Batch {
@@ -113,7 +122,7 @@ impl Fake {
             FromClient::OpenBatch { batch, spec, context, tasks, segment, sealed, .. } => {
                 let context = context.bytes;
                 let place = {
-                    let mut opened = self.opened.lock().unwrap();
+                    let opened = &mut self.told.lock().unwrap().opened;
                     opened.push(((*spec).clone(), 0));
                     opened.len() - 1
                 };
@@ -143,6 +152,9 @@ impl Fake {
                 let rest = Some(failed(Cause::Cancelled { reason }));
                 self.end(batch, rest).await;
             }
+            FromClient::CancelTasks { range, .. } => {
+                self.told.lock().unwrap().called_off.push(range);
+            },
             FromClient::Acknowledge(_) | FromClient::Alive | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
@@ -154,10 +166,12 @@ impl Fake {
         };
         assert_eq!(known.tasks, first);
         known.tasks += tasks;
-        self.opened.lock().unwrap()[known.place].1 = known.tasks;
+        self.told.lock().unwrap().opened[known.place].1 = known.tasks;
         let appended = Appended { batch, tasks: first + tasks, sealed: false };
         self.say(ToClient::Appended(vec![appended])).await;
-        self.run(batch, first, Segment::parse(segment).unwrap()).await;
+        if !self.manner.stuck {
+            self.run(batch, first, Segment::parse(segment).unwrap()).await;
+        }
     }
 
     async fn seal(&mut self, batch: BatchId, tasks: u32) {

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use allhands_common::policy::BatchSpec;
+use allhands_common::range::TaskRange;
 use futures_util::StreamExt;
 
 use super::super::call::PART_TASKS_MAX;
-use super::fake::{Manner, cluster, watched};
+use super::fake::{Manner, Told, cluster, watched};
 use super::{Odd, even, fails_at_three, square};
 use crate::prelude::*;
 use crate::{Cause, TryError};
@@ -67,28 +69,86 @@ fn functions_and_policies_of_all_kinds_in_one_call() {
 
 #[test]
 fn what_is_said_at_a_call_is_said_of_that_call_alone() {
-    let (cluster, opened) = watched(Manner::default());
+    let (cluster, told) = watched(Manner::default());
     let timeout = Duration::from_millis(10);
     let plain = |n| delayed(square)(n);
     let calls =
         [plain(1).timeout(timeout), plain(2), plain(3).timeout(timeout), plain(4), plain(5)];
     assert_eq!(Parallel::new().on(&cluster).run(calls).unwrap(), [1, 4, 9, 16, 25]);
-    let opened = opened.lock().unwrap();
+    let opened = told.lock().unwrap().opened.clone();
     let parts: Vec<_> =
         opened.iter().map(|(spec, tasks)| (spec.policy.timeout_ms, *tasks)).collect();
     assert_eq!(parts, [(Some(10), 2), (None, 3)]);
 }
 
 #[test]
+fn calls_of_one_task_share_a_batch() {
+    let (cluster, told) = watched(Manner::default());
+    let parallel = Parallel::new().on(&cluster);
+    let started: Vec<_> =
+        (0..5000).map(|n| parallel.start([delayed(square)(n)]).unwrap()).collect();
+    let patient = parallel.start([delayed(cube)(3)]).unwrap();
+    for (n, batch) in (0..).zip(started) {
+        assert_eq!(batch.wait().unwrap(), [square(n)]);
+    }
+    assert_eq!(patient.wait().unwrap(), [27]);
+    // Whatever says nothing about one task makes no difference, and one that fails fails alone.
+    let other = parallel.clone().n_jobs(7).fail_after(3);
+    assert!(matches!(other.run([delayed(square)(9)]).unwrap()[..], [Ok(81)]));
+    assert!(parallel.run([delayed(fails_at_three)(3)]).is_err());
+    assert_eq!(parallel.run([delayed(fails_at_three)(4)]).unwrap(), [4]);
+    let opened = told.lock().unwrap().opened.clone();
+    let tasks: u32 = opened.iter().map(|(_, tasks)| tasks).sum();
+    assert_eq!(tasks, 5004);
+    let ends_with = |spec: &BatchSpec, what: &str| spec.functions[0].label.ends_with(what);
+    let of = |what: &str| opened.iter().filter(|(spec, _)| ends_with(spec, what)).count();
+    // A convoy that is long enough is followed by another.
+    assert!(of("square") < 50, "{} batches for 5001 calls", of("square"));
+    assert_eq!((of("cube"), of("fails_at_three")), (1, 1));
+}
+
+#[test]
+fn a_call_of_one_task_that_says_how_long_or_where_has_a_batch_of_its_own() {
+    let (cluster, told) = watched(Manner::default());
+    let parallel = || Parallel::new().on(&cluster);
+    for _ in 0..2 {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(parallel().deadline(hour).run([delayed(square)(2)]).unwrap(), [4]);
+        assert_eq!(parallel().prefer(Prefer::Threads).run([delayed(square)(2)]).unwrap(), [4]);
+        assert_eq!(parallel().run([delayed(square)(2), delayed(square)(3)]).unwrap(), [4, 9]);
+        assert_eq!(parallel().timeout(hour).run([delayed(square)(2)]).unwrap(), [4]);
+    }
+    let tasks: Vec<_> = told.lock().unwrap().opened.iter().map(|(_, tasks)| *tasks).collect();
+    assert_eq!(tasks, [1, 1, 2, 2, 1, 1, 2], "a timeout is a task's own");
+}
+
+#[test]
+fn who_drops_a_call_of_one_task_cancels_that_task_alone() {
+    let (cluster, told) = watched(Manner { stuck: true, ..Manner::default() });
+    let parallel = Parallel::new().on(&cluster);
+    let calls = [1, 2, 3].map(|n| parallel.start([delayed(square)(n)]).unwrap());
+    let until = |is_so: &dyn Fn(&Told) -> bool| {
+        while !is_so(&told.lock().unwrap()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    until(&|told| told.opened.iter().map(|(_, tasks)| tasks).sum::<u32>() == 3);
+    let [_first, unwanted, _last] = calls;
+    drop(unwanted);
+    until(&|told| !told.called_off.is_empty());
+    assert_eq!(told.lock().unwrap().called_off, [TaskRange::new(1, 2)]);
+}
+
+#[test]
 fn a_call_goes_on_in_another_batch_when_one_is_full() {
-    let (cluster, opened) = watched(Manner { chunk: 1000, ..Manner::default() });
+    let (cluster, told) = watched(Manner { chunk: 1000, ..Manner::default() });
     let parallel = Parallel::new().on(&cluster);
     let most = u64::from(PART_TASKS_MAX);
     let calls = || (0..2 * most + 10).map(delayed(square));
     assert_eq!(parallel.run(calls()).unwrap()[most as usize + 5], square(most + 5));
     let results = parallel.run_iter((0..).map(delayed(square)));
     assert!((0..2 * most).zip(results).all(|(n, result)| result.unwrap() == square(n)));
-    let tasks: Vec<_> = opened.lock().unwrap().iter().map(|(_, tasks)| *tasks).collect();
+    let tasks: Vec<_> = told.lock().unwrap().opened.iter().map(|(_, tasks)| *tasks).collect();
     assert_eq!(tasks[..5], [PART_TASKS_MAX, PART_TASKS_MAX, 10, PART_TASKS_MAX, PART_TASKS_MAX]);
 }
 

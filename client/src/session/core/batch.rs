@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use allhands_common::failure::Failed;
 use allhands_common::policy::BatchSpec;
-use allhands_common::range::TaskRange;
+use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
 use bytes::Bytes;
 
@@ -41,6 +41,10 @@ pub(super) struct Outbox {
     pub(super) was_said: bool,
     pub(super) sealing: Step,
     pub(super) cancelling: Step,
+    /// Tasks that nobody wants and that have no outcome, ...
+    pub(super) unwanted: RangeSet,
+    /// ... and those of them that the current leader was not told of.
+    pub(super) unwanted_due: RangeSet,
     /// It stands in the queue of batches that have something to say.
     pub(super) queued: bool,
 }
@@ -147,6 +151,7 @@ impl Outbox {
         self.opening.again();
         self.sealing.again();
         self.cancelling.again();
+        self.unwanted_due = self.unwanted.clone();
     }
 }
 

@@ -76,6 +76,13 @@ pub(crate) enum Event {
         /// For people.
         reason: String,
     },
+    /// The caller of these tasks of a batch wants no more of them; the others go on.
+    CancelTasks {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        range: TaskRange,
+    },
     /// Time has passed.
     Tick,
     /// The last handle is gone.

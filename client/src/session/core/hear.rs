@@ -33,7 +33,10 @@ impl Core {
                     return;
                 };
                 let wanted = batch.cancelled.is_none();
+                let outbox = &mut batch.outbox;
                 batch.inbox.take_in(sequence, range, segment.bytes, |range, segment| {
+                    outbox.unwanted.remove(range);
+                    outbox.unwanted_due.remove(range);
                     if wanted {
                         out.push(Action::Deliver { batch: id, range, segment });
                     }

@@ -139,6 +139,9 @@ impl Core {
                 segment: held.segment.clone().into(),
             });
         }
+        for range in std::mem::take(&mut outbox.unwanted_due).iter() {
+            say(FromClient::CancelTasks { batch: id, range });
+        }
         if outbox.sealing == Step::Due {
             outbox.sealing = Step::Said;
             say(FromClient::Seal { batch: id, tasks: outbox.given });

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use allhands_common::range::RangeSet;
 use proptest::prelude::*;
 
 use super::*;
@@ -19,6 +20,8 @@ pub(super) enum Step {
     Seal(usize),
     /// The client drops one of them.
     Cancel(usize),
+    /// The client wants no more of the last task of one of them, which would never end of itself.
+    CancelTask(usize),
     /// The client takes what has come.
     Consume(usize),
     /// A coordinator reads a message; `true`: and will read it again.
@@ -47,6 +50,7 @@ impl Arbitrary for Step {
             4 => which.clone().prop_map(Self::Append),
             1 => which.clone().prop_map(Self::Seal),
             1 => which.clone().prop_map(Self::Cancel),
+            1 => which.clone().prop_map(Self::CancelTask),
             3 => which.clone().prop_map(Self::Consume),
             12 => (who.clone(), any::<bool>()).prop_map(|(who, twice)| Self::Read(who, twice)),
             12 => (who.clone(), any::<bool>()).prop_map(|(who, twice)| Self::Hear(who, twice)),
@@ -66,13 +70,14 @@ struct Committed {
     sealed: Option<u32>,
     stopped: bool,
     outcomes: Vec<TaskRange>,
-    run: u32,
+    ended: RangeSet,
     acknowledged: bool,
 }
 
 impl Committed {
     fn is_over(&self) -> bool {
-        self.stopped || self.sealed == Some(self.run)
+        let ended = |tasks| tasks == 0 || self.ended.covers(TaskRange::new(0, tasks));
+        self.stopped || self.sealed.is_some_and(ended)
     }
 }
 
@@ -89,6 +94,7 @@ struct Mine {
     given: u32,
     sealed: bool,
     cancelled: bool,
+    unwanted: BTreeSet<u32>,
     got: BTreeSet<u32>,
     segments: u32,
     ended: bool,
@@ -201,6 +207,16 @@ impl Model {
                 if let Some((batch, mine)) = self.pick(which) {
                     mine.cancelled = true;
                     self.client(Event::Cancel { batch, reason: "unwanted".into() });
+                }
+            }
+            Step::CancelTask(which) => {
+                if let Some((batch, mine)) = self.pick(which)
+                    && let Some(task) = mine.given.checked_sub(1)
+                    && !mine.got.contains(&task)
+                {
+                    mine.unwanted.insert(task);
+                    let range = TaskRange::new(task, task + 1);
+                    self.client(Event::CancelTasks { batch, range });
                 }
             }
             Step::Consume(which) => {
@@ -330,6 +346,12 @@ impl Model {
                 }
                 self.tell_end(batch);
             }
+            FromClient::CancelTasks { batch, range } => {
+                let known = self.batches.get(&batch).map_or(0, |known| known.tasks);
+                for task in range.start..range.end.min(known) {
+                    self.finish(batch, task);
+                }
+            }
             FromClient::Alive | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
@@ -370,15 +392,30 @@ impl Model {
         }
     }
 
+    /// The first task of a batch that can end of itself does.
     fn run(&mut self, batch: BatchId) {
+        let Some(known) = self.batches.get(&batch) else {
+            return;
+        };
+        let gaps = known.ended.gaps(TaskRange::new(0, known.tasks));
+        let mut open = gaps.collect::<Vec<_>>().into_iter();
+        let unwanted = self.mine.iter().find(|(id, _)| *id == batch).map(|(_, mine)| &mine.unwanted);
+        let ends = |task: &u32| unwanted.is_none_or(|unwanted| !unwanted.contains(task));
+        let task = open.find_map(|gap| (gap.start..gap.end).find(ends));
+        if let Some(task) = task {
+            self.finish(batch, task);
+        }
+    }
+
+    fn finish(&mut self, batch: BatchId, task: u32) {
         let Some(known) = self.batches.get_mut(&batch) else {
             return;
         };
-        if known.stopped || known.run == known.tasks {
+        if known.stopped || known.ended.contains(task) {
             return;
         }
-        let range = TaskRange::new(known.run, known.run + 1);
-        known.run += 1;
+        let range = TaskRange::new(task, task + 1);
+        known.ended.insert(range);
         known.outcomes.push(range);
         let sequence = known.outcomes.len() as u32 - 1;
         let over = known.is_over();
