@@ -16,7 +16,7 @@ use allhands_common::id::{BootId, WorkerId};
 use allhands_common::net::access::Role;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
-use allhands_common::net::{place, random};
+use allhands_common::net::{local, place, random};
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
 use allhands_worker::pool::scratch::Directory;
@@ -24,7 +24,6 @@ use allhands_worker::pool::{Launch, Stored, output};
 use allhands_worker::{Config, Coordinators, platform};
 use anyhow::{Context, ensure};
 use rustix::system::{sysinfo, uname};
-use tokio::runtime::Builder;
 
 use crate::args::{Resource, User, Worker};
 use crate::directory::{self, PASSABLE, PRIVATE};
@@ -52,12 +51,12 @@ pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     let places = place::resolve(&command.coordinators.join(","))?;
     tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
     // One loop, one thread: executors use the others.
-    Builder::new_current_thread().enable_all().build()?.block_on(async {
+    local::run(async move {
         let shutdown = shutdown::on_signals()?;
         let endpoint = Endpoint::bind_to_dial(identity, &places)?;
         let coordinators = Coordinators::Remote { endpoint, places };
         Ok(allhands_worker::run(config, coordinators, shutdown).await?)
-    })
+    })?
 }
 
 fn config(command: &Worker, scratch: &Path) -> anyhow::Result<Config> {

@@ -50,7 +50,7 @@ impl Embedded {
     }
 }
 
-/// Starts a cluster on this thread's `LocalSet`; with the client's link to its coordinator.
+/// Starts a cluster as tasks of this thread (`spawn_local`); with the client's link to its coordinator.
 ///
 /// # Errors
 /// The temporary directory cannot be written.

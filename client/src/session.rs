@@ -1,7 +1,7 @@
 //! A session: this process's stay at a cluster, and the thread that speaks for it.
 //!
 //! [`core`] decides what is said; the loop here ([`run`]) owns links and clocks and does it. It can be
-//! spawned on any `LocalSet`: the embedded cluster shares its thread with it, because each wake of
+//! spawned wherever `spawn_local` works: the embedded cluster shares its thread with it, because each wake of
 //! another thread costs as much as everything else that a short call does. A caller hands a batch over
 //! through its [`exchange`] and finds the outcomes in its [`inbox`]; what has changed is put into the
 //! session's list, with one wake however many changes there are.

@@ -10,7 +10,8 @@
 //!   in the embedded cluster, over a channel in the process.
 //! * [`handshake`] turns a fresh stream into a link after [`access`] has said that this role may open it.
 //! * [`place`] is where a cluster is, as people write it; [`dial`] keeps links to it, and [`complaint`] says
-//!   from time to time that there is none. [`random`] has the system's random bytes.
+//!   from time to time that there is none. [`random`] has the system's random bytes, [`local`] a thread's
+//!   own runtime.
 //!
 //! **There is no insecure mode.** An [`endpoint::Endpoint`] cannot be made without an
 //! [`identity::Identity`], so a process without certificates has no address on any network, not even on
@@ -29,6 +30,7 @@ pub mod endpoint;
 pub mod handshake;
 pub mod identity;
 pub mod link;
+pub mod local;
 pub mod peer;
 pub mod place;
 pub mod random;

@@ -3,7 +3,7 @@
 //! The worker's loop calls [`Pool`]'s methods, none of which waits, and hears back through one
 //! bounded channel. Each executor has a *seat* (what both sides of the pool know of it) and a
 //! *keeper*, a task on the loop's own thread that owns its process and socket. All of it runs on one
-//! `LocalSet`: no lock, and a load is on the socket when [`Pool::load`] returns.
+//! thread: no lock, and a load is on the socket when [`Pool::load`] returns.
 //!
 //! * `spawner` is the one thread that starts processes, `command` says how, `scratch` where they may
 //!   write, `output` takes what they print.

@@ -16,7 +16,7 @@ use allhands_common::time::Instant;
 use allhands_common::wire::worker::{FromWorker, Order, ToWorker};
 use allhands_scheduler::{Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent};
 use tokio::sync::mpsc;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 use crate::pool::output::Written;
 use crate::pool::{Launch, Pool, PoolConfig};
@@ -75,19 +75,11 @@ impl fmt::Display for Lines<'_> {
 }
 
 /// Runs a worker until it has drained after `shutdown`, or all its links have ended for good, which
-/// only that of an embedded cluster does.
+/// only that of an embedded cluster does. To be awaited where `spawn_local` works.
 ///
 /// # Errors
 /// When it cannot be started, or no coordinator will ever take it.
 pub async fn run(
-    config: Config,
-    coordinators: Coordinators,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), RunError> {
-    LocalSet::new().run_until(serve(config, coordinators, shutdown)).await
-}
-
-async fn serve(
     config: Config,
     coordinators: Coordinators,
     shutdown: impl Future<Output = ()>,

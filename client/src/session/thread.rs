@@ -6,12 +6,12 @@ use std::time::Duration;
 use allhands_common::id::{ClusterId, SessionId};
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
+use allhands_common::net::local;
 use allhands_common::net::place::Place;
 pub(crate) use allhands_common::net::random::bytes as random_id;
 #[cfg(test)]
 use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::task::LocalSet;
 
 use super::core::{BATCHES_MAX, Config, Peer};
 use super::program::{Executable, program_name};
@@ -52,7 +52,7 @@ pub(crate) fn start(source: Source, patience: Duration) -> Result<Running, Error
     std::thread::Builder::new()
         .name("allhands-session".into())
         .spawn(move || {
-            live(own, source, patience, &begun);
+            live(own, source, patience, begun);
             drop(alive);
         })
         .map_err(Error::thread)?;
@@ -82,23 +82,21 @@ fn live(
     session: Arc<Session>,
     source: Source,
     patience: Duration,
-    begun: &mpsc::SyncSender<Result<(), Error>>,
+    begun: mpsc::SyncSender<Result<(), Error>>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            _ = begun.send(Err(Error::thread(error)));
-            return;
-        }
-    };
-    LocalSet::new().block_on(&runtime, async {
+    let tell = begun.clone();
+    let lived = local::run(async move {
         match source {
             Source::Remote { identity, places } => {
-                remote(session, identity, places, patience, begun).await;
+                remote(session, identity, places, patience, &begun).await;
             }
-            Source::Embedded(config) => embedded(session, config, patience, begun).await,
+            Source::Embedded(config) => embedded(session, config, patience, &begun).await,
         }
     });
+    if let Err(error) = lived {
+        // Too late for one that has begun: nobody listens any more.
+        _ = tell.try_send(Err(Error::thread(error)));
+    }
 }
 
 async fn remote(
@@ -195,15 +193,15 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
     let (alive, ended) = mpsc::sync_channel(1);
     let own = Arc::clone(&session);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        LocalSet::new().block_on(&runtime, async {
+        local::run(async {
             let (client, theirs) = Link::pair(64);
             tokio::task::spawn_local(coordinator(theirs));
             let patience = Duration::from_secs(30);
             let executable = Executable::hashed();
             let (config, executable) = config(ClusterId([9; 16]), patience, executable).unwrap();
             beside(own, config, executable, client, Default::default()).await;
-        });
+        })
+        .unwrap();
         drop(alive);
     });
     Running { session, ended: Mutex::new(ended) }

@@ -28,7 +28,10 @@ fn with_worker(
     leader: impl AsyncFnOnce(Leader, AgentConfig),
 ) {
     allhands::executor::enter_if_executor();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())
+        .unwrap();
     let directory = Directory::temporary().unwrap();
     let flags = ["--include-ignored", "--nocapture", "--quiet", "--test-threads=1"];
     let args = ["--exact", name].into_iter().chain(flags);
