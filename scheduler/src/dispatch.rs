@@ -28,6 +28,7 @@ mod unplaceable;
 mod view;
 mod workers;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -94,7 +95,8 @@ pub struct Dispatcher {
     config: Config,
     /// Cluster time and own time of one moment.
     epoch: (Instant, ClusterTime),
-    workers: BTreeMap<WorkerId, Worker>,
+    /// Boxed: a look-up by id touches ids only.
+    workers: BTreeMap<WorkerId, Box<Worker>>,
     /// Slots of the workers that may be given work.
     slots: u32,
     /// Of these, those that nothing occupies.

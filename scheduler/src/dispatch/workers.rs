@@ -1,5 +1,6 @@
 //! Workers: who is there, what they have, how much they hold, and when they count as lost.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -188,7 +189,7 @@ impl Dispatcher {
         self.unknow_all(id);
         self.workers.insert(
             id,
-            Worker {
+            Box::new(Worker {
                 boot: new.boot,
                 name: new.name,
                 platform: new.platform,
@@ -208,7 +209,7 @@ impl Dispatcher {
                 orders: Vec::new(),
                 ordered: self.ordered.contains(&id),
                 orders_due: None,
-            },
+            }),
         );
         self.change_worker(id, |known| known.present = true);
         self.timers.set(now + self.config.worker_lost, Timer::Worker(id));
