@@ -20,7 +20,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use allhands_common::blob::{BlobId, ChunkId, Manifest};
+use allhands_common::blob::{BlobId, CHUNK_BYTES, ChunkId, Manifest};
 
 use super::entry;
 use super::error::{ReadError, WriteError};
@@ -109,15 +109,20 @@ impl Body {
 
     /// Writes a chunk whose bytes have its hash, unless it is here. Waits while another thread writes it.
     pub(super) fn write_chunk(&self, index: u32, bytes: &[u8]) -> Result<Written, WriteError> {
-        let Self { id, manifest, .. } = self;
-        let id = *id;
-        let (Some(range), Some(chunk)) = (manifest.range_of(index), self.chunk(index)) else {
-            let chunks = manifest.chunks().len() as u32;
+        let id = self.id;
+        let (Some(range), Some(chunk)) = (self.manifest.range_of(index), self.chunk(index)) else {
+            let chunks = self.manifest.chunks().len() as u32;
             return Err(WriteError::Beyond { id, index, chunks });
         };
         if bytes.len() as u64 != range.end - range.start || ChunkId::of(bytes) != chunk {
             return Err(WriteError::Mismatch { id, index, bytes: bytes.len() });
         }
+        self.write_hashed(index, bytes)
+    }
+
+    /// [`Body::write_chunk`] of a chunk whose hash was seen to be right.
+    pub(super) fn write_hashed(&self, index: u32, bytes: &[u8]) -> Result<Written, WriteError> {
+        let id = self.id;
         let io = |source| WriteError::Io { id, index, path: self.paths.bytes.clone(), source };
         let mut denied = false;
         let mut state = self.lock();
@@ -155,7 +160,7 @@ impl Body {
             }
         };
         drop(state);
-        let written = file.write_at(bytes, range.start);
+        let written = file.write_at(bytes, u64::from(index) * u64::from(CHUNK_BYTES));
         let mut state = self.lock();
         state.chunks[index as usize] = match written {
             Ok(()) => Chunk::Proven,
@@ -178,7 +183,7 @@ impl Body {
     pub(super) fn read_chunk(&self, index: u32, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
         let id = self.id;
         let (Some(range), Some(chunk)) = (self.manifest.range_of(index), self.chunk(index)) else {
-            let at = u64::from(index) * u64::from(allhands_common::blob::CHUNK_BYTES);
+            let at = u64::from(index) * u64::from(CHUNK_BYTES);
             return Err(ReadError::Beyond { id, bytes: self.manifest.bytes(), at });
         };
         loop {

@@ -1,18 +1,19 @@
-//! Puts bytes whose name is not known yet: they are hashed and written on the way, and named at the end.
+//! Puts whole arrays and streams: hashing and writing take a core each, so several threads do both, chunk by chunk.
 //!
-//! Several threads take one chunk after the other from the source, each into its own buffer, hash it while it is
-//! in the core's cache, and write it. So a put takes a mebibyte of memory a thread however long it is, and hashing overlaps with writing.
+//! Bytes in memory are hashed first, because often they are here already. A stream cannot be read twice: its bytes are written under no name
+//! while they are hashed, each thread with one chunk in its hands, and named at the end. So a put takes a mebibyte of memory a thread,
+//! however long it is.
 
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use allhands_common::blob::{BlobId, CHUNK_BYTES, CHUNKS_MAX, ChunkId, Manifest};
 
 use super::body::Chunk;
-use super::error::{PutError, ReadError};
+use super::error::{PutError, ReadError, ReserveError};
 use super::index::disk_bytes;
 use super::{Blob, Store};
 use crate::crew;
@@ -24,74 +25,20 @@ pub(super) const BLOB_BYTES_MAX: u64 = CHUNKS_MAX as u64 * CHUNK;
 /// Space is taken for so much at once, at most, of a source whose length is not known.
 const STEP_BYTES_MAX: u64 = 256 << 20;
 
-/// Where chunks come from, in order.
-trait Source<'s>: Send {
-    /// The next chunk, in `buffer` or where it is; shorter than a chunk only at the end, and empty after it.
-    fn next<'b>(&mut self, buffer: &'b mut Vec<u8>) -> io::Result<&'b [u8]>
-    where
-        's: 'b;
-}
-
-struct Slice<'s>(&'s [u8]);
-
-impl<'s> Source<'s> for Slice<'s> {
-    fn next<'b>(&mut self, _: &'b mut Vec<u8>) -> io::Result<&'b [u8]>
-    where
-        's: 'b,
-    {
-        let (chunk, rest) = self.0.split_at(self.0.len().min(CHUNK_BYTES as usize));
-        self.0 = rest;
-        Ok(chunk)
-    }
-}
-
-struct Stream<R>(R);
-
-impl<'s, R: Read + Send> Source<'s> for Stream<R> {
-    fn next<'b>(&mut self, buffer: &'b mut Vec<u8>) -> io::Result<&'b [u8]>
-    where
-        's: 'b,
-    {
-        buffer.clear();
-        self.0.by_ref().take(CHUNK).read_to_end(buffer)?;
-        Ok(buffer)
-    }
-}
-
 impl Store {
     /// Stores what `source` gives until it ends, and gives a handle on it. Not durable until [`Store::make_durable`].
     ///
     /// # Errors
-    /// There is no room, the source fails, or the disk does.
+    /// There is no room, the source fails, or the disk does. Nothing is left of it then.
     pub fn put(&self, source: impl Read + Send) -> Result<Blob, PutError> {
-        self.put_from(&mut Stream(source), None)
-    }
-
-    /// [`Store::put`] of bytes that are in memory.
-    ///
-    /// # Errors
-    /// There is no room, or the disk fails.
-    pub fn put_bytes(&self, bytes: &[u8]) -> Result<Blob, PutError> {
-        self.put_from(&mut Slice(bytes), Some(bytes.len() as u64))
-    }
-
-    fn put_from<'s>(
-        &self,
-        source: &mut dyn Source<'s>,
-        length: Option<u64>,
-    ) -> Result<Blob, PutError> {
         let incoming = Incoming::new(self)?;
-        if let Some(bytes) = length {
-            incoming.grow(&mut incoming.lock(), bytes)?;
-        }
         let feed = Mutex::new(Feed { source, next: 0, ended: false });
         let hashed = Mutex::new(Vec::new());
-        let parts = length.map_or(usize::MAX, |bytes| bytes.div_ceil(CHUNK) as usize);
-        crew::run(parts, || {
-            let mut buffer = Vec::new();
-            while let Some((index, chunk)) = take(&feed, &incoming, &mut buffer)? {
-                let id = ChunkId::of(chunk);
-                let written = incoming.file.write_at(chunk, u64::from(index) * CHUNK);
+        crew::run(usize::MAX, || {
+            let mut chunk = Vec::new();
+            while let Some(index) = take(&feed, &incoming, &mut chunk)? {
+                let id = ChunkId::of(&chunk);
+                let written = incoming.file.write_at(&chunk, u64::from(index) * CHUNK);
                 written.map_err(|source| incoming.failed(source))?;
                 let mut hashed = hashed.lock().unwrap_or_else(PoisonError::into_inner);
                 hashed.push((index, id));
@@ -102,28 +49,73 @@ impl Store {
         hashed.sort_unstable_by_key(|(index, _)| *index);
         incoming.finish(hashed.into_iter().map(|(_, id)| id).collect())
     }
+
+    /// [`Store::put`] of bytes that are in memory. They are hashed first: what is here already is not written.
+    ///
+    /// # Errors
+    /// There is no room, or the disk fails. What was written then may be left, as of any blob that is here in part.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<Blob, PutError> {
+        let chunks = bytes.len().div_ceil(CHUNK_BYTES as usize);
+        let manifest = hash_chunks(bytes)?;
+        let blob = self.reserve(&manifest).map_err(|error| match error {
+            ReserveError::Full(full) => PutError::Full(full),
+            ReserveError::DiskFull { dir, .. } => PutError::DiskFull { bytes: 0, dir },
+            ReserveError::Io { path, source, .. } => PutError::Io { path, source },
+        })?;
+        let next = AtomicU32::new(0);
+        crew::run(chunks, || {
+            while let Some((index, chunk)) = next_chunk(bytes, &next) {
+                blob.body.write_hashed(index, chunk).map_err(PutError::Rest)?;
+            }
+            Ok(())
+        })?;
+        Ok(blob)
+    }
+}
+
+fn hash_chunks(bytes: &[u8]) -> Result<Manifest, PutError> {
+    let chunks = bytes.len().div_ceil(CHUNK_BYTES as usize);
+    let (next, hashed) = (AtomicU32::new(0), Mutex::new(vec![ChunkId([0; 32]); chunks]));
+    crew::run(chunks, || {
+        while let Some((index, chunk)) = next_chunk(bytes, &next) {
+            let id = ChunkId::of(chunk);
+            hashed.lock().unwrap_or_else(PoisonError::into_inner)[index as usize] = id;
+        }
+        Ok(())
+    })?;
+    let hashed = hashed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Manifest::new(bytes.len() as u64, hashed).map_err(|_| PutError::TooLong)
+}
+
+/// The chunk that nobody has taken yet.
+fn next_chunk<'b>(bytes: &'b [u8], next: &AtomicU32) -> Option<(u32, &'b [u8])> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    let rest = bytes.get(index as usize * CHUNK_BYTES as usize..)?;
+    let chunk = &rest[..rest.len().min(CHUNK_BYTES as usize)];
+    (!chunk.is_empty()).then_some((index, chunk))
 }
 
 /// The source, and how far it was taken.
-struct Feed<'f, 's> {
-    source: &'f mut dyn Source<'s>,
+struct Feed<R> {
+    source: R,
     next: u32,
     ended: bool,
 }
 
-/// Takes the next chunk, and space for it: in order, one thread at a time.
-fn take<'b, 's: 'b>(
-    feed: &Mutex<Feed<'_, 's>>,
+/// Takes the next chunk, and space for it: in order, one thread at a time. `None` when there is none.
+fn take(
+    feed: &Mutex<Feed<impl Read>>,
     incoming: &Incoming<'_>,
-    buffer: &'b mut Vec<u8>,
-) -> Result<Option<(u32, &'b [u8])>, PutError> {
+    chunk: &mut Vec<u8>,
+) -> Result<Option<u32>, PutError> {
     let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
     if feed.ended {
         return Ok(None);
     }
-    // Until it is known to go on: the others end when this one fails.
+    // Until it is known to go on: when this fails, the other threads end.
     feed.ended = true;
-    let chunk = feed.source.next(buffer).map_err(PutError::Source)?;
+    chunk.clear();
+    feed.source.by_ref().take(CHUNK).read_to_end(chunk).map_err(PutError::Source)?;
     if chunk.is_empty() {
         return Ok(None);
     }
@@ -134,7 +126,7 @@ fn take<'b, 's: 'b>(
     incoming.reach(u64::from(index) * CHUNK + chunk.len() as u64)?;
     feed.next += 1;
     feed.ended = chunk.len() < CHUNK_BYTES as usize;
-    Ok(Some((index, chunk)))
+    Ok(Some(index))
 }
 
 /// A file that has no name yet. It goes when this is dropped, unless it got one.
