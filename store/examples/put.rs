@@ -66,8 +66,14 @@ fn measure(dir: &Path, bytes: usize) -> Result<()> {
         store.remove(&id)?;
         Ok(())
     };
-    let memory = best(forget, || Ok(drop(store.put_bytes(content)?)))?;
-    let stream = best(forget, || Ok(drop(store.put(content)?)))?;
+    let memory = best(forget, || {
+        store.put_bytes(content)?;
+        Ok(())
+    })?;
+    let stream = best(forget, || {
+        store.put(content)?;
+        Ok(())
+    })?;
     let manifest = Manifest::of(content)?;
     let chunks = best(forget, || {
         let blob = store.reserve(&manifest)?;

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod eviction;
 mod faults;
+mod model;
 
 mod put;
 mod spy;

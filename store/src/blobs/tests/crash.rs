@@ -312,7 +312,7 @@ fn check(
         let info = store.list().into_iter().find(|info| info.id == id(content));
         let blob = store.get(&id(content));
         if let Some(owner) = promises.durable.get(&which) {
-            let owners = info.ok_or(format!("durable content {which} is lost"))?.owners;
+            let owners = info.ok_or_else(|| format!("durable content {which} is lost"))?.owners;
             if owner.is_some_and(|owner| !owners.contains(&owner)) {
                 return Err(format!("the pin of durable content {which} is lost"));
             }

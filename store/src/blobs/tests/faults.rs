@@ -106,9 +106,10 @@ impl Contents {
 const OWNER: Owner = Owner::Job(JobId(1));
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
+type Action<'c> = Box<dyn Fn(&Store) -> Outcome + 'c>;
 
 /// All that a store does; each step is safe to repeat.
-fn steps(contents: &Contents) -> Vec<Box<dyn Fn(&Store) -> Outcome + '_>> {
+fn steps(contents: &Contents) -> Vec<Action<'_>> {
     vec![
         Box::new(|store| {
             let blob = store.reserve(&manifest(&contents.pinned))?;
@@ -123,7 +124,10 @@ fn steps(contents: &Contents) -> Vec<Box<dyn Fn(&Store) -> Outcome + '_>> {
             store.make_durable(&blob.id())?;
             Ok(())
         }),
-        Box::new(|store| Ok(drop(store.put(&contents.streamed[..])?))),
+        Box::new(|store| {
+            store.put(&contents.streamed[..])?;
+            Ok(())
+        }),
         Box::new(|store| {
             for bytes in [&contents.pinned, &contents.durable, &contents.streamed] {
                 // What could not be read is written again.
@@ -133,7 +137,10 @@ fn steps(contents: &Contents) -> Vec<Box<dyn Fn(&Store) -> Outcome + '_>> {
             }
             Ok(())
         }),
-        Box::new(|store| Ok(drop(store.put_bytes(&contents.evicting)?))),
+        Box::new(|store| {
+            store.put_bytes(&contents.evicting)?;
+            Ok(())
+        }),
         Box::new(|store| {
             store.release(&id(&contents.pinned), OWNER);
             Ok(())

@@ -86,6 +86,11 @@ pub(super) fn names(dir: &Path, directory: &str) -> Vec<String> {
     names
 }
 
+/// A run of chunks, as lists have them.
+pub(super) fn run(start: u32, end: u32) -> Vec<Range<u32>> {
+    vec![start..end]
+}
+
 /// What a blob of so many bytes takes.
 pub(super) fn taken(bytes: usize) -> u64 {
     index::disk_bytes(bytes as u64)
