@@ -88,7 +88,7 @@ pub(super) fn names(dir: &Path, directory: &str) -> Vec<String> {
 
 /// A run of chunks, as lists have them.
 pub(super) fn run(start: u32, end: u32) -> Vec<Range<u32>> {
-    vec![start..end]
+    std::iter::once(start..end).collect()
 }
 
 /// What a blob of so many bytes takes.
