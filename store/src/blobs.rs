@@ -41,11 +41,12 @@ mod tests;
 
 pub use blob::Blob;
 pub use body::Written;
+use body::{Body, Chunk};
 pub use error::{
     OpenStoreError, PinError, PutError, ReadError, ReserveError, StoreFull, SyncError, WriteError,
 };
-use index::Index;
 pub use index::Usage;
+use index::{Held, Index};
 use layout::Layout;
 pub use owner::{Owner, ParseOwnerError};
 
@@ -107,10 +108,9 @@ impl Store {
     /// A handle on a blob that is here, complete or not. To ask for it is to use it.
     pub fn get(&self, id: &BlobId) -> Option<Blob> {
         let mut index = self.lock();
-        index.hold(id).map(|body| {
-            let used = index.touch(id);
-            self.handle(body, used)
-        })
+        let (body, used) = (index.hold(id)?, index.touch(id));
+        drop(index);
+        Some(self.handle(body, used))
     }
 
     /// Keeps a blob from being evicted until `owner` releases it. Pinning it again is pinning it once.
@@ -187,14 +187,18 @@ impl Store {
     /// All blobs, in the order of their ids.
     pub fn list(&self) -> Vec<BlobInfo> {
         let index = self.lock();
-        let info = |held: &index::Held| BlobInfo {
-            id: held.body.id,
-            bytes: held.body.manifest.bytes(),
-            present: blob::runs(held.body.here(), true),
-            owners: held.owners.iter().copied().collect(),
-            used: held.used,
+        let owners = |held: &Held| held.owners.iter().copied().collect();
+        let all = index.blobs().map(|held| (held.body.clone(), owners(held), held.used));
+        let all: Vec<_> = all.collect();
+        drop(index);
+        let info = |(body, owners, used): (Arc<Body>, Vec<Owner>, u64)| BlobInfo {
+            id: body.id,
+            bytes: body.manifest.bytes(),
+            present: blob::runs(body.here(), true),
+            owners,
+            used,
         };
-        index.blobs().map(info).collect()
+        all.into_iter().map(info).collect()
     }
 
     /// What it has taken of its disk.
@@ -228,7 +232,8 @@ impl Store {
         held.body.remove()
     }
 
-    fn handle(&self, body: Arc<body::Body>, used: Option<u64>) -> Blob {
+    /// Not called while the index is locked: a blob that is being renewed is locked for long.
+    fn handle(&self, body: Arc<Body>, used: Option<u64>) -> Blob {
         if let Some(used) = used {
             body.note_used(used);
         }
@@ -241,8 +246,8 @@ impl Store {
     }
 
     /// A body whose files are here.
-    fn body(&self, id: BlobId, manifest: Manifest, chunks: Vec<body::Chunk>) -> Arc<body::Body> {
+    fn body(&self, id: BlobId, manifest: Manifest, chunks: Vec<Chunk>) -> Arc<Body> {
         let Shared { disk, layout, .. } = &*self.shared;
-        Arc::new(body::Body::new(disk.clone(), layout.blob(&id), id, manifest, chunks))
+        Arc::new(Body::new(disk.clone(), layout.blob(&id), id, manifest, chunks))
     }
 }

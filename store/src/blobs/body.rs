@@ -253,7 +253,8 @@ impl Body {
         })
     }
 
-    /// Copies what is whole into a new file, which takes the place of this one, where a damaged chunk stands.
+    /// Copies what is whole into a new file, which takes the place of this one, where a damaged chunk stands. The
+    /// quota does not count both: it is rare, and soon over.
     fn renew<'a>(&'a self, mut state: MutexGuard<'a, State>) -> io::Result<MutexGuard<'a, State>> {
         while state.chunks.contains(&Chunk::Writing) {
             state = self.written.wait(state).unwrap_or_else(PoisonError::into_inner);

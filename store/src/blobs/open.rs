@@ -60,12 +60,8 @@ pub(super) fn open(
     store.fill(found);
     store.find_pins().map_err(io("listing the pins"))?;
     let mut index = store.lock();
-    while index.make_room(0).is_err() || index.usage().held_bytes > quota_bytes {
-        // Pinned blobs may be more than the quota: then nothing else is taken in.
-        if !store.evict_one(&mut index) {
-            break;
-        }
-    }
+    // Where pinned blobs are more than the quota nothing else is taken in.
+    while index.usage().held_bytes > quota_bytes && store.evict_one(&mut index) {}
     drop(index);
     Ok(store)
 }

@@ -221,6 +221,7 @@ impl<'s> Incoming<'s> {
         if let Some(body) = index.hold(&id) {
             // Somebody else was faster.
             let used = index.touch(&id);
+            drop(index);
             return Ok((store.handle(body, used), false));
         }
         let paths = store.shared.layout.blob(&id);

@@ -23,6 +23,7 @@ impl Store {
         let mut index = self.lock();
         if let Some(body) = index.hold(&id) {
             let used = index.touch(&id);
+            drop(index);
             return Ok(self.handle(body, used));
         }
         let bytes = manifest.bytes();

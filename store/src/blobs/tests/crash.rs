@@ -145,6 +145,21 @@ impl Platter {
         }
     }
 
+    /// What is in the directory of a store, all of it synced.
+    fn of(dir: &Path, disk: &SpyDisk) -> Self {
+        let mut platter = Self::default();
+        let paths = ["", "blobs", "pins", "incoming"].map(|directory| dir.join(directory));
+        for path in paths.iter().flat_map(|path| fs::read_dir(path).unwrap()) {
+            let path = path.unwrap().path();
+            if path.is_file() {
+                let file = disk.number(&path);
+                platter.files.insert(file, fs::read(&path).unwrap());
+                platter.names.insert(path, file);
+            }
+        }
+        platter
+    }
+
     /// Writes what a crash leaves into `dir`, of a store that was in `original`.
     fn image(mut self, fate: Fate, original: &Path, dir: &Path) {
         let mut random = match fate {
@@ -275,7 +290,7 @@ fn a_crash_at_any_step_costs_nothing_that_was_promised() {
     let original = tempfile::tempdir().unwrap();
     let records = workload(original.path(), &contents);
     let (mut platter, mut promises) = (Platter::default(), Promises::default());
-    let mut steps = 0;
+    let (mut steps, mut steps_of_starts) = (0, 0);
     for record in &records {
         promises.quiet = None;
         match record {
@@ -297,11 +312,39 @@ fn a_crash_at_any_step_costs_nothing_that_was_promised() {
         for fate in [Fate::Kept, Fate::Dropped].into_iter().chain(chances) {
             let image = tempfile::tempdir().unwrap();
             platter.clone().image(fate, original.path(), image.path());
+            if fate == Fate::Chance(steps) && steps % 8 == 0 {
+                let again = tempfile::tempdir().unwrap();
+                platter.clone().image(fate, original.path(), again.path());
+                steps_of_starts += check_twice(again.path(), &contents, &promises)
+                    .unwrap_or_else(|wrong| panic!("twice, {fate:?}, step {steps}: {wrong}"));
+            }
             check(image.path(), &contents, &promises, fate)
                 .unwrap_or_else(|wrong| panic!("{fate:?} after step {steps}, {record:?}: {wrong}"));
         }
     }
     assert!(steps > 80, "a workload of {steps} steps is none");
+    assert!(steps_of_starts > 20, "{steps_of_starts} steps are too few starts");
+}
+
+/// The machine stops again, while the store is put in order.
+fn check_twice(dir: &Path, contents: &[Vec<u8>; 4], promises: &Promises) -> Result<usize, String> {
+    // What the process knew counts only if nothing was lost before.
+    let promises = &Promises { quiet: None, ..promises.clone() };
+    let recorder = Arc::new(Recorder::default());
+    let disk = Arc::new(SpyDisk::new(recorder.clone()));
+    let mut platter = Platter::of(dir, &disk);
+    Store::open_on(disk, dir, CLUSTER, AMPLE).map_err(|error| error.to_string())?;
+    let records = std::mem::take(&mut *recorder.records.lock().unwrap());
+    for record in &records {
+        let Record::Did(step) = record else { continue };
+        platter.take(step);
+        for fate in [Fate::Kept, Fate::Dropped] {
+            let image = tempfile::tempdir().unwrap();
+            platter.clone().image(fate, dir, image.path());
+            check(image.path(), contents, promises, fate)?;
+        }
+    }
+    Ok(records.len())
 }
 
 fn check(
