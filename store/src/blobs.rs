@@ -1,19 +1,22 @@
 //! The chunk store: blobs of one machine, on disk, content-addressed, mapped read-only.
 //!
-//! A worker, coordinator or client opens one, reserves space for what it will receive, writes chunks in any order as
-//! they come ([`Blob::write_chunk`]), or puts whole streams ([`Store::put`]), and reads, maps or gives away what is
-//! there. All calls block on the disk and belong on a thread that may; a [`Store`] is shared by cloning it.
+//! A worker, coordinator or client opens one, reserves space for what it will receive, writes chunks in any
+//! order as they come ([`Blob::write_chunk`]), or puts whole streams ([`Store::put`]), and reads, maps or
+//! gives away what is there. All calls block on the disk and belong on a thread that may; a [`Store`] is
+//! shared by cloning it.
 //!
-//! A blob is one file that has all its space from the beginning ([`Store::reserve`] is where a full disk shows), and an
-//! entry beside it (`blobs/layout.rs`, `blobs/entry.rs`). No byte is handed out before its chunk's hash was seen to be
-//! right: chunks that are read, each time; chunks that are mapped, once in a process.
+//! A blob is one file that has all its space from the beginning ([`Store::reserve`] is where a full disk
+//! shows), and an entry beside it (`blobs/layout.rs`, `blobs/entry.rs`). No byte is handed out before its
+//! chunk's hash was seen to be right: chunks that are read, each time; chunks that are mapped, once in a
+//! process.
 //!
-//! **A crash of the process** loses nothing that was written, but leases. **A crash of the machine** loses what was not made
-//! durable ([`Store::make_durable`]): no write waits for the disk for its own sake, what is left is found and checked afterwards.
-//! Partial blobs stay and are completed.
+//! **A crash of the process** loses nothing that was written, but leases. **A crash of the machine** loses what
+//! was not made durable ([`Store::make_durable`]): no write waits for the disk for its own sake, what is left is
+//! found and checked afterwards. Partial blobs stay and are completed.
 //!
-//! **Space.** A blob stays while an owner pins it or somebody has a [`Blob`] handle on it. Others go, those not used for
-//! longest first, when room is needed; a map of one that went keeps its pages, and their space, until it is dropped.
+//! **Space.** A blob stays while an owner pins it or somebody has a [`Blob`] handle on it. Others go, those not
+//! used for longest first, when room is needed; a map of one that went keeps its pages, and their space, until
+//! it is dropped.
 
 use std::io;
 use std::ops::Range;
@@ -83,8 +86,8 @@ pub struct BlobInfo {
 }
 
 impl Store {
-    /// Opens or makes the store of `cluster` in `dir`, which may take `quota_bytes`. What a crash has left is put in
-    /// order; what is beyond the quota is evicted.
+    /// Opens or makes the store of `cluster` in `dir`, which may take `quota_bytes`. What a crash has left is
+    /// put in order; what is beyond the quota is evicted.
     ///
     /// # Errors
     /// Another process has it, it belongs to another cluster or version, or the system refuses.
@@ -145,8 +148,8 @@ impl Store {
         ids.iter().filter(|id| self.lock_and_release(&mut index, id, owner)).count()
     }
 
-    /// Makes a complete blob durable, with the pins that were set before: when this returns they survive a crash of the
-    /// machine. What was there at the start and was not used since is checked first.
+    /// Makes a complete blob durable, with the pins that were set before: when this returns they survive a
+    /// crash of the machine. What was there at the start and was not used since is checked first.
     ///
     /// # Errors
     /// The blob is not complete, or the disk fails.
@@ -214,7 +217,8 @@ impl Store {
         released
     }
 
-    /// A name that stays is a pin that comes back at the next start: its owner releases it again, or never knew it.
+    /// A name that stays is a pin that comes back at the next start: its owner releases it again, or never
+    /// knew it.
     fn remove_pin(&self, id: &BlobId, owner: Owner) {
         let path = self.shared.layout.pin(owner, id);
         if let Err(error) = self.shared.disk.remove(&path) {
@@ -222,8 +226,8 @@ impl Store {
         }
     }
 
-    /// Takes a blob out with its pins. Its file, to be dropped when the index is not locked any more: that frees its
-    /// space, which may take its time.
+    /// Takes a blob out with its pins. Its file, to be dropped when the index is not locked any more: that
+    /// frees its space, which may take its time.
     fn take_out(&self, index: &mut Index, id: &BlobId) -> Option<Arc<dyn DiskFile>> {
         let held = index.remove(id)?;
         for owner in held.owners.iter().filter(|owner| owner.lasts()) {
@@ -240,7 +244,8 @@ impl Store {
         Blob::new(self.clone(), body)
     }
 
-    /// What is noted under the lock is whole after each call of the index, so a panic there leaves nothing half done.
+    /// What is noted under the lock is whole after each call of the index, so a panic there leaves nothing
+    /// half done.
     fn lock(&self) -> MutexGuard<'_, Index> {
         self.shared.index.lock().unwrap_or_else(PoisonError::into_inner)
     }

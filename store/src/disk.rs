@@ -1,7 +1,7 @@
 //! The few things that the chunk store asks of a disk, so that tests can own one that fails.
 //!
-//! [`RealDisk`] is the file system. Positions are explicit: a file has no cursor that two threads could share. All
-//! calls block.
+//! [`RealDisk`] is the file system. Positions are explicit: a file has no cursor that two threads could
+//! share. All calls block.
 
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File};

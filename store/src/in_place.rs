@@ -1,12 +1,13 @@
 //! Files that stay where they are: mapped, and hashed only when somebody needs it.
 //!
-//! A client opens one for `Shared::open`, and gives its descriptor to a worker of the same machine, which maps it. Nothing is
-//! copied and nothing is written down.
+//! A client opens one for `Shared::open`, and gives its descriptor to a worker of the same machine, which
+//! maps it. Nothing is copied and nothing is written down.
 //!
-//! Such a file belongs to its user. It may be written or cut under a map: then the map shows other bytes, and a page
-//! beyond the new end ends the process by SIGBUS. What is promised is less than for blobs: a change is *noticed*
-//! ([`FileInPlace::check`], before and after each use), and what was computed from it is not accepted. Two writes within a tick of the file system's clock
-//! (4 ms or less) that leave the length as it was look like one.
+//! Such a file belongs to its user. It may be written or cut under a map: then the map shows other bytes, and
+//! a page beyond the new end ends the process by SIGBUS. What is promised is less than for blobs: a change is
+//! *noticed* ([`FileInPlace::check`], before and after each use), and what was computed from it is not
+//! accepted. Two writes within a tick of the file system's clock (4 ms or less) that leave the length as it
+//! was look like one.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,14 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use allhands_common::blob::{CHUNK_BYTES, ChunkId, Manifest, ManifestError};
+use allhands_common::blob::{CHUNK_BYTES, ChunkId, Manifest};
 use bytes::Bytes;
 use rustix::fs::{FileType, Stat};
 use rustix::time::{ClockId, Timespec};
 use serde::{Deserialize, Serialize};
 
 use crate::crew;
-use crate::map::{FileRange, Map, MapError};
+use crate::map::{FileRange, Map};
+
+mod error;
+
+pub use error::InPlaceError;
 
 /// Manifests that are remembered, at most: of 1,024 files of 1 GiB they are 32 MiB.
 const REMEMBERED_FILES_MAX: usize = 1024;
@@ -46,66 +51,6 @@ pub struct FileRef {
     pub modified_ns: i128,
     /// When it or its attributes were last changed, in nanoseconds since 1970.
     pub changed_ns: i128,
-}
-
-/// Why a file cannot be used in place.
-#[derive(Debug, thiserror::Error)]
-pub enum InPlaceError {
-    /// The system refused.
-    #[error("{path} cannot be used in place: {what} failed")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        /// What it said.
-        #[source]
-        source: io::Error,
-    },
-    /// It is a directory, a pipe, or the like. Trying again cannot help.
-    #[error(
-        "{path} cannot be used in place: it is not a regular file; copy what is in it with put"
-    )]
-    NotAFile {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not what was opened any more. Trying again, with the file opened anew, helps once nobody writes it.
-    #[error(
-        "{path} was changed after it was opened: open it again, and write files that are in use under another name"
-    )]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file ends before. Trying again cannot help.
-    #[error("{path} has {bytes} bytes, none at {at}")]
-    Beyond {
-        /// The file.
-        path: PathBuf,
-        /// Its length.
-        bytes: u64,
-        /// What was asked for.
-        at: u64,
-    },
-    /// It cannot be mapped.
-    #[error("{path} cannot be mapped")]
-    Map {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: MapError,
-    },
-    /// It is longer than a blob may be. Trying again cannot help.
-    #[error("{path} is too long to be shipped")]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// How long it may be.
-        #[source]
-        source: ManifestError,
-    },
 }
 
 /// A file that is used where it is.

@@ -1,8 +1,8 @@
 //! Read-only maps of files, and what a process sends to another so that it maps the same pages.
 //!
-//! The worker asks the store for a [`FileRange`], hands it to an executor over a Unix socket, and the executor maps
-//! it with the same code as the worker would. A map keeps its file alive, also when the store has let go of
-//! it; nothing of it survives its process.
+//! The worker asks the store for a [`FileRange`], hands it to an executor over a Unix socket, and the
+//! executor maps it with the same code as the worker would. A map keeps its file alive, also when the store
+//! has let go of it; nothing of it survives its process.
 //!
 //! For blobs of the store a map never changes and never ends early: their files have all their space from
 //! the beginning, are never cut, and a chunk that was handed out is never written again. What remains is the
@@ -61,7 +61,8 @@ impl FileRange {
     }
 }
 
-/// Bytes of a file, as a slice. Byte 0 of a blob is at the start of a page, so its alignment is that of its offset.
+/// Bytes of a file, as a slice. Byte 0 of a blob is at the start of a page, so its alignment is that of its
+/// offset.
 pub struct Map {
     /// `None` where there is nothing to map: the system refuses that.
     pages: Option<Mmap>,
@@ -113,9 +114,10 @@ pub(crate) fn map(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<Map, 
     let length = usize::try_from(bytes).map_err(|_| system(io::ErrorKind::OutOfMemory.into()))?;
     let mut options = MmapOptions::new();
     options.offset(offset).len(length);
-    // SAFETY: the map is read-only and lies within the file. Files of the store are never cut, and a chunk is written
-    // before it is handed out, never after (`blobs/body.rs`), so the bytes stay there and stay the same. Files in place
-    // belong to others: their users are told (`in_place.rs`) and check the file's identity around each use.
+    // SAFETY: the map is read-only and lies within the file. Files of the store are never cut, and a chunk is
+    // written before it is handed out, never after (`blobs/body.rs`), so the bytes stay there and stay the
+    // same. Files in place belong to others: their users are told (`in_place.rs`) and check the file's
+    // identity around each use.
     let pages = unsafe { options.map(file.as_raw_fd()) }.map_err(system)?;
     Ok(Map { pages: Some(pages) })
 }

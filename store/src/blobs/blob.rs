@@ -12,7 +12,8 @@ use super::body::{Body, Written};
 use super::error::{ReadError, WriteError};
 use crate::map::{FileRange, Map, MapError};
 
-/// One blob of a store, complete or not. It is not evicted while a clone of this is there; what was mapped needs no handle.
+/// One blob of a store, complete or not. It is not evicted while a clone of this is there; what was mapped
+/// needs no handle.
 #[derive(Debug, Clone)]
 pub struct Blob {
     pub(super) body: Arc<Body>,
@@ -48,7 +49,8 @@ impl Blob {
         &self.body.manifest
     }
 
-    /// Whether all chunks are here, as far as is known: what was here at the start is believed until it is first used.
+    /// Whether all chunks are here, as far as is known: what was here at the start is believed until it is
+    /// first used.
     pub fn is_complete(&self) -> bool {
         self.body.is_complete()
     }
@@ -63,8 +65,8 @@ impl Blob {
         runs(self.body.here(), false)
     }
 
-    /// Writes chunk `index`, unless it is here. Several threads may write chunks of one blob, also the same one: that is
-    /// then written once. Durable after [`Store::make_durable`].
+    /// Writes chunk `index`, unless it is here. Several threads may write chunks of one blob, also the same
+    /// one: that is then written once. Durable after [`Store::make_durable`].
     ///
     /// # Errors
     /// These are not its bytes, or the disk refuses.
@@ -90,7 +92,8 @@ impl Blob {
         self.body.open_proven(0..self.manifest().chunks().len() as u32).map(drop)
     }
 
-    /// Maps the bytes `range`, whose chunks have to be here. Only they are looked at; other chunks may be missing.
+    /// Maps the bytes `range`, whose chunks have to be here. Only they are looked at; other chunks may be
+    /// missing.
     ///
     /// # Errors
     /// A chunk is not here or is damaged, the blob is shorter, or the system refuses.

@@ -10,11 +10,11 @@
 //!     └──────────────────────────── (of a sealed file: Damaged) ──────────────────────┘
 //! ```
 //! Only what is proven is handed out, and it is never written again in that file: somebody may have it
-//! mapped. A complete file is sealed and not written at all. A chunk that turns out to be damaged is written into a
-//! new file, to which what is still whole is copied.
+//! mapped. A complete file is sealed and not written at all. A chunk that turns out to be damaged is written
+//! into a new file, to which what is still whole is copied.
 //!
-//! A claim is set after the chunk was written, and nothing is synced: after a crash some claims are wrong. They are
-//! checked when the chunk is first used, by its hash.
+//! A claim is set after the chunk was written, and nothing is synced: after a crash some claims are wrong.
+//! They are checked when the chunk is first used, by its hash.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -311,8 +311,8 @@ impl Body {
         Ok(copied)
     }
 
-    /// Notes in the entry what is here of the eight chunks around `index`. A claim that is not written is a chunk that
-    /// is fetched again after a restart.
+    /// Notes in the entry what is here of the eight chunks around `index`. A claim that is not written is a
+    /// chunk that is fetched again after a restart.
     fn claim(&self, state: &State, index: u32) {
         if state.removed {
             return;

@@ -7,8 +7,8 @@
 //! ```
 //! Integers are little-endian. Length and chunk ids are written once and proven by the file's name, which is
 //! their hash. The rest is written in place and never synced for its own sake: last use only orders the
-//! evictions, and a bit is a claim that is checked by the chunk's hash before any byte of it is handed out. So no write here has
-//! to reach the disk before or after another.
+//! evictions, and a bit is a claim that is checked by the chunk's hash before any byte of it is handed out.
+//! So no write here has to reach the disk before or after another.
 
 use std::io;
 

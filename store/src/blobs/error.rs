@@ -57,8 +57,8 @@ pub enum OpenStoreError {
 /// There is no room, and nothing may be evicted to make some. Trying again helps once pins are released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the chunk store is full: {needed_bytes} bytes are needed; of its {quota_bytes} bytes, {held_bytes} are taken and {pinned_bytes} \
-     of these pinned or in use: raise its quota, or wait for jobs to end"
+    "the chunk store is full: {needed_bytes} bytes are needed; of its {quota_bytes} bytes, {held_bytes} are taken \
+     and {pinned_bytes} of these pinned or in use: raise its quota, or wait for jobs to end"
 )]
 pub struct StoreFull {
     /// What was asked for, with what the file system adds.
@@ -77,9 +77,11 @@ pub enum ReserveError {
     /// The quota does not allow it.
     #[error(transparent)]
     Full(StoreFull),
-    /// The disk is full although the quota allows more, and nothing may be evicted. Trying again helps once there is space.
+    /// The disk is full although the quota allows more, and nothing may be evicted. Trying again helps once
+    /// there is space.
     #[error(
-        "blob {id} needs {bytes} bytes, and the disk of {dir} is full: free space there, or lower the store's quota"
+        "blob {id} needs {bytes} bytes, and the disk of {dir} is full: free space there, or lower the \
+         store's quota"
     )]
     DiskFull {
         /// Which.
@@ -91,7 +93,8 @@ pub enum ReserveError {
     },
     /// The system refused. Trying again may help.
     #[error(
-        "no space can be taken for blob {id} at {path}: a store needs a file system that can preallocate (ext4, xfs, btrfs, tmpfs)"
+        "no space can be taken for blob {id} at {path}: a store needs a file system that can \
+         preallocate (ext4, xfs, btrfs, tmpfs)"
     )]
     Io {
         /// Which.
@@ -214,7 +217,8 @@ pub enum PutError {
     /// The quota does not allow so many.
     #[error(transparent)]
     Full(StoreFull),
-    /// The disk is full although the quota allows more, and nothing may be evicted. Trying again helps once there is space.
+    /// The disk is full although the quota allows more, and nothing may be evicted. Trying again helps once
+    /// there is space.
     #[error(
         "the disk of {dir} is full after {bytes} bytes: free space there, or lower the store's quota"
     )]
@@ -232,7 +236,8 @@ pub enum PutError {
     Source(#[source] io::Error),
     /// The system refused. Trying again may help.
     #[error(
-        "bytes cannot be written to {path}: a store needs a file system that can preallocate (ext4, xfs, btrfs, tmpfs)"
+        "bytes cannot be written to {path}: a store needs a file system that can \
+         preallocate (ext4, xfs, btrfs, tmpfs)"
     )]
     Io {
         /// The file.
@@ -293,10 +298,11 @@ pub enum SyncError {
         #[source]
         source: ReadError,
     },
-    /// The system could not write it all. It does not say what, so the blob was removed. Trying again helps after it was
-    /// fetched again.
+    /// The system could not write it all. It does not say what, so the blob was removed. Trying again helps
+    /// after it was fetched again.
     #[error(
-        "blob {id} cannot be made durable: {path} was not written by the disk, so the blob was removed: look at the disk, and fetch it again"
+        "blob {id} cannot be made durable: {path} was not written by the disk, so the blob \
+         was removed: look at the disk, and fetch it again"
     )]
     Lost {
         /// Which.

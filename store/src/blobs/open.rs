@@ -1,8 +1,9 @@
 //! Opens a store: whose it is, what a crash has left, what is to be collected.
 //!
-//! Files without an entry, entries without a file of the right length, entries that are torn, pins of blobs that are not
-//! here and everything that was coming in are removed. Names that are none of ours are left alone. What an entry claims is believed until
-//! it is used (`body.rs`), so that opening a store reads its entries and none of its bytes.
+//! Files without an entry, entries without a file of the right length, entries that are torn, pins of blobs
+//! that are not here and everything that was coming in are removed. Names that are none of ours are left
+//! alone. What an entry claims is believed until it is used (`body.rs`), so that opening a store reads its
+//! entries and none of its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};

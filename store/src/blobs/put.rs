@@ -1,8 +1,9 @@
-//! Puts whole arrays and streams: hashing and writing take a core each, so several threads do both, chunk by chunk.
+//! Puts whole arrays and streams: hashing and writing take a core each, so several threads do both, chunk by
+//! chunk.
 //!
-//! Bytes in memory are hashed first, because often they are here already. A stream cannot be read twice: its bytes are written under no name
-//! while they are hashed, each thread with one chunk in its hands, and named at the end. So a put takes a mebibyte of memory a thread,
-//! however long it is.
+//! Bytes in memory are hashed first, because often they are here already. A stream cannot be read twice: its
+//! bytes are written under no name while they are hashed, each thread with one chunk in its hands, and named
+//! at the end. So a put takes a mebibyte of memory a thread, however long it is.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -26,7 +27,8 @@ pub(super) const BLOB_BYTES_MAX: u64 = CHUNKS_MAX as u64 * CHUNK;
 const STEP_BYTES_MAX: u64 = 256 << 20;
 
 impl Store {
-    /// Stores what `source` gives until it ends, and gives a handle on it. Not durable until [`Store::make_durable`].
+    /// Stores what `source` gives until it ends, and gives a handle on it. Not durable until
+    /// [`Store::make_durable`].
     ///
     /// # Errors
     /// There is no room, the source fails, or the disk does. Nothing is left of it then.
@@ -53,7 +55,8 @@ impl Store {
     /// [`Store::put`] of bytes that are in memory. They are hashed first: what is here already is not written.
     ///
     /// # Errors
-    /// There is no room, or the disk fails. What was written then may be left, as of any blob that is here in part.
+    /// There is no room, or the disk fails. What was written then may be left, as of any blob that is here in
+    /// part.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Blob, PutError> {
         let chunks = bytes.len().div_ceil(CHUNK_BYTES as usize);
         let manifest = hash_chunks(bytes)?;

@@ -13,8 +13,8 @@ use super::{Blob, Store, entry};
 use crate::disk::DiskFile;
 
 impl Store {
-    /// A handle on the blob of this manifest; where none of it is here, with all the space that it needs and no chunk.
-    /// Two that reserve one blob get the same.
+    /// A handle on the blob of this manifest; where none of it is here, with all the space that it needs and
+    /// no chunk. Two that reserve one blob get the same.
     ///
     /// # Errors
     /// There is no room, also after all that may be evicted was.

@@ -1,5 +1,6 @@
-//! The machine stops at any step of a workload. Whatever of the unsynced had reached the disk: no wrong byte is served, what
-//! was durable is there, and the store goes on. If only the process stopped, all that was acknowledged is there.
+//! The machine stops at any step of a workload. Whatever of the unsynced had reached the disk: no wrong byte
+//! is served, what was durable is there, and the store goes on. If only the process stopped, all that was
+//! acknowledged is there.
 
 use std::collections::BTreeMap;
 use std::fs;

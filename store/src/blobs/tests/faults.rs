@@ -1,5 +1,5 @@
-//! A disk that fails at any step: what fails says so, what is handed out is right, nothing of a failure stays, and
-//! trying again does it.
+//! A disk that fails at any step: what fails says so, what is handed out is right, nothing of a failure
+//! stays, and trying again does it.
 
 use std::io::ErrorKind;
 use std::sync::Mutex;
