@@ -1,7 +1,12 @@
 //! A bit that flipped on disk is noticed before it is served; the chunk is written again, into a new file.
 
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::spy::{Spy, SpyDisk, Step, Verdict};
 use super::support::*;
 use crate::blobs::*;
+use crate::disk::Access;
 
 /// Fetches whatever is missing until the blob is whole.
 fn heal(blob: &Blob, content: &[u8]) {
@@ -125,4 +130,49 @@ fn a_flipped_bit_in_an_entry_loses_no_other_blob_and_serves_no_wrong_byte() {
         }
         whole(&store.put_bytes(&content).unwrap(), &content);
     }
+}
+
+/// A file system that keeps to the seal, also where the tests run as root: until the file is another.
+#[derive(Debug, Default)]
+struct Sealed {
+    renewed: AtomicBool,
+}
+
+impl Spy for Sealed {
+    fn see(&self, step: Step) -> Verdict {
+        match step {
+            Step::Rename { .. } => self.renewed.store(true, Ordering::Relaxed),
+            Step::Open { path, access: Access::Write }
+                if path.extension().is_some_and(|kind| kind == "bytes")
+                    && !self.renewed.load(Ordering::Relaxed) =>
+            {
+                return Verdict::Fail(ErrorKind::PermissionDenied.into());
+            }
+            _ => {}
+        }
+        Verdict::Go
+    }
+}
+
+#[test]
+fn a_sealed_file_whose_claims_were_lost_is_renewed() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = content(1, 2 * CHUNK + 5);
+    let id = stored(&open(dir.path()), &content).id();
+    // The machine stopped when the seal was on the disk, and the claims of two chunks were not.
+    let path = Layout::new(dir.path()).blob(&id).entry;
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() = 0b010;
+    std::fs::write(&path, bytes).unwrap();
+
+    let spy = Arc::new(Sealed::default());
+    let disk = Arc::new(SpyDisk::new(spy.clone()));
+    let store = Store::open_on(disk, dir.path(), CLUSTER, AMPLE).unwrap();
+    let blob = store.get(&id).unwrap();
+    assert_eq!(blob.present(), run(1, 2));
+    let map = blob.map(CHUNK as u64..2 * CHUNK as u64).unwrap();
+    write(&blob, &content, [0, 2]);
+    assert!(spy.renewed.load(Ordering::Relaxed));
+    whole(&blob, &content);
+    assert_eq!(*map, content[CHUNK..2 * CHUNK]);
 }

@@ -14,7 +14,7 @@ use crate::disk::{Access, Disk, DiskFile, RealDisk};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     Create { file: u64, path: PathBuf },
-    Open { path: PathBuf },
+    Open { path: PathBuf, access: Access },
     Rename { file: u64, from: PathBuf, to: PathBuf },
     Remove { path: PathBuf },
     List { path: PathBuf },
@@ -93,7 +93,7 @@ impl Disk for SpyDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.ask(Step::Open { path: path.to_owned() })?;
+        self.ask(Step::Open { path: path.to_owned(), access })?;
         let file = RealDisk.open(path, access)?;
         Ok(self.file(self.number(path), file))
     }
