@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use allhands_common::blob::{CHUNK_BYTES, ChunkId, Manifest};
 use bytes::Bytes;
@@ -261,7 +261,7 @@ fn now() -> Timespec {
 }
 
 /// The manifests of this process.
-fn remembered() -> std::sync::MutexGuard<'static, BTreeMap<FileRef, Arc<Manifest>>> {
+fn remembered() -> MutexGuard<'static, BTreeMap<FileRef, Arc<Manifest>>> {
     static REMEMBERED: Mutex<BTreeMap<FileRef, Arc<Manifest>>> = Mutex::new(BTreeMap::new());
     REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,6 +17,8 @@
 //! They are checked when the chunk is first used, by its hash.
 
 use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -222,10 +224,7 @@ impl Body {
     }
 
     /// Opens the file for reading, if these chunks are all here and whole. What was claimed is checked first.
-    pub(super) fn open_proven(
-        &self,
-        chunks: std::ops::Range<u32>,
-    ) -> Result<Arc<dyn DiskFile>, ReadError> {
+    pub(super) fn open_proven(&self, chunks: Range<u32>) -> Result<Arc<dyn DiskFile>, ReadError> {
         loop {
             let state = self.lock();
             let of = |index: &u32| state.chunks[*index as usize];
@@ -276,12 +275,7 @@ impl Body {
     }
 
     /// Which chunks are whole, and in the new file.
-    fn copy(
-        &self,
-        state: &State,
-        old: &dyn DiskFile,
-        path: &std::path::Path,
-    ) -> io::Result<Vec<bool>> {
+    fn copy(&self, state: &State, old: &dyn DiskFile, path: &Path) -> io::Result<Vec<bool>> {
         let new = match self.disk.create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.disk.remove(path)?;
@@ -350,12 +344,12 @@ impl Body {
     }
 
     /// Syncs bytes and entry, of a blob that is complete. The file that could not be.
-    pub(super) fn sync(&self) -> Result<(), (std::path::PathBuf, io::Error)> {
+    pub(super) fn sync(&self) -> Result<(), (PathBuf, io::Error)> {
         let state = self.lock();
         if state.removed {
             return Err((self.paths.bytes.clone(), io::ErrorKind::NotFound.into()));
         }
-        let open = |path: &std::path::Path| {
+        let open = |path: &Path| {
             self.disk.open(path, Access::Read).map_err(|error| (path.to_owned(), error))
         };
         let (bytes, entry) = (open(&self.paths.bytes)?, open(&self.paths.entry)?);

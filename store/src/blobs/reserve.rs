@@ -1,9 +1,10 @@
 //! Takes space for a blob: where a quota or a disk that is full shows, and nowhere later.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use allhands_common::blob::Manifest;
+use allhands_common::blob::{BlobId, Manifest};
 
 use super::body::Chunk;
 use super::error::{ReserveError, StoreFull};
@@ -49,7 +50,7 @@ impl Store {
     pub(super) fn add(
         &self,
         index: &mut Index,
-        id: allhands_common::blob::BlobId,
+        id: BlobId,
         manifest: Manifest,
         chunks: Vec<Chunk>,
         used: u64,
@@ -80,7 +81,7 @@ impl Store {
     }
 
     /// A new file, in place of one that could not be removed or read before.
-    fn create_new(&self, path: &std::path::Path) -> io::Result<Arc<dyn DiskFile>> {
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         match self.shared.disk.create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.shared.disk.remove(path)?;
