@@ -41,7 +41,11 @@ impl Store {
             while let Some(index) = take(&feed, &incoming, &mut chunk)? {
                 let id = ChunkId::of(&chunk);
                 let written = incoming.file.write_at(&chunk, u64::from(index) * CHUNK);
-                written.map_err(|source| incoming.failed(source))?;
+                written.map_err(|source| {
+                    // The other threads need not go on to the end.
+                    feed.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+                    incoming.failed(source)
+                })?;
                 let mut hashed = hashed.lock().unwrap_or_else(PoisonError::into_inner);
                 hashed.push((index, id));
             }

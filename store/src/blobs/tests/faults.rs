@@ -291,3 +291,26 @@ fn what_could_not_be_synced_is_let_go() {
     assert!(store.list().is_empty());
     assert_eq!(names(dir.path(), "pins"), [] as [String; 0]);
 }
+
+#[test]
+fn a_write_that_fails_ends_a_stream_however_long_it_is() {
+    #[derive(Debug)]
+    struct OneWrite;
+    impl Spy for OneWrite {
+        fn see(&self, step: Step) -> Verdict {
+            match step {
+                Step::Write { offset, .. } if offset == 2 * CHUNK as u64 => {
+                    Verdict::Fail(ErrorKind::Other.into())
+                }
+                _ => Verdict::Go,
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(SpyDisk::new(Arc::new(OneWrite)));
+    let store = Store::open_on(disk, dir.path(), CLUSTER, u64::MAX / 2).unwrap();
+    let put = store.put(io::repeat(1));
+    assert!(matches!(put, Err(PutError::Io { .. })), "{put:?}");
+    assert_eq!(store.usage().held_bytes, 0);
+    assert_eq!(names(dir.path(), "incoming"), [] as [String; 0]);
+}
