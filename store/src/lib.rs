@@ -1,8 +1,15 @@
 //! Memory shared between processes of one machine, and the little that a worker reads from ELF files.
 //!
 //! [`cell`] is the page that a worker and one executor share: which task runs, which may be taken.
-//! It is this crate's only file that says `unsafe`.
+//! [`blobs`] is the chunk store: blobs on disk, verified chunk by chunk, mapped read-only by whoever needs
+//! them. [`in_place`] is for files that stay where they are. `cell.rs` and `map.rs` are this crate's
+//! only files that say `unsafe`.
 
+pub mod blobs;
 pub mod cell;
+mod crew;
+pub mod disk;
 pub mod elf;
 pub mod glibc;
+pub mod in_place;
+pub mod map;

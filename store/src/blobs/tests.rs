@@ -1,0 +1,14 @@
+//! The store through restarts, crashes at any point, a disk that fails, damage, and many threads.
+
+mod basic;
+mod crash;
+
+mod damage;
+mod eviction;
+mod faults;
+mod model;
+
+mod put;
+mod spy;
+mod support;
+mod threads;
