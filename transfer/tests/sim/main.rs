@@ -46,7 +46,7 @@ fn seeds() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_broadcast_leaves_its_source_about_once(seed in seeds()) {
@@ -209,6 +209,11 @@ fn a_broadcast_is_several_times_as_fast_as_from_the_source_alone() {
         let naive = broadcast(seed, Faults::default(), alone);
         assert_all_done(&naive, &[]);
         assert!(ratio(naive.sent(0)) > 7.9);
+        println!(
+            "seed {seed}: {} steps, the source sent {:.3} copies",
+            ours.steps(),
+            ratio(ours.sent(0))
+        );
         let (ours, naive) = (ours.now().as_secs_f64(), naive.now().as_secs_f64());
         println!("seed {seed}: {ours:.2} s, from the source alone {naive:.2} s");
         assert!(ours * 3.0 < naive, "{ours} s, from the source alone {naive} s, seed {seed}");

@@ -92,6 +92,7 @@ pub(crate) struct World {
     lost: u64,
     /// When the last want ended.
     over: u64,
+    steps: u64,
 }
 
 impl World {
@@ -107,6 +108,7 @@ impl World {
             wants: 0,
             lost: 0,
             over: 0,
+            steps: 0,
             setup,
         };
         // 30 to 1,000 MB/s for all, and each node up to a third off that.
@@ -166,7 +168,6 @@ impl World {
     }
 
     pub(crate) fn run(&mut self) {
-        let mut steps = 0;
         loop {
             let happening = self.queue.peek().map(|next| next.0.0);
             let deadlines = self.nodes.iter().enumerate().filter(|(_, node)| node.alive);
@@ -187,8 +188,8 @@ impl World {
                 }
                 (Some(_), None) => unreachable!("the arm above takes it"),
             }
-            steps += 1;
-            assert!(steps < STEPS_MAX, "it does not end, seed {}", self.setup.seed);
+            self.steps += 1;
+            assert!(self.steps < STEPS_MAX, "it does not end, seed {}", self.setup.seed);
         }
     }
 
@@ -268,11 +269,11 @@ impl World {
         }
         let mut out = Vec::new();
         let now = Instant(self.now);
-        let shown = format!("{event:?}");
+        let shown = event.clone();
         let node = &mut self.nodes[at];
         node.exchange.handle(now, event, &mut out);
         if let Err(violation) = node.exchange.check() {
-            panic!("{violation}, at {at} after {shown}, seed {}", self.setup.seed);
+            panic!("{violation}, at {at} after {shown:?}, seed {}", self.setup.seed);
         }
         for action in out {
             self.act(at, action);
@@ -413,6 +414,10 @@ impl World {
 
     pub(crate) fn lost(&self) -> u64 {
         self.lost
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// When the last want ended.
