@@ -126,6 +126,9 @@ impl Server {
             && let Some((_, place)) = asker.queue.remove(at)
         {
             self.recent.withdraw(place, ticket.peer);
+            if asker.queue.is_empty() {
+                self.turn.retain(|peer| *peer != ticket.peer);
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Everybody this node has heard of, under the numbers that the exchange uses.
 //!
 //! A worker or coordinator keeps its number for as long as this process lives: there are as many as the
-//! cluster ever had machines. Several clients may have one name, and none can be dialled: they are known by
-//! their connection and forgotten with it.
+//! cluster ever had machines. Several clients may have one name, and none can be dialled: each is known by
+//! its connection and forgotten with it, and who names a client means all of that name.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,8 +28,15 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Somebody whom another has named.
-    pub(super) fn of_holder(&mut self, holder: Holder) -> Peer {
+    /// Those whom another has named: one node, or every connected client of that name.
+    pub(super) fn of_holder(&mut self, holder: Holder) -> Vec<Peer> {
+        match holder.node.role {
+            Role::Coordinator | Role::Worker => {}
+            Role::Client | Role::Admin => {
+                let named = self.known.iter().filter(|(_, known)| known.node == holder.node);
+                return named.map(|(peer, _)| *peer).collect();
+            }
+        }
         let peer = self.of_node(holder.node);
         if let Some(known) = self.known.get_mut(&peer)
             && !holder.addresses.is_empty()
@@ -37,7 +44,7 @@ impl Peers {
             known.addresses = holder.addresses;
             known.addresses.truncate(ADDRESSES_MAX);
         }
-        peer
+        vec![peer]
     }
 
     /// Somebody who is connected. A newer connection takes the place of the one before.

@@ -104,7 +104,11 @@ impl Shell {
     fn peers_of(&mut self, holders: Vec<(Holder, bool)>) -> Vec<(Peer, bool)> {
         let others = holders.into_iter().filter(|(holder, _)| !self.is_us(holder));
         let others: Vec<_> = others.collect();
-        others.into_iter().map(|(holder, whole)| (self.peers.of_holder(holder), whole)).collect()
+        let mut peers = Vec::new();
+        for (holder, whole) in others {
+            peers.extend(self.peers.of_holder(holder).into_iter().map(|peer| (peer, whole)));
+        }
+        peers
     }
 
     fn is_us(&self, holder: &Holder) -> bool {
@@ -165,11 +169,11 @@ impl Shell {
                     return;
                 }
                 let request = Request(request);
-                if self.is_us(&holder) {
-                    return self.tell(Event::Refused { request, why: Refused::NotHere });
+                match self.peers_of(vec![(holder, false)]).first() {
+                    Some((to, _)) => self.tell(Event::Redirected { request, to: *to }),
+                    // To us, or to somebody who is not there.
+                    None => self.tell(Event::Refused { request, why: Refused::NotHere }),
                 }
-                let to = self.peers.of_holder(holder);
-                self.tell(Event::Redirected { request, to });
             }
             Answer::NotHere { request } => self.refused(peer, request, Refused::NotHere),
             Answer::Busy { request } => self.refused(peer, request, Refused::Busy),
