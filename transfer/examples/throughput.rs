@@ -4,10 +4,9 @@
 //! cargo run --release -p allhands-transfer --example throughput -- [MIB] [ROUNDS]
 //! ```
 //!
-//! Prints one JSON line per system and round: `tcp` (plain, over loopback, for the scale), `quinn` (one
-//! stream of the bulk settings, whose bytes are dropped), `quinn_default` (the same with quinn's own
-//! settings), and `allhands` (every chunk verified and copied into memory); then the ratio of the medians of
-//! `allhands` and `quinn`.
+//! Prints one JSON line per system and round: `tcp` (plain, for the scale), `quinn` (one bare stream, whose
+//! bytes are dropped), and `allhands` (every chunk verified and kept in memory); then the ratio of the
+//! medians of `allhands` and `quinn`. Each round has fresh endpoints; handshakes are not counted.
 #![expect(clippy::print_stdout, reason = "figures are its product")]
 
 use std::collections::BTreeMap;
@@ -20,7 +19,6 @@ use allhands_common::blob::{BlobId, CHUNK_BYTES, Manifest};
 use allhands_common::id::ClusterId;
 use allhands_common::net::access::Role;
 use allhands_common::net::authority::{Authority, Validity};
-use allhands_common::net::connection::Connection;
 use allhands_common::net::endpoint::{Endpoint, Expected};
 use allhands_common::net::identity::Identity;
 use allhands_common::wire::data::{ChunkRange, ChunkSet, Holder, Node};
@@ -46,7 +44,6 @@ fn main() -> anyhow::Result<()> {
     for _ in 0..rounds {
         for (system, run) in [
             ("tcp", tcp as fn(&Runtime, &Runtime, &Bytes) -> anyhow::Result<Duration>),
-            ("quinn_default", quinn_default),
             ("quinn", quinn_raw),
             ("allhands", allhands),
         ] {
@@ -87,35 +84,142 @@ fn tcp(near: &Runtime, far: &Runtime, content: &Bytes) -> anyhow::Result<Duratio
     Ok(took)
 }
 
-/// One stream with the settings of the bulk endpoint, over an established connection.
+/// Who serves, and who fetches: endpoints of one cluster, each on its own runtime.
+struct Pair {
+    near: Endpoint,
+    far: Endpoint,
+}
+
+const EXPECTED: Expected<'static> = Expected { role: Role::Worker, name: Some("far") };
+
+impl Pair {
+    #[expect(clippy::disallowed_methods, reason = "certificates are valid by the wall clock")]
+    fn new(near: &Runtime, far: &Runtime) -> anyhow::Result<Self> {
+        let authority = Authority::create(ClusterId([1; 16]))?;
+        let bind = |runtime: &Runtime, name: &str| {
+            let validity = Validity::days(SystemTime::now(), 1);
+            let files = authority.issue(Role::Worker, name, validity, PathBuf::from(name))?;
+            let identity = Identity::verify(&files, SystemTime::now())?;
+            let _inside = runtime.enter();
+            anyhow::Ok(Endpoint::bind_bulk(identity, LOOPBACK)?)
+        };
+        Ok(Self { near: bind(near, "near")?, far: bind(far, "far")? })
+    }
+}
+
+/// One bare stream over an established connection of bulk endpoints.
 fn quinn_raw(near: &Runtime, far: &Runtime, content: &Bytes) -> anyhow::Result<Duration> {
     let pair = Pair::new(near, far)?;
-    let address = pair.far.local_address()?;
     let (endpoint, sent) = (pair.far.clone(), content.clone());
     let sending = far.spawn(async move {
-        let arriving = endpoint.accept().await.context("closed")?;
-        send_raw(arriving.establish().await?, sent).await
+        let arriving = endpoint.accept().await.context("the endpoint is closed")?;
+        let connection = arriving.establish().await?;
+        let (mut stream, mut asked) = connection.quinn().accept_bi().await?;
+        asked.read_to_end(1).await?;
+        for chunk in sent.chunks(CHUNK_BYTES as usize) {
+            stream.write_chunk(sent.slice_ref(chunk)).await?;
+        }
+        stream.finish()?;
+        stream.stopped().await?;
+        anyhow::Ok(())
     });
+    let address = pair.far.local_address()?;
     let connection = near.block_on(pair.near.connect(address, EXPECTED, DEADLINE))?;
-    let took = near.block_on(receive_raw(&connection, content.len()))?;
+    let bytes = content.len();
+    let took = near.block_on(async {
+        let start = Instant::now();
+        let (mut ask, mut stream) = connection.quinn().open_bi().await?;
+        ask.write_all(b"?").await?;
+        ask.finish()?;
+        let (mut received, mut pieces) = (0, [const { Bytes::new() }; 32]);
+        while let Some(read) = stream.read_chunks(&mut pieces).await? {
+            received += pieces[..read].iter().map(Bytes::len).sum::<usize>();
+        }
+        anyhow::ensure!(received == bytes, "{received} of {bytes} bytes have come");
+        Ok(start.elapsed())
+    })?;
     far.block_on(sending)??;
     Ok(took)
 }
 
-async fn send_raw(connection: Connection, content: Bytes) -> anyhow::Result<()> {
-    let mut stream = connection.open_raw().await?;
-    let chunks = content.chunks(CHUNK_BYTES as usize);
-    for chunk in chunks.map(|chunk| content.slice_ref(chunk)) {
-        stream.write_chunk(chunk).await?;
-    }
-    stream.finish()?;
-    stream.stopped().await?;
-    Ok(())
+/// The same through [`Transfer`], after a first small blob has set up the link.
+fn allhands(near: &Runtime, far: &Runtime, content: &Bytes) -> anyhow::Result<Duration> {
+    let pair = Pair::new(near, far)?;
+    let (source, sink) = (Arc::new(MemoryStore::default()), Arc::new(MemoryStore::default()));
+    let (small, blob) = (source.put(Bytes::from_static(b"small"))?, source.put(content.clone())?);
+    let start_node = |runtime: &Runtime, endpoint: &Endpoint, store: &Arc<MemoryStore>| {
+        let addresses = vec![endpoint.local_address()?];
+        let options = Options { addresses: addresses.clone(), ..Options::default() };
+        let _inside = runtime.enter();
+        let (transfer, _reports) = Transfer::start(endpoint.clone(), store.clone(), options);
+        let name = endpoint.identity().own().name.clone();
+        anyhow::Ok((transfer, Holder { node: Node { role: Role::Worker, name }, addresses }))
+    };
+    let (_serving, holder) = start_node(far, &pair.far, &source)?;
+    let (fetching, _) = start_node(near, &pair.near, &sink)?;
+    let fetch =
+        |blob| Fetch { blob, bytes: None, holders: vec![(holder.clone(), true)], within: DEADLINE };
+    near.block_on(fetching.fetch(fetch(small)))?;
+    let start = Instant::now();
+    near.block_on(fetching.fetch(fetch(blob)))?;
+    Ok(start.elapsed())
 }
 
-async fn receive_raw(connection: &Connection, bytes: usize) -> anyhow::Result<Duration> {
-    let start = Instant::now();
-    let mut stream = connection.accept_raw().await?;
-    anyhow::ensure!(drain(&mut stream).await? == bytes, "bytes are missing");
-    Ok(start.elapsed())
+/// What a store does besides the disk.
+#[derive(Debug, Default)]
+struct MemoryStore(Mutex<BTreeMap<BlobId, Blob>>);
+
+#[derive(Debug)]
+struct Blob {
+    manifest: Arc<Manifest>,
+    chunks: BTreeMap<u32, Bytes>,
+}
+
+impl MemoryStore {
+    fn put(&self, bytes: Bytes) -> anyhow::Result<BlobId> {
+        let manifest = Arc::new(Manifest::of(&bytes)?);
+        let chunks = (0..).zip(bytes.chunks(CHUNK_BYTES as usize));
+        let chunks = chunks.map(|(at, chunk)| (at, bytes.slice_ref(chunk))).collect();
+        let id = manifest.id();
+        self.with(|blobs| blobs.insert(id, Blob { manifest, chunks }));
+        Ok(id)
+    }
+
+    fn with<T>(&self, job: impl FnOnce(&mut BTreeMap<BlobId, Blob>) -> T) -> T {
+        job(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl ChunkStore for MemoryStore {
+    fn manifest(&self, blob: BlobId) -> Result<Option<Arc<Manifest>>, StoreError> {
+        Ok(self.with(|blobs| blobs.get(&blob).map(|blob| Arc::clone(&blob.manifest))))
+    }
+
+    fn open(&self, blob: BlobId, manifest: &Arc<Manifest>) -> Result<(), StoreError> {
+        let new = || Blob { manifest: Arc::clone(manifest), chunks: BTreeMap::new() };
+        self.with(|blobs| {
+            blobs.entry(blob).or_insert_with(new);
+        });
+        Ok(())
+    }
+
+    fn present(&self, blob: BlobId) -> Result<ChunkSet, StoreError> {
+        Ok(self.with(|blobs| {
+            let chunks = blobs.get(&blob).into_iter().flat_map(|blob| blob.chunks.keys());
+            chunks.map(|chunk| ChunkRange::new(*chunk, chunk + 1)).collect()
+        }))
+    }
+
+    fn read(&self, blob: BlobId, chunk: u32) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.with(|blobs| blobs.get(&blob)?.chunks.get(&chunk).cloned()))
+    }
+
+    fn write(&self, blob: BlobId, chunk: u32, bytes: Verified) -> Result<(), StoreError> {
+        self.with(|blobs| {
+            if let Some(blob) = blobs.get_mut(&blob) {
+                blob.chunks.insert(chunk, bytes.bytes().clone());
+            }
+        });
+        Ok(())
+    }
 }

@@ -19,8 +19,8 @@ mod serve;
 pub use action::Action;
 pub use config::Config;
 pub use event::{Event, Refused};
-pub use machine::{Exchange, Violation};
 pub use fetch::{Known, Unfetched, Wanted};
+pub use machine::{Exchange, Violation};
 
 /// Somebody else, by the number that the shell gave. The same node keeps its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

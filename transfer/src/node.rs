@@ -129,7 +129,10 @@ impl Transfer {
         let (mut reply, replied) = oneshot::channel();
         let new = NewWant { want, fetch, known, done };
         let stopped = |_| FetchError::Stopped { blob };
-        self.inputs.send(Input::Want(Box::new(new))).await.map_err(|_| FetchError::Stopped { blob })?;
+        self.inputs
+            .send(Input::Want(Box::new(new)))
+            .await
+            .map_err(|_| FetchError::Stopped { blob })?;
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             tokio::select! {

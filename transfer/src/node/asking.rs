@@ -103,10 +103,7 @@ async fn dial(
     Err(last)
 }
 
-async fn write(
-    mut sender: LinkSender<Ask>,
-    mut asks: mpsc::Receiver<Ask>,
-) -> Result<(), Unasked> {
+async fn write(mut sender: LinkSender<Ask>, mut asks: mpsc::Receiver<Ask>) -> Result<(), Unasked> {
     while let Some(ask) = asks.recv().await {
         sender.say(ask).await?;
         if asks.is_empty() {

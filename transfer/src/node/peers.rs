@@ -117,10 +117,7 @@ impl Peers {
     }
 
     /// Where to ask it: whom to dial, where, and the connection that there may be.
-    pub(super) fn way_to(
-        &self,
-        peer: Peer,
-    ) -> Option<(Node, Vec<SocketAddr>, Option<Connection>)> {
+    pub(super) fn way_to(&self, peer: Peer) -> Option<(Node, Vec<SocketAddr>, Option<Connection>)> {
         let known = self.known.get(&peer)?;
         let alive = known.connection.clone().filter(|held| held.close_cause().is_none());
         Some((known.node.clone(), known.addresses.clone(), alive))

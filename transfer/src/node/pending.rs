@@ -109,7 +109,8 @@ mod tests {
     fn pages_become_a_manifest() {
         let mut pages = Pages::default();
         assert_eq!(pages.add(3 * MIB, 0, &ids(2)), Paged::More(2));
-        let whole = Paged::Whole(3 * MIB, vec![ChunkId([0; 32]), ChunkId([1; 32]), ChunkId([0; 32])]);
+        let whole =
+            Paged::Whole(3 * MIB, vec![ChunkId([0; 32]), ChunkId([1; 32]), ChunkId([0; 32])]);
         assert_eq!(pages.add(3 * MIB, 2, &ids(1)), whole);
         assert_eq!(Pages::default().add(0, 0, &Bytes::new()), Paged::Whole(0, Vec::new()));
     }

@@ -51,11 +51,7 @@ pub(super) async fn accept(endpoint: Endpoint, inputs: mpsc::Sender<Input>) {
 }
 
 /// Serves every link that `peer` opens on a connection, until that ends.
-pub(super) async fn connection(
-    peer: Peer,
-    connection: Connection,
-    inputs: mpsc::Sender<Input>,
-) {
+pub(super) async fn connection(peer: Peer, connection: Connection, inputs: mpsc::Sender<Input>) {
     let mut links = JoinSet::new();
     loop {
         match accept_link(&connection).await {

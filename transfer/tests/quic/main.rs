@@ -65,9 +65,7 @@ async fn a_broadcast_is_passed_on() {
         names.iter().zip(&stores).map(|(name, store)| cluster.worker(name, store)).collect();
     let fetches: Vec<_> = nodes
         .iter()
-        .map(|node| {
-            tokio::spawn(fetch(node.transfer.clone(), blob, vec![from.holder.clone()]))
-        })
+        .map(|node| tokio::spawn(fetch(node.transfer.clone(), blob, vec![from.holder.clone()])))
         .collect();
     for fetch in fetches {
         fetch.await.unwrap().unwrap();
@@ -126,9 +124,8 @@ fn a_holder_killed_in_mid_transfer_is_replaced() {
     let blob = living.put(&content);
     dying.put(&content);
     let victim = victim_runtime.block_on(async { cluster.worker("victim", &dying) });
-    let (from, to) = runtime.block_on(async {
-        (cluster.worker("source", &living), cluster.worker("sink", &sink))
-    });
+    let (from, to) = runtime
+        .block_on(async { (cluster.worker("source", &living), cluster.worker("sink", &sink)) });
     let holders = vec![victim.holder.clone(), from.holder.clone()];
     let fetching = runtime.spawn(fetch(to.transfer.clone(), blob, holders));
     runtime.block_on(async {
@@ -187,8 +184,7 @@ async fn a_client_may_not_ask_a_client() {
     let serving = cluster.node(Role::Client, "bob", &store, Config::default());
     let asking = cluster.endpoint(Role::Client, "alice");
     let expected = Expected { role: Role::Client, name: Some("bob") };
-    let connection =
-        asking.connect(serving.holder.addresses[0], expected, DEADLINE).await.unwrap();
+    let connection = asking.connect(serving.holder.addresses[0], expected, DEADLINE).await.unwrap();
     let opened: Result<(Link<Ask, Answer>, _), _> =
         open_link(&connection, Purpose::Chunks, "test").await;
     let Err(OpenError::Refused { source, .. }) = opened else { panic!("{opened:?}") };

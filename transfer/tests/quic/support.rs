@@ -133,8 +133,7 @@ pub(crate) fn content(bytes: usize) -> Bytes {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) as u32
     });
-    let mut content: Vec<u8> =
-        words.take(bytes.div_ceil(4)).flat_map(u32::to_le_bytes).collect();
+    let mut content: Vec<u8> = words.take(bytes.div_ceil(4)).flat_map(u32::to_le_bytes).collect();
     content.truncate(bytes);
     content.into()
 }

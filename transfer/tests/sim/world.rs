@@ -235,7 +235,9 @@ impl World {
                 let ticket = Ticket { peer, request };
                 Event::Asked { ticket, blob, chunk, failed }
             }
-            Message::Cancel(Request(request)) => Event::Withdrawn { ticket: Ticket { peer, request } },
+            Message::Cancel(Request(request)) => {
+                Event::Withdrawn { ticket: Ticket { peer, request } }
+            }
             Message::Follow => Event::Followed { peer, blob },
             Message::Unfollow => Event::Unfollowed { peer, blob },
             Message::ManifestIs(request) => {

@@ -216,9 +216,10 @@ impl Fetcher {
     }
 
     fn requests_of(&self, peer: Peer, id: Option<BlobId>) -> Vec<Request> {
-        let of = self.requests.iter().filter(|(_, request)| {
-            request.peer == peer && id.is_none_or(|id| id == request.blob)
-        });
+        let of = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.peer == peer && id.is_none_or(|id| id == request.blob));
         of.map(|(number, _)| *number).collect()
     }
 

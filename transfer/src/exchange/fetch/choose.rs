@@ -108,8 +108,8 @@ impl Fetcher {
                 .map(|(peer, _)| (load(&self.loads, *peer), *peer))
                 .filter(|(load, _)| *load < config.peer_chunks_max)
                 .min();
-            let chunk = rotated(&blob.open, blob.cursor)
-                .find_map(|run| blob.elsewhere.gaps(run).next());
+            let chunk =
+                rotated(&blob.open, blob.cursor).find_map(|run| blob.elsewhere.gaps(run).next());
             let (Some((_, peer)), Some(ChunkRange { start: chunk, .. })) = (idle, chunk) else {
                 return;
             };
@@ -191,14 +191,13 @@ impl Fetcher {
         let hope = blob.in_flight > 0
             || !blob.back.is_empty()
             || match blob.bytes {
-                None => {
-                    !blob.holders.is_empty() && blob.manifest.rounds <= config.rounds_max
-                }
+                None => !blob.holders.is_empty() && blob.manifest.rounds <= config.rounds_max,
                 Some(_) => {
                     let source = blob.holders.values().any(|view| view.source);
-                    let open = blob.open.iter().any(|run| {
-                        source || blob.elsewhere.intersection(run).next().is_some()
-                    });
+                    let open = blob
+                        .open
+                        .iter()
+                        .any(|run| source || blob.elsewhere.intersection(run).next().is_some());
                     open || blob.again.iter().any(|(chunk, history)| {
                         history.not_before > now
                             || pick(blob, &self.loads, config, *chunk, history) != Pick::Nobody

@@ -66,7 +66,9 @@ impl Fetcher {
     pub(super) fn fail_all(&mut self, id: BlobId, why: &Unfetched, out: &mut Vec<Action>) {
         let Some(blob) = self.blobs.get(&id) else { return };
         let wants: Vec<Want> = blob.waiters.keys().copied().collect();
-        out.extend(wants.iter().map(|want| Action::Finish { want: *want, result: Err(why.clone()) }));
+        out.extend(
+            wants.iter().map(|want| Action::Finish { want: *want, result: Err(why.clone()) }),
+        );
         self.forget(id, &wants, out);
     }
 
@@ -96,9 +98,10 @@ impl Fetcher {
     }
 
     fn manifest_requests(&self, id: BlobId) -> Vec<Request> {
-        let of = self.requests.iter().filter(|(_, request)| {
-            request.blob == id && matches!(request.part, Part::Manifest)
-        });
+        let of = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.blob == id && matches!(request.part, Part::Manifest));
         of.map(|(number, _)| *number).collect()
     }
 

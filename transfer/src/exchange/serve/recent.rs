@@ -97,7 +97,10 @@ impl Recent {
     pub(super) fn forget(&mut self, now: Instant) {
         while self.over.front().is_some_and(|(until, _)| *until <= now) {
             let Some((_, place)) = self.over.pop_front() else { return };
-            if self.lines.get(&place).is_some_and(|line| line.pending.is_empty() && line.until <= now)
+            if self
+                .lines
+                .get(&place)
+                .is_some_and(|line| line.pending.is_empty() && line.until <= now)
             {
                 self.lines.remove(&place);
             }

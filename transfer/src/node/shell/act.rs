@@ -159,10 +159,8 @@ impl Shell {
                 Err(FetchError::BlobLost { blob, holders: nodes.cloned().collect() })
             }
             Err(Unfetched::Late { missing }) => Err(FetchError::Late { blob, missing }),
-            Err(Unfetched::Store) => Err(failure.map_or(
-                FetchError::Stopped { blob },
-                |source| FetchError::Store { blob, source },
-            )),
+            Err(Unfetched::Store) => Err(failure
+                .map_or(FetchError::Stopped { blob }, |source| FetchError::Store { blob, source })),
         };
         // Whoever asked may have gone in this moment.
         let _ = done.send(outcome);
