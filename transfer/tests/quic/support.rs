@@ -1,4 +1,6 @@
 //! Nodes of one cluster on loopback, each with a store in memory that can be told to misbehave.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its cluster fails")]
+#![expect(clippy::disallowed_methods, reason = "certificates are valid by the wall clock")]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
