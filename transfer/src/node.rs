@@ -6,7 +6,7 @@
 //! askers ──► └──────────┘ ─► jobs on the blocking pool: read, or verify and write
 //! ```
 //!
-//! One task, [`shell`], owns the exchange and everything known about peers; it never waits for anybody.
+//! One task owns the exchange and everything known about peers; it never waits for anybody.
 //! Chunks are verified and written on the blocking pool while the next ones are received. What is in
 //! memory is bounded by the exchange: so many chunks asked for, so many being sent. A reader waits when
 //! the loop is behind, and QUIC then makes the sender wait.

@@ -48,7 +48,7 @@ fn seeds() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 0, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 4, max_shrink_iters: 0, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_broadcast_leaves_its_source_about_once(seed in seeds()) {
