@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use allhands_common::blob::{BlobId, ChunkId, Manifest};
 use allhands_common::wire::data::ChunkSet;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// A store of chunks, shared by everybody in the process.
 pub trait ChunkStore: Send + Sync + 'static {
@@ -50,6 +50,13 @@ impl Verified {
     /// `None` if they are not.
     pub fn check(bytes: Bytes, id: &ChunkId) -> Option<Self> {
         (ChunkId::of(&bytes) == *id).then_some(Self(bytes))
+    }
+
+    /// The same for bytes that lie in pieces, which are joined.
+    pub fn join(pieces: &[Bytes], id: &ChunkId) -> Option<Self> {
+        let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+        pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        Self::check(whole.freeze(), id)
     }
 
     /// They.

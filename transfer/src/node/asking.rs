@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use allhands_common::bulk;
 use allhands_common::net::access::Purpose;
 use allhands_common::net::connection::Connection;
 use allhands_common::net::endpoint::{ConnectError, Endpoint, Expected};
 use allhands_common::net::handshake::{OpenError, open_link};
 use allhands_common::net::link::{Link, LinkError, LinkReceiver, LinkSender};
 use allhands_common::wire::data::{Answer, Ask, Node};
+use bytes::Bytes;
 use std::net::SocketAddr;
 use tokio::sync::mpsc;
 
@@ -30,6 +32,17 @@ pub(super) struct Way {
     pub(super) addresses: Vec<SocketAddr>,
     /// A connection that stands.
     pub(super) connection: Option<Connection>,
+}
+
+/// What a holder has answered.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A chunk, in the pieces in which it came.
+    Chunk {
+        request: u64,
+        pieces: Vec<Bytes>,
+    },
+    Other(Answer),
 }
 
 /// Why nothing can be asked there, or no more.
@@ -119,7 +132,22 @@ async fn read(
     mut receiver: LinkReceiver<Answer>,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(), Unasked> {
-    while let Some(answer) = receiver.hear().await? {
+    while let Some((answer, pieces)) = receiver.hear_scattered().await? {
+        let answer = match answer {
+            // Inside a process a chunk is where the message says, in one piece.
+            Answer::Chunk { request, bytes } if pieces.is_empty() => {
+                Heard::Chunk { request, pieces: vec![bytes.bytes] }
+            }
+            Answer::Chunk { request, .. } => Heard::Chunk { request, pieces },
+            mut other => {
+                if !pieces.is_empty() {
+                    // Its length was compared when it came.
+                    let attached = bulk::attach(&mut other, pieces.concat().into());
+                    debug_assert!(attached.is_ok(), "its length fits");
+                }
+                Heard::Other(other)
+            }
+        };
         if inputs.send(Input::Answered { peer, link, answer }).await.is_err() {
             break;
         }

@@ -44,14 +44,14 @@ pub(super) async fn known(
     .await
 }
 
-/// Verifies a chunk and writes it.
+/// Joins the pieces of a chunk, verifies it and writes it.
 pub(super) async fn keep_chunk(
     store: Store,
     (blob, chunk): (BlobId, u32),
     id: ChunkId,
-    bytes: Bytes,
+    pieces: Vec<Bytes>,
 ) -> Kept<()> {
-    let kept = blocking(move || match Verified::check(bytes, &id) {
+    let kept = blocking(move || match Verified::join(&pieces, &id) {
         Some(verified) => store.write(blob, chunk, verified).map(Some),
         None => Ok(None),
     });

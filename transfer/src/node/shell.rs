@@ -11,14 +11,14 @@ use allhands_common::chain::chain;
 use allhands_common::net::connection::Connection;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::time;
-use allhands_common::wire::data::{Answer, Ask, ChunkSet, Holder};
+use allhands_common::wire::data::{Ask, ChunkSet, Holder};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::asking::Unasked;
+use super::asking::{Heard, Unasked};
 use super::error::FetchError;
 use super::jobs::{Kept, Store};
 use super::peers::Peers;
@@ -48,7 +48,7 @@ pub(super) enum Input {
     Connected(Connection),
     Disconnected(Peer),
 
-    Answered { peer: Peer, link: u64, answer: Answer },
+    Answered { peer: Peer, link: u64, answer: Heard },
     AskingEnded { peer: Peer, link: u64, why: Unasked },
     ChunkKept { request: Request, blob: BlobId, chunk: u32, kept: Kept<()> },
     ManifestKept { request: Request, blob: BlobId, kept: Kept<(Arc<Manifest>, ChunkSet)> },

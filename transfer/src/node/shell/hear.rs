@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use allhands_common::chain::chain;
 use allhands_common::wire::data::{Answer, Ask, FAILED_MAX, HAVE_OTHERS_MAX, Holder};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::super::asking::Heard;
 use super::super::jobs::{self, Kept};
 use super::super::pending::{Paged, Part, Pending};
 use super::super::serving::{self, Outgoing};
@@ -36,7 +38,10 @@ impl Shell {
             Input::Disconnected(peer) => self.peers.disconnected(peer),
             Input::Answered { peer, link, answer } => {
                 if self.asking.get(&peer).is_some_and(|asking| asking.link == link) {
-                    self.answered(peer, answer);
+                    match answer {
+                        Heard::Chunk { request, pieces } => self.chunk_came(peer, request, pieces),
+                        Heard::Other(answer) => self.answered(peer, answer),
+                    }
                 }
             }
             Input::AskingEnded { peer, link, why } => self.asking_ended(peer, link, &why),
@@ -124,8 +129,24 @@ impl Shell {
         self.tell(Event::StoreFailed { blob });
     }
 
+    fn chunk_came(&mut self, peer: Peer, request: u64, pieces: Vec<Bytes>) {
+        let Some(Pending { blob, part, .. }) = self.requests.take(peer, request) else { return };
+        let request = Request(request);
+        let Part::Chunk { chunk, id } = part else {
+            return self.tell(Event::Wrong { request });
+        };
+        let (store, inputs) = (Arc::clone(&self.store.0), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let kept = jobs::keep_chunk(store, (blob, chunk), id, pieces).await;
+            // A loop that has ended has no use for it.
+            let _ = inputs.send(Input::ChunkKept { request, blob, chunk, kept }).await;
+        });
+    }
+
     fn answered(&mut self, peer: Peer, answer: Answer) {
         match answer {
+            // The link's reader has made it [`Heard::Chunk`].
+            Answer::Chunk { request, bytes } => self.chunk_came(peer, request, vec![bytes.bytes]),
             Answer::Manifest { request, bytes, first, ids } => {
                 let Some(mut pending) = self.requests.take(peer, request) else { return };
                 let Part::Manifest(pages) = &mut pending.part else {
@@ -148,21 +169,6 @@ impl Shell {
                         });
                     }
                 }
-            }
-            Answer::Chunk { request, bytes } => {
-                let Some(Pending { blob, part, .. }) = self.requests.take(peer, request) else {
-                    return;
-                };
-                let request = Request(request);
-                let Part::Chunk { chunk, id } = part else {
-                    return self.tell(Event::Wrong { request });
-                };
-                let (store, inputs) = (Arc::clone(&self.store.0), self.inputs.clone());
-                self.tasks.spawn(async move {
-                    let kept = jobs::keep_chunk(store, (blob, chunk), id, bytes.bytes).await;
-                    // A loop that has ended has no use for it.
-                    let _ = inputs.send(Input::ChunkKept { request, blob, chunk, kept }).await;
-                });
             }
             Answer::Redirect { request, holder } => {
                 if self.requests.take(peer, request).is_none() {
