@@ -43,7 +43,7 @@ pub(in crate::net) struct FrameReader {
     partial: BytesMut,
     stage: Stage,
     /// Bulk as it came in, where somebody else joins it.
-    scattered: Option<Scattered>,
+    scattered: Option<Box<Scattered>>,
     connection: Connection,
 }
 
