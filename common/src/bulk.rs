@@ -85,6 +85,16 @@ pub fn attach<T: Carries>(message: &mut T, mut bulk: Bytes) -> Result<(), BulkMi
     Ok(())
 }
 
+/// Whether a decoded `message` announces the `carried` bytes that came with it, before they are handed out.
+///
+/// # Errors
+/// When it does not.
+pub fn check<T: Carries>(message: &mut T, carried: usize) -> Result<(), BulkMismatch> {
+    let mut announced = 0usize;
+    message.each_bulk(&mut |field| announced = announced.saturating_add(field.announced as usize));
+    if announced == carried { Ok(()) } else { Err(BulkMismatch { announced, carried }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +122,7 @@ mod tests {
         assert_eq!((got.0.bytes, got.2.bytes), (sent.0.bytes, sent.2.bytes));
         let mut short: Two = codec::decode(&head).unwrap();
         assert!(attach(&mut short, bulk.slice(1..)).is_err());
+        assert!(check(&mut short, 5).is_ok());
+        assert!(check(&mut short, 4).is_err());
     }
 }

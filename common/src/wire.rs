@@ -6,6 +6,8 @@
 
 pub mod admin;
 pub mod client;
+#[cfg(feature = "net")]
+pub mod data;
 pub mod executor;
 pub mod worker;
 
@@ -37,5 +39,15 @@ mod kinds {
 
     impl Message for admin::Answer {
         const KIND: Kind = Kind::AdminReply;
+    }
+
+    #[cfg(feature = "net")]
+    impl Message for crate::wire::data::Ask {
+        const KIND: Kind = Kind::ChunkRequest;
+    }
+
+    #[cfg(feature = "net")]
+    impl Message for crate::wire::data::Answer {
+        const KIND: Kind = Kind::ChunkReply;
     }
 }

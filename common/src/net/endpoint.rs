@@ -17,7 +17,8 @@ use super::cause::{Cause, CloseCode};
 use super::connection::Connection;
 use super::identity::Identity;
 use super::place::Place;
-use super::{peer, reset, tls, transport};
+use super::transport::{self, Traffic};
+use super::{peer, reset, tls};
 
 mod error;
 
@@ -66,6 +67,20 @@ impl Endpoint {
     ///
     /// There is no way to bind without an identity: see [`net`](super).
     pub fn bind(identity: Identity, address: SocketAddr) -> Result<Self, BindError> {
+        Self::bind_for(Traffic::Control, identity, address)
+    }
+
+    /// As [`Self::bind`], for chunks: larger windows, and a socket of its own, so that bulk never delays
+    /// what keeps a cluster alive.
+    pub fn bind_bulk(identity: Identity, address: SocketAddr) -> Result<Self, BindError> {
+        Self::bind_for(Traffic::Bulk, identity, address)
+    }
+
+    fn bind_for(
+        traffic: Traffic,
+        identity: Identity,
+        address: SocketAddr,
+    ) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket { address, source };
         let unusable = |source| BindError::Tls { source };
         let provider = tls::provider();
@@ -78,7 +93,7 @@ impl Endpoint {
             .max_udp_payload_size(transport::UDP_PAYLOAD_BYTES_MAX)
             .map_err(|source| BindError::Config { source })?;
 
-        let transport = transport::config();
+        let transport = transport::config(traffic);
         let mut server =
             ServerConfig::with_crypto(Arc::new(tls::server(&identity).map_err(unusable)?));
         server

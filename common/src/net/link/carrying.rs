@@ -34,4 +34,25 @@ impl<In: Message + Carries> LinkReceiver<In> {
         }
         Ok(Some(message))
     }
+
+    /// As [`Self::hear`], but bulk that came over a network stays in the pieces in which it came, one after
+    /// the other, uncopied. They keep whole receive buffers alive: join them soon, with [`bulk::attach`] or
+    /// otherwise. Inside a process, and without bulk, there are none.
+    ///
+    /// # Errors
+    /// As [`Self::hear`].
+    pub async fn hear_scattered(&mut self) -> Result<Option<(In, Vec<Bytes>)>, LinkError> {
+        match &mut self.0 {
+            ReceiverKind::Quic(reader) => {
+                let Some((mut message, pieces)) = reader.scattered().await? else {
+                    return Ok(None);
+                };
+                reader.check(&mut message, pieces.iter().map(Bytes::len).sum())?;
+                Ok(Some((message, pieces)))
+            }
+            ReceiverKind::Local(receiver) => {
+                Ok(receiver.message().await?.map(|(message, _)| (message, Vec::new())))
+            }
+        }
+    }
 }

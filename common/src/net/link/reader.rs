@@ -2,7 +2,8 @@
 //!
 //! Heads are read out of the received packets where they lie. Bulk is copied once, into a buffer of exactly
 //! its length: a slice of a packet would keep the whole receive batch (up to 400 KiB) alive for as long as
-//! somebody keeps a hundred bytes of it.
+//! somebody keeps a hundred bytes of it. Whoever copies it anyhow, and soon, may have it in the pieces in
+//! which it came (`scattered`): a reader that copies is what limits the speed of chunks.
 //!
 //! A peer that sends what is not a frame of the link has broken the protocol: its connection is closed with
 //! that reason, here and nowhere else. Only a frame of another protocol version is no reason to hang up,
@@ -41,7 +42,15 @@ pub(in crate::net) struct FrameReader {
     /// The beginning of the piece that [`Self::take`] was asked for.
     partial: BytesMut,
     stage: Stage,
+    /// Bulk as it came in, where somebody else joins it.
+    scattered: Option<Box<Scattered>>,
     connection: Connection,
+}
+
+#[derive(Debug, Default)]
+struct Scattered {
+    pieces: Vec<Bytes>,
+    bytes: usize,
 }
 
 impl FrameReader {
@@ -51,8 +60,19 @@ impl FrameReader {
             packets: VecDeque::new(),
             partial: BytesMut::new(),
             stage: Stage::Header,
+            scattered: None,
             connection: connection.clone(),
         }
+    }
+
+    /// As [`Self::message`], with the bulk in the pieces in which it came in, uncopied.
+    pub(super) async fn scattered<T: Message>(
+        &mut self,
+    ) -> Result<Option<(T, Vec<Bytes>)>, LinkError> {
+        self.scattered.get_or_insert_default();
+        let Some((message, _)) = self.message().await? else { return Ok(None) };
+        let pieces = self.scattered.take().map(|scattered| scattered.pieces);
+        Ok(Some((message, pieces.unwrap_or_default())))
     }
 
     /// The next message of type `T`, or `None` at the orderly end.
@@ -76,6 +96,12 @@ impl FrameReader {
             .map_err(|source| self.hang_up(LinkError::Bulk { peer: self.peer(), source }))
     }
 
+    /// As [`Self::attach`], for bulk that is joined elsewhere.
+    pub(super) fn check<T: Carries>(&self, message: &mut T, bytes: usize) -> Result<(), LinkError> {
+        bulk::check(message, bytes)
+            .map_err(|source| self.hang_up(LinkError::Bulk { peer: self.peer(), source }))
+    }
+
     /// The next frame, if it is one of `kinds`. Its lengths are checked before anything is allocated.
     pub(in crate::net) async fn frame(
         &mut self,
@@ -96,8 +122,13 @@ impl FrameReader {
                 }
                 Stage::Bulk(header, head) => {
                     let (header, head) = (*header, head.clone());
-                    let bulk = self.take(header.bulk_bytes(), true).await?;
-                    let bulk = bulk.ok_or_else(|| self.truncated())?;
+                    let bulk = if self.scattered.is_some() {
+                        self.scatter(header.bulk_bytes()).await?;
+                        Bytes::new()
+                    } else {
+                        let bulk = self.take(header.bulk_bytes(), true).await?;
+                        bulk.ok_or_else(|| self.truncated())?
+                    };
                     self.stage = Stage::Header;
                     return Ok(Some((header.kind(), head, bulk)));
                 }
@@ -151,6 +182,31 @@ impl FrameReader {
             }
             if !self.receive().await? {
                 return if self.partial.is_empty() { Ok(None) } else { Err(self.truncated()) };
+            }
+        }
+    }
+
+    /// As [`Self::take`], into [`Self::scattered`].
+    async fn scatter(&mut self, want: usize) -> Result<(), LinkError> {
+        loop {
+            if let Some(scattered) = &mut self.scattered {
+                while scattered.bytes < want
+                    && let Some(packet) = self.packets.front_mut()
+                {
+                    let piece = packet.split_to(packet.len().min(want - scattered.bytes));
+                    scattered.bytes += piece.len();
+                    scattered.pieces.push(piece);
+                    if packet.is_empty() {
+                        self.packets.pop_front();
+                    }
+                }
+                if scattered.bytes == want {
+                    scattered.bytes = 0;
+                    return Ok(());
+                }
+            }
+            if !self.receive().await? {
+                return Err(self.truncated());
             }
         }
     }
