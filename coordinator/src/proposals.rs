@@ -239,6 +239,7 @@ mod tests {
             session: SessionId([1; 16]),
             batch: BatchId([1; 16]),
             sequence: 0,
+            call: 0,
             job: JobId(1),
             spec: BatchSpec {
                 name: "call".into(),

@@ -59,6 +59,9 @@ pub enum Command {
         batch: BatchId,
         /// Its dedup within the session.
         sequence: u32,
+        /// The session's how-manieth batch is the first of the call that it is part of, itself as a rule:
+        /// `n_jobs` is the call's.
+        call: u32,
         /// Its job.
         job: JobId,
         /// What its tasks share.

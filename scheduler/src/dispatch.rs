@@ -10,6 +10,7 @@ mod attempt;
 mod balance;
 mod batches;
 mod call_off;
+mod cap;
 mod check;
 mod clients;
 mod deliver;
@@ -47,6 +48,7 @@ pub use explain::Explanation;
 use crate::{Action, Command, Event, State};
 use attempt::Attempt;
 use batches::Active;
+use cap::CallId;
 use clients::Client;
 use deliver::Delivery;
 use queue::Queues;
@@ -109,8 +111,8 @@ pub struct Dispatcher {
     next_attempt: u64,
     /// Batches of which something is or was given out, or that need watching.
     active: BTreeMap<BatchId, Active>,
-    /// Those of them whose `n_jobs` is not that of all slots.
-    capped: BTreeSet<BatchId>,
+    /// Batches whose `n_jobs` is not that of all slots, by the call that it caps.
+    capped: BTreeMap<CallId, BTreeSet<BatchId>>,
     queues: Queues,
     clients: BTreeMap<SessionId, Client>,
     /// Clients that have something to be told with the next thing that is said to them.
@@ -146,7 +148,7 @@ impl Dispatcher {
             attempts: BTreeMap::new(),
             next_attempt: config.first_attempt,
             active: BTreeMap::new(),
-            capped: BTreeSet::new(),
+            capped: BTreeMap::new(),
             queues: Queues::default(),
             clients: BTreeMap::new(),
             noticed: BTreeSet::new(),

@@ -138,6 +138,8 @@ pub enum Effect {
         job: JobId,
         /// The session's how-manieth batch it was.
         sequence: u32,
+        /// And which one was the first of its call.
+        call: u32,
     },
     /// The roster has changed.
     Roster {

@@ -147,6 +147,7 @@ impl State {
                 session,
                 batch,
                 sequence,
+                call,
                 job,
                 spec,
                 context,
@@ -154,8 +155,11 @@ impl State {
                 segment,
                 sealed,
             } => {
-                if self.open_batch(session, batch, sequence, job, spec, context.bytes, out) {
+                let numbers = (sequence, call);
+                if self.open_batch(session, batch, numbers, job, spec, context.bytes, out) {
                     self.begin_batch(batch, tasks, segment.bytes, sealed, out);
+                } else {
+                    self.open_again(session, batch, tasks, segment.bytes, sealed, out);
                 }
             }
             Command::Append { batch, first, tasks, segment } => {

@@ -133,6 +133,7 @@ impl Core {
         let open = FromClient::OpenBatch {
             batch,
             sequence: 0,
+            call: 0,
             job: JobId(0),
             spec: spec.into(),
             context: Bytes::new().into(),

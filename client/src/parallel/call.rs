@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::policy::{BatchSpec, Function, Policy};
@@ -37,6 +38,7 @@ pub(crate) struct Call<R> {
     /// Where the last call went that said nothing of its own.
     memo: Option<Memo>,
     base: Base,
+    begun: Instant,
     /// Tasks that were taken from the iterator.
     pub(super) given: usize,
     /// Tasks that had ended when the window was last looked at.
@@ -123,6 +125,7 @@ impl<R> Call<R> {
             parts: Vec::new(),
             memo: None,
             base,
+            begun: Instant::now(),
             given: 0,
             seen: 0,
             decoder: None,
@@ -198,10 +201,14 @@ impl<R> Call<R> {
                 return Ok(self.remember(call, place, tag));
             }
         }
+        // The deadline is the call's: a later part has less time.
+        let passed = self.parts.first().map_or(Duration::ZERO, |_| self.begun.elapsed());
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = policy.deadline_ms.map(|limit| limit.saturating_sub(passed));
         let spec = BatchSpec {
             name: self.base.name.clone().unwrap_or_else(|| self.base.shared.label(entry)),
             functions: vec![function()],
-            policy: policy.clone(),
+            policy: Policy { deadline_ms, ..policy.clone() },
             env: self.base.env.clone(),
         };
         let bytes = spec_bytes(&spec);

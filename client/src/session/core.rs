@@ -189,8 +189,8 @@ impl Core {
                 }
             }
             Event::Said { peer, message } => self.hear(peer, message, out),
-            Event::Open { batch, sequence, spec, context } => {
-                self.open(batch, sequence, spec, context);
+            Event::Open { batch, sequence, call, spec, context } => {
+                self.open(batch, (sequence, call), spec, context);
             }
             Event::Append { batch, tasks, segment } => {
                 self.change(batch, |outbox| outbox.give(tasks, segment));
@@ -207,10 +207,17 @@ impl Core {
         }
     }
 
-    fn open(&mut self, batch: BatchId, sequence: u32, spec: Arc<BatchSpec>, context: Bytes) {
+    fn open(
+        &mut self,
+        batch: BatchId,
+        (sequence, call): (u32, u32),
+        spec: Arc<BatchSpec>,
+        context: Bytes,
+    ) {
         let outbox = Outbox { opening: Step::Due, queued: true, ..Outbox::default() };
         let opened = Batch {
             sequence,
+            call,
             spec,
             context,
             since: self.now,

@@ -8,7 +8,7 @@ mod kept;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(crate) struct Inbox {
     mail: Mutex<Mail>,
     bell: Condvar,
     rules: Rules,
+    /// Number of the first batch that was opened for the call.
+    call: OnceLock<u32>,
 }
 
 /// How a call takes what comes.
@@ -88,7 +90,12 @@ pub(crate) enum Wanted {
 
 impl Inbox {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self { mail: Mutex::default(), bell: Condvar::new(), rules }
+        Self { mail: Mutex::default(), bell: Condvar::new(), rules, call: OnceLock::new() }
+    }
+
+    /// The number of the call, a batch of which is opened as the session's `sequence`-th.
+    pub(super) fn number_call(&self, sequence: u32) -> u32 {
+        *self.call.get_or_init(|| sequence)
     }
 
     pub(crate) const fn rules(&self) -> Rules {

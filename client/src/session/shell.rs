@@ -193,8 +193,8 @@ impl Shell {
             let (batch, sequence) = self.core.name_batch();
             exchange.set_place(Place::Whole(batch));
             self.batches.insert(batch, Opened::Call(Arc::clone(&exchange), 0));
-            let spec = Arc::new(spec);
-            self.events.push(Event::Open { batch, sequence, spec, context });
+            let (spec, call) = (Arc::new(spec), exchange.inbox.number_call(sequence));
+            self.events.push(Event::Open { batch, sequence, call, spec, context });
         }
         let batch = match exchange.place() {
             Some(Place::Whole(batch)) => batch,
@@ -265,7 +265,8 @@ impl Shell {
         let convoy = Convoy::new(Arc::clone(&spec), now);
         self.batches.insert(batch, Opened::Convoy(convoy));
         self.convoys.push(batch);
-        self.events.push(Event::Open { batch, sequence, spec, context: Bytes::new() });
+        let (call, context) = (sequence, Bytes::new());
+        self.events.push(Event::Open { batch, sequence, call, spec, context });
         batch
     }
 

@@ -48,6 +48,9 @@ pub enum FromClient {
         batch: BatchId,
         /// The session's how-manieth batch, from 0: its dedup, also when the batch is long forgotten.
         sequence: u32,
+        /// The session's how-manieth batch is the first of the call that it is part of, itself as a rule:
+        /// `n_jobs` is the call's.
+        call: u32,
         /// Its job.
         job: JobId,
         /// What its tasks share.

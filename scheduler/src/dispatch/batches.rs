@@ -1,7 +1,6 @@
 //! What the leader knows of a batch beyond the state: which of its tasks wait and which are out.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec::Vec;
 
 use allhands_common::id::{AttemptId, BatchId, WorkerId};
 use allhands_common::limit::UNREAD_BYTES_MAX;
@@ -29,6 +28,8 @@ pub(super) struct Active {
     pub(super) charging: RangeSet,
     /// Ranges given out and not reported.
     pub(super) ranges: u32,
+    /// What kind of executor runs them.
+    pub(super) prefer: Prefer,
     /// Its attempts.
     pub(super) attempts: BTreeSet<AttemptId>,
     /// Workers that have what its tasks share.
@@ -47,6 +48,7 @@ impl Active {
             delayed: BTreeMap::new(),
             charging: RangeSet::new(),
             ranges: 0,
+            prefer: batch.spec.policy.prefer,
             attempts: BTreeSet::new(),
             known_by: BTreeSet::new(),
             cost: Cost::default(),
@@ -114,24 +116,21 @@ impl Dispatcher {
         }
         let fixed = policy.batch_size;
         let place = untouched(batch, class);
+        // With threads it is a matter of where: `seat` looks at the cap.
+        if policy.n_jobs != -1 && policy.prefer == Prefer::Processes {
+            let cap = policy.cap(self.slots);
+            let most = cap.saturating_add(u32::from(cfg!(plant = "cap_off_by_one")));
+            if cap < self.slots && self.out_of_call(batch).tasks() >= most {
+                return None;
+            }
+        }
         let Some(active) = self.active.get(&id) else {
             // Nothing of it is out and nothing was ever tried: all its tasks wait.
             let all = RangeSet::of(TaskRange::new(0, batch.tasks));
             return enough(&all, fixed, batch.sealed).then_some(place);
         };
-        let slots = self.slots;
-        let cap = if policy.prefer == Prefer::Threads { u32::MAX } else { policy.cap(slots) };
-        let cap = if cap >= slots { u32::MAX } else { cap };
-        let cap = cap.saturating_add(u32::from(cfg!(plant = "cap_off_by_one")));
         let last = batch.sealed || !active.delayed.is_empty();
-        let ready = active.ranges < cap && enough(&active.pending, fixed, last);
-        ready.then_some(Place { running: active.ranges, ..place })
-    }
-
-    /// The slots have changed: what a cap counts from may have, too.
-    pub(super) fn requeue_capped(&mut self, state: &State) {
-        let capped: Vec<BatchId> = self.capped.iter().copied().collect();
-        capped.into_iter().for_each(|id| self.requeue(state, id));
+        enough(&active.pending, fixed, last).then_some(Place { running: active.ranges, ..place })
     }
 
     /// A batch waits no more.
@@ -153,9 +152,6 @@ impl Dispatcher {
                 active.place = self.queues.contains(place, id).then_some(place);
             }
             self.active.insert(id, active);
-            if batch.spec.policy.n_jobs != -1 {
-                self.capped.insert(id);
-            }
         }
         self.active.get_mut(&id)
     }
@@ -166,6 +162,7 @@ impl Dispatcher {
         if batch.stopped().is_some() {
             return;
         }
+        self.cap(id, batch);
         let policy = &batch.spec.policy;
         let waits = [policy.deadline_ms, policy.queue_timeout_ms].into_iter().flatten().min();
         if let Some(wait) = waits {

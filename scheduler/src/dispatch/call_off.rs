@@ -39,7 +39,11 @@ impl Dispatcher {
                 known.called_off = true;
                 known.asked = None;
                 self.stop_called_off(now, state, attempt);
-            } else if parts.iter().map(|part| part.len()).sum::<u32>() == known.open.len() {
+                continue;
+            }
+            // Its start is on its way to the log: what is left of it is not sent as it is.
+            known.called_off = true;
+            if parts.iter().map(|part| part.len()).sum::<u32>() == known.open.len() {
                 for part in parts {
                     self.withdraw(state, attempt, part, false);
                     self.put_back(state, id, part);
@@ -59,7 +63,9 @@ impl Dispatcher {
     /// Of an attempt of which tasks were cancelled: all that is not started is called back; the rest is
     /// stopped if all of it was cancelled.
     pub(super) fn stop_called_off(&mut self, now: Instant, state: &State, id: AttemptId) {
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.called_off) else {
+        let Some(attempt) =
+            self.attempts.get_mut(&id).filter(|known| known.called_off && known.sent != UNSENT)
+        else {
             return;
         };
         let Some(batch) = state.batches.get(&attempt.batch) else { return };

@@ -57,7 +57,7 @@ impl Dispatcher {
             let Some(batch) = state.batches.get(id) else {
                 return broken("only known batches are active", format!("{id}"));
             };
-            if self.capped.contains(id) != (batch.spec.policy.n_jobs != -1) {
+            if self.is_capped(*id, batch) != (batch.spec.policy.n_jobs != -1) {
                 return broken("a batch with a cap is among the capped", format!("{id}"));
             }
             let whole = TaskRange::new(0, batch.tasks);

@@ -96,6 +96,7 @@ impl Dispatcher {
             FromClient::OpenBatch {
                 batch,
                 sequence,
+                call,
                 job,
                 spec,
                 context,
@@ -111,6 +112,7 @@ impl Dispatcher {
                     session,
                     batch,
                     sequence,
+                    call,
                     job,
                     spec,
                     context,

@@ -60,8 +60,8 @@ impl Dispatcher {
                 self.requeue(state, batch);
                 self.deliver(state, batch, out);
             }
-            Effect::BatchForgotten { batch, job, sequence } => {
-                self.batch_forgotten(state, batch, job, sequence);
+            Effect::BatchForgotten { batch, job, sequence, call } => {
+                self.batch_forgotten(state, batch, (job, sequence, call));
             }
             Effect::Roster { worker, present } => {
                 self.roster_changed(now, worker, present, out);
@@ -132,7 +132,9 @@ impl Dispatcher {
         let Some(known) = self.attempts.get(&attempt).filter(|known| known.sent == UNSENT) else {
             return;
         };
-        if self.workers.get(&worker).is_some_and(|known| known.present) {
+        // The arguments of a task that was cancelled may be gone.
+        let whole = !known.called_off;
+        if whole && self.workers.get(&worker).is_some_and(|known| known.present) {
             let (segments, threads) = (Vec::new(), known.threads);
             let run = Run { attempt, batch, range, segments, threads, alone: false, task_ns: None };
             self.send_run(state, worker, run);
@@ -169,13 +171,18 @@ impl Dispatcher {
         }
     }
 
-    fn batch_forgotten(&mut self, state: &State, id: BatchId, job: JobId, sequence: u32) {
+    fn batch_forgotten(
+        &mut self,
+        state: &State,
+        id: BatchId,
+        (job, sequence, call): (JobId, u32, u32),
+    ) {
         self.call_back(state, id);
         if !state.jobs.contains_key(&job) {
             self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
-        self.capped.remove(&id);
+        self.uncap(id, (job, call));
         let Some(active) = self.active.remove(&id) else {
             return self.queues.forget_untouched(job, sequence, id);
         };
@@ -188,6 +195,8 @@ impl Dispatcher {
             }
             self.order(worker, Order::Forget { batch: id });
         }
+        // What was out of it counts no more.
+        self.requeue_all_of(state, (job, call));
     }
 
     /// A worker has come to the roster or left it.

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use allhands_common::id::{AttemptId, TaskId, WorkerId};
 use allhands_common::limit::UNREAD_BYTES_MAX;
-use allhands_common::policy::Prefer;
 use allhands_common::time::{ClusterTime, Instant};
 
 use super::Dispatcher;
@@ -110,14 +109,10 @@ impl Dispatcher {
             if active.charging.contains(task.index) || active.held.contains(task.index) {
                 return Explanation::Deciding;
             }
-            let cap = policy.cap(self.slots);
-            let out = match policy.prefer {
-                Prefer::Processes => active.ranges,
-                Prefer::Threads => self.lanes(task.batch).values().sum(),
-            };
-            if out >= cap && cap < self.slots {
-                return Explanation::AtCap { cap };
-            }
+        }
+        let cap = policy.cap(self.slots);
+        if policy.n_jobs != -1 && cap < self.slots && self.out_of_call(batch).tasks() >= cap {
+            return Explanation::AtCap { cap };
         }
         if let Some(awaited) = &self.awaited {
             return Explanation::Resuming { workers: awaited.len() };

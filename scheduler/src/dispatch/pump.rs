@@ -154,7 +154,7 @@ impl Dispatcher {
             worker.attempts.insert(attempt);
         });
         self.queues.count(batch.job, true);
-        self.requeue(state, id);
+        self.requeue_call(state, id);
         let segments = Vec::new();
         let run = Run { attempt, batch: id, range, segments, threads, alone, task_ns };
         if policy.idempotent || cfg!(plant = "run_before_commit") {

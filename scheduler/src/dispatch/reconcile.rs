@@ -173,7 +173,7 @@ impl Dispatcher {
                 let (attempt, tasks) = (held.attempt, ALL_TASKS);
                 self.order(worker, Order::Retract { attempt, tasks });
             }
-            self.requeue(state, held.batch);
+            self.requeue_call(state, held.batch);
         }
     }
 

@@ -1,12 +1,12 @@
 //! Which worker takes a range, with how many threads. A call that prefers threads has one executor at each
 //! worker; its `n_jobs` is shared out among them, and never is more than that out.
 
-use alloc::collections::BTreeMap;
-
 use allhands_common::id::{BatchId, WorkerId};
 use allhands_common::policy::Prefer;
 
 use super::Dispatcher;
+use super::batches::Active;
+use super::cap::Out;
 use super::queue::ClassId;
 use crate::State;
 
@@ -27,7 +27,8 @@ impl Dispatcher {
         (class, id): (ClassId, BatchId),
         worker: WorkerId,
     ) -> Option<Seat> {
-        let policy = &state.batches.get(&id)?.spec.policy;
+        let batch = state.batches.get(&id)?;
+        let policy = &batch.spec.policy;
         let cpus = self.workers.get(&worker)?.total.cpus;
         if policy.prefer == Prefer::Processes {
             return Some(Seat { worker, threads: 1 });
@@ -36,7 +37,8 @@ impl Dispatcher {
             return Some(Seat { worker, threads: short(cpus) });
         }
         let class = self.queues.classes.get(&class)?;
-        let (lanes, cap) = (self.lanes(id), policy.cap(self.slots));
+        let Out { ranges, lanes } = self.out_of_call(batch);
+        let cap = policy.cap(self.slots).saturating_sub(ranges);
         let out: u32 = lanes.values().sum();
         let others = class.able.len().saturating_sub(lanes.len()).max(1);
         let share = cap.saturating_sub(out).div_ceil(u32::try_from(others).unwrap_or(u32::MAX));
@@ -55,17 +57,12 @@ impl Dispatcher {
         })
     }
 
-    /// The threads of a batch at each worker: of its ranges there one runs, the others are next.
-    pub(super) fn lanes(&self, id: BatchId) -> BTreeMap<WorkerId, u32> {
-        let mut lanes = BTreeMap::new();
-        let attempts = self.active.get(&id).into_iter().flat_map(|active| &active.attempts);
-        for attempt in attempts.filter_map(|attempt| self.attempts.get(attempt)) {
-            if !attempt.open.is_empty() {
-                let threads: &mut u32 = lanes.entry(attempt.worker).or_default();
-                *threads = (*threads).max(attempt.threads.into());
-            }
-        }
-        lanes
+    /// The threads of each range of a batch, and where.
+    pub(super) fn lanes(&self, active: &Active) -> impl Iterator<Item = (WorkerId, u32)> {
+        let attempts = active.attempts.iter().filter_map(|attempt| self.attempts.get(attempt));
+        attempts
+            .filter(|attempt| !attempt.open.is_empty())
+            .map(|attempt| (attempt.worker, attempt.threads.into()))
     }
 }
 

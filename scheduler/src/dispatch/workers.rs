@@ -469,7 +469,7 @@ impl Dispatcher {
             active.ranges = active.ranges.saturating_sub(1);
         }
         self.queues.count(job, false);
-        self.requeue(state, batch);
+        self.requeue_call(state, batch);
     }
 
     /// Clients are told of the slots, for their progress displays and `n_jobs`.

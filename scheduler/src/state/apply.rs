@@ -69,7 +69,7 @@ impl State {
         &mut self,
         session: SessionId,
         batch: BatchId,
-        sequence: u32,
+        (sequence, call): (u32, u32),
         job: JobId,
         spec: Arc<BatchSpec>,
         context: Bytes,
@@ -99,6 +99,7 @@ impl State {
         let mut opened = Batch {
             job,
             sequence,
+            call,
             tasks: 0,
             spec,
             opened: self.at,
@@ -136,6 +137,29 @@ impl State {
         out.push(Effect::BatchOpened { batch, tasks });
         if over {
             self.end_batch(batch, out);
+        }
+    }
+
+    /// A batch that is open is opened again, perhaps with more than the first time: its client did not
+    /// hear of that.
+    pub(super) fn open_again(
+        &mut self,
+        session: SessionId,
+        batch: BatchId,
+        tasks: u32,
+        bytes: Bytes,
+        sealed: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let job = self.batches.get(&batch).and_then(|known| self.job_of(known));
+        if job.is_none_or(|job| job.session != session) {
+            return;
+        }
+        if tasks > 0 {
+            self.append(batch, 0, tasks, bytes, out);
+        }
+        if sealed {
+            self.seal(batch, tasks, out);
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Batch {
     pub job: JobId,
     /// The session's how-manieth batch it is.
     pub sequence: u32,
+    /// The session's how-manieth batch is the first of its call.
+    pub call: u32,
     /// Tasks so far.
     pub tasks: u32,
     /// What its tasks share.

@@ -178,6 +178,7 @@ mod tests {
         Batch {
             job: JobId(0),
             sequence,
+            call: sequence,
             tasks: 0,
             spec,
             opened: ClusterTime(0),

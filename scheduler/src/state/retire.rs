@@ -40,8 +40,8 @@ impl State {
                 out.push(Effect::Drop { segment });
             }
         }
-        let Batch { job, sequence, .. } = gone;
-        out.push(Effect::BatchForgotten { batch, job, sequence });
+        let Batch { job, sequence, call, .. } = gone;
+        out.push(Effect::BatchForgotten { batch, job, sequence, call });
     }
 
     /// An attached client is gone: nothing of it stays.

@@ -92,3 +92,19 @@ fn one_that_must_not_run_twice_is_not_sent_once_it_is_cancelled() {
     assert_eq!(orders(&actions), []);
     assert!(leader.state.batches[&batch(0)].progress().unwrap().started.is_empty());
 }
+
+#[test]
+fn of_a_range_that_must_not_run_twice_the_rest_is_cut_anew() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.slow = true;
+    let policy = Policy { idempotent: false, batch_size: Some(2), ..Policy::default() };
+    leader.submit(0, 2, policy);
+    let opened = std::mem::take(&mut leader.proposed);
+    let effects = leader.apply(opened);
+    leader.step(Event::Applied(effects));
+    cancel_tasks(&mut leader, 1, 2);
+    leader.proposed.reverse();
+    // Arguments of the cancelled task may be gone: it is not sent with them.
+    let given = runs(&leader.commit());
+    assert_eq!(given, [(1, attempt(1), range(0, 1))]);
+}

@@ -196,6 +196,7 @@ fn nobody_opens_a_batch_under_the_id_of_another() {
     let actions = leader.step(say(FromClient::OpenBatch {
         batch: batch(0),
         sequence: 0,
+        call: 0,
         job: JobId(1),
         spec: spec(single()).into(),
         context: Bytes::new().into(),
@@ -309,4 +310,30 @@ fn a_worker_that_returns_while_its_leave_is_on_its_way_stays_on_the_roster() {
     leader.register(1, Resources::cpus(1), Vec::new());
     leader.commit();
     assert_eq!(leader.state.workers.len(), 1);
+}
+
+#[test]
+fn an_open_that_is_said_again_with_more_than_the_first_time_is_heard() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.open(JobId(0), 0, Policy::default());
+    let again = |tasks: u32, sealed| FromClient::OpenBatch {
+        batch: batch(0),
+        sequence: 0,
+        call: 0,
+        job: JobId(0),
+        spec: spec(Policy::default()).into(),
+        context: Bytes::new().into(),
+        tasks,
+        segment: arguments(range(0, tasks)).into(),
+        sealed,
+    };
+    leader.client(again(2, false));
+    assert_eq!(leader.state.batches[&batch(0)].tasks, 2);
+    leader.client(again(2, true));
+    assert_eq!(leader.state.batches[&batch(0)].tasks, 2);
+    assert!(leader.state.batches[&batch(0)].sealed);
+    // Nor does it matter how often.
+    let before = leader.state.clone();
+    leader.client(again(2, true));
+    assert_eq!(leader.state.batches[&batch(0)], before.batches[&batch(0)]);
 }

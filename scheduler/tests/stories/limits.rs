@@ -317,3 +317,22 @@ fn a_program_that_one_worker_refuses_runs_on_another() {
     let actions = leader.end(2, attempt(1), 0, range(0, 1), refused());
     assert_eq!(delivered(&actions), [(0, range(0, 1))], "nobody is left who could");
 }
+
+#[test]
+fn n_jobs_caps_all_batches_of_a_call_together() {
+    let mut leader = Leader::with_workers(2, 4);
+    let capped = || Policy { n_jobs: 3, batch_size: Some(1), ..Policy::default() };
+    let job = JobId(0);
+    let mut given = leader.open_part(job, 0, 0, capped());
+    given.extend(leader.append(0, range(0, 2)));
+    given.extend(leader.open_part(job, 1, 0, Policy { retries: 1, ..capped() }));
+    given.extend(leader.append(1, range(0, 5)));
+    given.extend(leader.append(0, range(2, 9)));
+    let given = runs(&given);
+    assert_eq!(given.len(), 3, "two of the first, one of the second: {given:?}");
+    // Whichever ends, another begins; a call of its own is not held up by it.
+    let (worker, first, tasks) = given[0];
+    let next = runs(&leader.finish(worker, first, 0, tasks));
+    assert_eq!(next.len(), 1, "{next:?}");
+    assert_eq!(runs(&leader.submit(2, 2, capped())).len(), 2);
+}

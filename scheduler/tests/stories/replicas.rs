@@ -35,6 +35,7 @@ fn command() -> impl Strategy<Value = Command> {
                 session: SESSION,
                 batch: id,
                 sequence,
+                call: sequence,
                 job: JobId(u64::from(detail % 2)),
                 spec: spec(policy).into(),
                 context: if detail < 99 { arguments(range).into() } else { Default::default() },

@@ -55,6 +55,7 @@ fn a_call_of_one_task_is_one_message_and_one_command() {
     let open = leader.client(FromClient::OpenBatch {
         batch: id,
         sequence: 0,
+        call: 0,
         job: JobId(0),
         spec,
         context: Bytes::new().into(),

@@ -52,6 +52,8 @@ struct Job {
 pub(super) struct Batch {
     pub(super) id: BatchId,
     pub(super) sequence: u32,
+    /// Number of the first batch of its call.
+    call: u32,
     job: usize,
     plan: Rc<Plan>,
     /// Whether it was ever sent: it is named on attaching from then on.
@@ -85,10 +87,11 @@ impl Client {
         let jobs: Vec<Job> = (0..rng.within(1..4))
             .map(|_| Job { program: program(rng.within(1..3) as u8), id: None, sent: false })
             .collect();
-        let batches = (0..rng.within(1..6) as u32)
+        let mut batches: Vec<Batch> = (0..rng.within(1..6) as u32)
             .map(|sequence| Batch {
                 id: BatchId::of_session(ClusterId([0; 16]), session, sequence.into()),
                 sequence,
+                call: sequence,
                 job: rng.within(0..jobs.len() as u64) as usize,
                 plan: Rc::new(Plan::of(rng, climate, biggest)),
                 begun: false,
@@ -105,6 +108,16 @@ impl Client {
                 over: false,
             })
             .collect();
+        // Some are parts of one call, whose `n_jobs` they share.
+        for sequence in 1..batches.len() {
+            if rng.chance(250) {
+                let before = &batches[sequence - 1];
+                let (call, job, n_jobs) = (before.call, before.job, before.plan.n_jobs());
+                let batch = &mut batches[sequence];
+                (batch.call, batch.job) = (call, job);
+                Rc::make_mut(&mut batch.plan).set_n_jobs(n_jobs);
+            }
+        }
         Self {
             session,
             owner: format!("owner{}", number % 2),
@@ -216,8 +229,8 @@ impl World {
         let mut say = Vec::new();
         if !batch.opened {
             (batch.opened, batch.begun) = (true, true);
-            self.oracle.submit(self.now, id, &plan);
-            let (sequence, spec) = (batch.sequence, plan.spec.clone());
+            self.oracle.submit(self.now, id, &plan, (client.session, batch.call));
+            let (sequence, call, spec) = (batch.sequence, batch.call, plan.spec.clone());
             let context = plan.context.clone().into();
             // As much as comes along at once: nothing, the first tasks, or all of a short call.
             let (mut tasks, mut segment, mut sealed) = (0, Bytes::new(), false);
@@ -231,6 +244,7 @@ impl World {
             say.push(FromClient::OpenBatch {
                 batch: id,
                 sequence,
+                call,
                 job,
                 spec,
                 context,

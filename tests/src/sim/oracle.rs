@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId};
+use allhands_common::id::{AttemptId, BatchId, SessionId};
 use allhands_common::limit::{EXECUTOR_DEATHS_MAX, SYSTEM_RETRIES};
 use allhands_common::policy::Prefer;
 use allhands_common::range::{RangeSet, TaskRange};
@@ -48,6 +48,8 @@ struct Task {
 #[derive(Debug)]
 struct Known {
     plan: Rc<Plan>,
+    /// Which call it is part of.
+    call: (SessionId, u32),
     tasks: Vec<Task>,
     /// Tasks whose arguments are committed.
     committed: u32,
@@ -85,10 +87,17 @@ fn broken(rule: &'static str, what: String) -> Violation {
 
 impl Oracle {
     /// A client is about to submit a batch.
-    pub(super) fn submit(&mut self, now: u64, batch: BatchId, plan: &Rc<Plan>) {
+    pub(super) fn submit(
+        &mut self,
+        now: u64,
+        batch: BatchId,
+        plan: &Rc<Plan>,
+        call: (SessionId, u32),
+    ) {
         let tasks = vec![Task::default(); plan.tasks() as usize];
         self.batches.entry(batch).or_insert_with(|| Known {
             plan: plan.clone(),
+            call,
             tasks,
             committed: 0,
             committed_at: 0,
@@ -266,9 +275,11 @@ impl Oracle {
     pub(super) fn check_cap(&self, batch: BatchId) -> Result<(), Violation> {
         let Some(known) = self.batches.get(&batch) else { return Ok(()) };
         let policy = &known.plan.spec.policy;
+        let parts = self.batches.values().filter(|other| other.call == known.call);
+        let running: u32 = parts.map(|part| part.running).sum();
         match u32::try_from(policy.n_jobs) {
-            Ok(cap) if known.running > cap => {
-                let what = format!("{} of {batch}, n_jobs {cap}", known.running);
+            Ok(cap) if running > cap => {
+                let what = format!("{running} of the call of {batch}, n_jobs {cap}");
                 Err(broken("n_jobs caps what runs at once", what))
             }
             _ => Ok(()),

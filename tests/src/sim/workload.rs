@@ -110,6 +110,14 @@ impl Plan {
         }
     }
 
+    pub(super) const fn n_jobs(&self) -> i32 {
+        self.spec.policy.n_jobs
+    }
+
+    pub(super) const fn set_n_jobs(&mut self, n_jobs: i32) {
+        self.spec.policy.n_jobs = n_jobs;
+    }
+
     /// Whether all its tasks return a value at once.
     pub(super) const fn behaves(&self) -> bool {
         let Behaviour { panics, errs, deadly, hangs, slow, .. } = self.behaviour;

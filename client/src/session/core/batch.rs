@@ -14,6 +14,7 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) sequence: u32,
+    pub(super) call: u32,
     pub(super) spec: Arc<BatchSpec>,
     pub(super) context: Bytes,
     pub(super) since: Instant,

@@ -43,6 +43,8 @@ pub(crate) enum Event {
         batch: BatchId,
         /// The session's how-manieth batch.
         sequence: u32,
+        /// Which one was the first of its call.
+        call: u32,
         /// What its tasks share.
         spec: Arc<BatchSpec>,
         /// What `map_with` ships once.

@@ -82,7 +82,7 @@ impl Core {
         let Some(batch) = self.batches.get_mut(&id) else {
             return true;
         };
-        let Batch { sequence, spec, context, outbox, cancelled, .. } = batch;
+        let Batch { sequence, call, spec, context, outbox, cancelled, .. } = batch;
         let mut say = |message| out.push(Action::Send { peer, message });
         // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
         let has_room =
@@ -110,6 +110,7 @@ impl Core {
             say(FromClient::OpenBatch {
                 batch: id,
                 sequence: *sequence,
+                call: *call,
                 job,
                 spec: spec.clone(),
                 context: context.clone().into(),

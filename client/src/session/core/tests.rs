@@ -71,7 +71,13 @@ impl Bench {
         let (batch, sequence) = self.core.name_batch();
         (
             batch,
-            self.step(Event::Open { batch, sequence, spec: spec().into(), context: Bytes::new() }),
+            self.step(Event::Open {
+                batch,
+                sequence,
+                call: sequence,
+                spec: spec().into(),
+                context: Bytes::new(),
+            }),
         )
     }
 
@@ -203,7 +209,7 @@ fn a_context_and_the_first_segment_fit_an_entry_or_go_one_by_one() {
         let mut bench = Bench::attached();
         let (batch, sequence) = bench.core.name_batch();
         let context = Bytes::from(vec![0; context]);
-        bench.step(Event::Open { batch, sequence, spec: spec().into(), context });
+        bench.step(Event::Open { batch, sequence, call: sequence, spec: spec().into(), context });
         let segment = Bytes::from(vec![0; SEGMENT_BYTES_MAX / 2]);
         bench.step(Event::Append { batch, tasks: 1, segment });
         bench.step(Event::Seal { batch });

@@ -178,10 +178,22 @@ impl Leader {
     }
 
     pub(crate) fn open(&mut self, job: JobId, sequence: u32, policy: Policy) -> Vec<Action> {
+        self.open_part(job, sequence, sequence, policy)
+    }
+
+    /// Opens a batch of the call whose first one is the `call`-th.
+    pub(crate) fn open_part(
+        &mut self,
+        job: JobId,
+        sequence: u32,
+        call: u32,
+        policy: Policy,
+    ) -> Vec<Action> {
         let (batch, spec, empty) = (batch(sequence), spec(policy).into(), Bytes::new);
         self.client(FromClient::OpenBatch {
             batch,
             sequence,
+            call,
             job,
             spec,
             context: empty().into(),

@@ -182,6 +182,7 @@ impl Model {
                 self.client(Event::Open {
                     batch,
                     sequence,
+                    call: sequence,
                     spec: spec().into(),
                     context: Bytes::new(),
                 });
