@@ -52,7 +52,9 @@ impl Dispatcher {
         lanes.iter().find_map(|(worker, threads)| {
             let threads = (*threads).min(cap.saturating_sub(out - threads));
             let known = self.workers.get(worker).filter(|known| known.usable())?;
-            let room = threads > 0 && known.has_room(&class.need, false);
+            // It may be another batch of the call that it has them of, which needs less.
+            let able = known.suits(&class.need, &class.program);
+            let room = able && threads > 0 && known.has_room(&class.need, false);
             room.then_some(Seat { worker: *worker, threads: short(threads) })
         })
     }

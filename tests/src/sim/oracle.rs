@@ -60,6 +60,8 @@ struct Known {
     /// Tasks that its client has cancelled, and when each was delivered as cancelled.
     unwanted: RangeSet,
     cancelled: BTreeMap<u32, u64>,
+    /// Whether it was stopped, so far as its client knows: what still runs of it is being ended.
+    stopped: bool,
     /// Whether an executor has died with a task of it.
     bereaved: bool,
     opened_at: u64,
@@ -104,6 +106,7 @@ impl Oracle {
             running: 0,
             unwanted: RangeSet::new(),
             cancelled: BTreeMap::new(),
+            stopped: false,
             bereaved: false,
             opened_at: now,
         });
@@ -275,7 +278,8 @@ impl Oracle {
     pub(super) fn check_cap(&self, batch: BatchId) -> Result<(), Violation> {
         let Some(known) = self.batches.get(&batch) else { return Ok(()) };
         let policy = &known.plan.spec.policy;
-        let parts = self.batches.values().filter(|other| other.call == known.call);
+        let same_call = |other: &&Known| other.call == known.call && !other.stopped;
+        let parts = self.batches.values().filter(same_call);
         let running: u32 = parts.map(|part| part.running).sum();
         match u32::try_from(policy.n_jobs) {
             Ok(cap) if running > cap => {
@@ -376,14 +380,15 @@ impl Oracle {
 
     /// Why the rest of a batch has no outcomes, and whether that can be.
     pub(super) fn judge_rest(
-        &self,
+        &mut self,
         now: u64,
         batch: BatchId,
         rest: &Failed,
         cancelled: bool,
         counted: u32,
     ) -> Result<(), Violation> {
-        let Some(known) = self.batches.get(&batch) else { return Ok(()) };
+        let Some(known) = self.batches.get_mut(&batch) else { return Ok(()) };
+        known.stopped = true;
         let policy = &known.plan.spec.policy;
         let possible = match &rest.cause {
             Cause::Cancelled { reason } if reason == "enough" => cancelled,
