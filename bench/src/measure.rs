@@ -3,9 +3,11 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
@@ -110,6 +112,45 @@ pub(crate) fn bare_round_trips(count: u64) -> anyhow::Result<Vec<Duration>> {
     let times = measured.join().map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?;
     child.wait()?;
     times
+}
+
+/// The same through a thread in between, which waits for the caller and for the other process at once:
+/// caller to thread to process to thread to caller, with nothing done on the way.
+pub(crate) fn relayed_round_trips(count: u64) -> anyhow::Result<Vec<Duration>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path)?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args([AS_PEER.as_ref(), path.as_os_str()])
+        .spawn()
+        .context("cannot start the other end")?;
+    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+    let (answered, answers) = mpsc::channel();
+    let rung = Arc::clone(&bell);
+    let relay = std::thread::spawn(move || -> anyhow::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        let mut bytes = [0; PING_BYTES];
+        for _ in 0..count {
+            rustix::io::read(&*rung, &mut bytes[..8])?;
+            stream.write_all(&bytes)?;
+            let mut ready =
+                [PollFd::new(&stream, PollFlags::IN), PollFd::new(&*rung, PollFlags::IN)];
+            poll(&mut ready, None)?;
+            stream.read_exact(&mut bytes)?;
+            answered.send(())?;
+        }
+        Ok(())
+    });
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let begun = Instant::now();
+        rustix::io::write(&*bell, &1u64.to_le_bytes())?;
+        answers.recv()?;
+        times.push(begun.elapsed());
+    }
+    relay.join().map_err(|_| anyhow::anyhow!("the relaying thread panicked"))??;
+    child.wait()?;
+    Ok(times)
 }
 
 /// The other end: sends back what comes, until nothing does.

@@ -171,8 +171,10 @@ fn place(
         if value.trim().is_empty() {
             return Err(wrong("it is empty: unset it to run on an embedded cluster".into()));
         }
-        if value.contains('/') {
-            return Err(wrong(format!("{value} is no directory and no list of addresses")));
+        if value.contains('/') || value.split(',').any(|place| !place.contains(':')) {
+            let known = "neither a directory that `allhands init` or `allhands dev` has made, nor a \
+                         list of HOST:PORT";
+            return Err(wrong(format!("{value} is {known}")));
         }
         let identity = identity.ok_or_else(|| {
             wrong("ALLHANDS_IDENTITY is not: set it to the directory of a client identity".into())
@@ -229,7 +231,8 @@ mod tests {
         let error = place(Some("a:1".into()), None).unwrap_err().to_string();
         assert!(error.contains("ALLHANDS_IDENTITY"), "{error}");
         for (value, says) in [
-            (OsString::from("/no/such"), "but /no/such is no directory"),
+            (OsString::from("/no/such"), "but /no/such is neither a directory"),
+            (OsString::from("clustre"), "but clustre is neither a directory"),
             (OsString::from_vec(vec![b'a', 0xff]), "but a\u{fffd} is no directory"),
             (OsString::from(" "), "but it is empty: unset it"),
         ] {

@@ -31,6 +31,11 @@ pub const HEADER_BYTES: usize = 16;
 /// bundle of both, and bounds what one peer can make us allocate for one frame.
 const BULK_BYTES_MAX: u32 = 8 << 20;
 
+/// Bulk cap of a worker's link. A bundle of ranges or outcomes is cut at 4 MiB; a range by itself has up to
+/// 4 MiB of arguments by what its tasks take on average, and may lie in segments of 4 MiB at both ends,
+/// where one task is nearly all.
+const WORKER_BULK_BYTES_MAX: u32 = 16 << 20;
+
 /// Head cap of every working link: control messages are bundles of ranges and ids, measured in kilobytes.
 const HEAD_BYTES_MAX: u32 = 1 << 20;
 
@@ -111,10 +116,9 @@ impl Kind {
     pub const fn bulk_bytes_max(self) -> u32 {
         match self {
             Self::Hello | Self::Welcome | Self::Refused => 0,
+            Self::WorkerToCoordinator | Self::CoordinatorToWorker => WORKER_BULK_BYTES_MAX,
             Self::ClientToCoordinator
             | Self::CoordinatorToClient
-            | Self::WorkerToCoordinator
-            | Self::CoordinatorToWorker
             | Self::PeerRequest
             | Self::PeerReply
             | Self::AdminRequest

@@ -30,6 +30,10 @@ pub const DELIVER_BYTES_MAX: usize = 16 << 20;
 /// Outcome bytes of a batch that its client has not read; above it no new range is dispatched.
 pub const UNREAD_BYTES_MAX: u64 = 256 << 20;
 
+/// Bytes of arguments or outcomes of one message between a coordinator and a worker, as a rule: what is
+/// made of several is cut here. One that is longer by itself goes alone.
+pub const BUNDLE_BYTES_MAX: usize = 4 << 20;
+
 /// Remembered replies of a session above its low-water mark.
 pub const SESSION_REPLIES_MAX: usize = 1024;
 

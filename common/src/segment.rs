@@ -4,12 +4,14 @@
 //! task ended) and the same number of byte strings (one per argument; or the one value). Where all
 //! tasks of a run have strings of the same lengths, the lengths stand once; else each string's end
 //! is a column of four bytes. So a million `fn(u64) -> u64` calls cost eight bytes each and a header.
+//! Where all tasks of a run have the very same strings (the error of a million tasks that waited too
+//! long), these stand once.
 //!
 //! ```text
 //! segment   version u8 = 1 | codec u8 | zero u16 | tasks u32 | runs u32 | run...
-//! run       tag u16 | arity u8 | fixed u8 (0, 1) | tasks u32 | payload bytes u32
-//!           fixed = 1: arity x u32 lengths;  fixed = 0: tasks x arity x u32 ends
-//!           payload: the strings, task by task
+//! run       tag u16 | arity u8 | layout u8 | tasks u32 | payload bytes u32
+//!           layout = 0: tasks x arity x u32 ends;  layout = 1, 2: arity x u32 lengths
+//!           payload: the strings, task by task;  layout = 2: those of one task, which are all tasks'
 //! ```
 //! Integers are little-endian. The codec byte says how user values in the strings are encoded; the
 //! cluster does not look at it.
@@ -32,6 +34,29 @@ pub const DONE: u16 = 0;
 pub const FAILED: u16 = 1;
 /// Tag of an outcome: there is no value; the string is an encoded [`crate::failure::Failed`].
 pub const ERROR: u16 = 2;
+
+/// How the strings of a run lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Layout {
+    /// Each string's end is in a column.
+    Ends = 0,
+    /// The strings of all tasks have the same lengths.
+    Fixed = 1,
+    /// The strings of all tasks are the same.
+    Repeated = 2,
+}
+
+impl Layout {
+    const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Ends),
+            1 => Some(Self::Fixed),
+            2 => Some(Self::Repeated),
+            _ => None,
+        }
+    }
+}
 
 /// Bytes that are not a segment. They were damaged, or come from another version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +159,20 @@ impl SegmentBuilder {
         bytes.into()
     }
 
+    /// A segment of `tasks` tasks that all have this one string, which stands in it once.
+    pub fn repeated(codec: u8, tag: u16, string: &[u8], tasks: u32) -> Bytes {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + RUN_HEADER_BYTES + 4 + string.len());
+        bytes.extend_from_slice(&[VERSION, codec, 0, 0]);
+        bytes.extend_from_slice(&tasks.to_le_bytes());
+        bytes.extend_from_slice(&u32::from(tasks > 0).to_le_bytes());
+        if tasks > 0 {
+            write_run_header(&mut bytes, tag, 1, Layout::Repeated, tasks, string.len());
+            bytes.extend_from_slice(&short(string.len()).to_le_bytes());
+            bytes.extend_from_slice(string);
+        }
+        bytes.into()
+    }
+
     #[inline]
     fn begin(&mut self, tag: u16, arity: usize) -> usize {
         debug_assert!(arity <= ARITY_MAX);
@@ -181,14 +220,9 @@ impl SegmentBuilder {
         if run.tasks == 0 {
             return;
         }
-        write_run_header(
-            &mut self.done,
-            run.tag,
-            run.arity,
-            run.lengths.is_some(),
-            run.tasks,
-            run.payload.len(),
-        );
+        let layout = if run.lengths.is_some() { Layout::Fixed } else { Layout::Ends };
+        let (tag, arity) = (run.tag, run.arity);
+        write_run_header(&mut self.done, tag, arity, layout, run.tasks, run.payload.len());
         let column: &[u32] = match &run.lengths {
             Some(lengths) => &lengths[..usize::from(run.arity)],
             None => &run.ends,
@@ -210,12 +244,12 @@ fn write_run_header(
     out: &mut Vec<u8>,
     tag: u16,
     arity: u8,
-    fixed: bool,
+    layout: Layout,
     tasks: u32,
     payload: usize,
 ) {
     out.extend_from_slice(&tag.to_le_bytes());
-    out.extend_from_slice(&[arity, u8::from(fixed)]);
+    out.extend_from_slice(&[arity, layout as u8]);
     out.extend_from_slice(&tasks.to_le_bytes());
     out.extend_from_slice(&short(payload).to_le_bytes());
 }
@@ -235,7 +269,7 @@ pub struct Segment {
 struct RunAt {
     tag: u16,
     arity: usize,
-    fixed: bool,
+    layout: Layout,
     tasks: TaskRange,
     column: usize,
     payload: usize,
@@ -262,11 +296,13 @@ impl Segment {
         for _ in 0..count {
             let header =
                 bytes.get(at..at + RUN_HEADER_BYTES).ok_or_else(|| truncated("run header"))?;
-            let (arity, fixed, length) = (usize::from(header[2]), header[3], u32_at(header, 4));
-            if arity > ARITY_MAX || fixed > 1 || length == 0 {
-                return Err(SegmentError::Field("run header"));
+            let (arity, length) = (usize::from(header[2]), u32_at(header, 4));
+            let wrong = SegmentError::Field("run header");
+            let layout = Layout::from_byte(header[3]).ok_or(wrong)?;
+            if arity > ARITY_MAX || length == 0 {
+                return Err(wrong);
             }
-            let rows = if fixed == 1 { 1 } else { length as usize };
+            let rows = if layout == Layout::Ends { length as usize } else { 1 };
             let column = at + RUN_HEADER_BYTES;
             let payload = column + 4 * arity * rows;
             let end = payload + u32_at(header, 8) as usize;
@@ -277,13 +313,19 @@ impl Segment {
             let run = RunAt {
                 tag: u16::from_le_bytes([header[0], header[1]]),
                 arity,
-                fixed: fixed == 1,
+                layout,
                 tasks: TaskRange::new(first, last),
                 column,
                 payload,
                 end,
             };
-            if run.fixed && run.row_bytes(&bytes) * u64::from(length) != (end - payload) as u64 {
+            let there = (end - payload) as u64;
+            let fits = match layout {
+                Layout::Ends => true,
+                Layout::Fixed => run.row_bytes(&bytes) * u64::from(length) == there,
+                Layout::Repeated => run.row_bytes(&bytes) == there,
+            };
+            if !fits {
                 return Err(SegmentError::Field("payload length"));
             }
             runs.push(run);
@@ -333,8 +375,9 @@ impl Segment {
         let run = self.runs.get(at)?;
         let row = (index - run.tasks.start) as usize;
         let payload = &self.bytes[run.payload..run.end];
-        if run.fixed {
-            let mut start = row * run.row_bytes(&self.bytes) as usize;
+        if run.layout != Layout::Ends {
+            let first = if run.layout == Layout::Repeated { 0 } else { row };
+            let mut start = first * run.row_bytes(&self.bytes) as usize;
             for (position, string) in strings.iter_mut().take(run.arity).enumerate() {
                 let end = start + u32_at(&self.bytes, run.column + 4 * position) as usize;
                 *string = payload.get(start..end)?;
@@ -398,10 +441,13 @@ impl Segment {
         let (from, to) =
             ((part.start - run.tasks.start) as usize, (part.end - run.tasks.start) as usize);
         let payload = &self.bytes[run.payload..run.end];
-        if run.fixed {
+        if run.layout != Layout::Ends {
             let row = run.row_bytes(&self.bytes) as usize;
-            let strings = payload.get(from * row..to * row).ok_or(wrong)?;
-            write_run_header(out, run.tag, run.arity as u8, true, part.len(), strings.len());
+            let strings = match run.layout {
+                Layout::Repeated => payload,
+                Layout::Fixed | Layout::Ends => payload.get(from * row..to * row).ok_or(wrong)?,
+            };
+            write_run_header(out, run.tag, run.arity as u8, run.layout, part.len(), strings.len());
             out.extend_from_slice(&self.bytes[run.column..run.column + 4 * run.arity]);
             out.extend_from_slice(strings);
             return Ok(());
@@ -412,7 +458,7 @@ impl Segment {
         };
         let (start, end) = (end_of(from), end_of(to));
         let strings = payload.get(start as usize..end as usize).ok_or(wrong)?;
-        write_run_header(out, run.tag, run.arity as u8, false, part.len(), strings.len());
+        write_run_header(out, run.tag, run.arity as u8, run.layout, part.len(), strings.len());
         for string in from * run.arity..to * run.arity {
             let end = u32_at(&self.bytes, run.column + 4 * string);
             out.extend_from_slice(&end.checked_sub(start).ok_or(wrong)?.to_le_bytes());

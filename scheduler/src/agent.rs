@@ -23,7 +23,7 @@ use core::time::Duration;
 
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, BootId, ExecutorId, Term, WorkerId};
-use allhands_common::limit::HEARTBEAT_MS;
+use allhands_common::limit::{BUNDLE_BYTES_MAX, HEARTBEAT_MS};
 use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
@@ -37,6 +37,10 @@ pub use schedule::PIECES_MAX;
 
 /// How long a worker without any leader keeps running what it has.
 const ORPHAN_GRACE: Duration = Duration::from_secs(600);
+
+/// Ends of one report: some 100 bytes each in a head of 1 MiB, where none is an executor's last words of
+/// 4 KiB.
+const REPORT_ENDS_MAX: usize = 200;
 
 /// What a worker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -357,10 +361,24 @@ impl Agent {
         if self.reports.is_empty() {
             return;
         }
-        let ended = core::mem::take(&mut self.reports);
-        if self.registered {
-            let processed = self.processed;
-            out.push(AgentAction::Send(FromWorker::Report { processed, ended }));
+        let reports = core::mem::take(&mut self.reports);
+        if !self.registered {
+            return;
         }
+        let processed = self.processed;
+        let (mut ended, mut bytes) = (Vec::new(), 0);
+        for one in reports {
+            let more = one.bulk_bytes();
+            if bytes + more > BUNDLE_BYTES_MAX && !ended.is_empty()
+                || ended.len() >= REPORT_ENDS_MAX
+            {
+                let ended = core::mem::take(&mut ended);
+                out.push(AgentAction::Send(FromWorker::Report { processed, ended }));
+                bytes = 0;
+            }
+            bytes += more;
+            ended.push(one);
+        }
+        out.push(AgentAction::Send(FromWorker::Report { processed, ended }));
     }
 }

@@ -48,7 +48,7 @@ pub use explain::Explanation;
 use crate::{Action, Command, Event, State};
 use attempt::Attempt;
 use batches::Active;
-use cap::CallId;
+use cap::{CallId, Capped};
 use clients::Client;
 use deliver::Delivery;
 use queue::Queues;
@@ -112,7 +112,7 @@ pub struct Dispatcher {
     /// Batches of which something is or was given out, or that need watching.
     active: BTreeMap<BatchId, Active>,
     /// Batches whose `n_jobs` is not that of all slots, by the call that it caps.
-    capped: BTreeMap<CallId, BTreeSet<BatchId>>,
+    capped: BTreeMap<CallId, Capped>,
     queues: Queues,
     clients: BTreeMap<SessionId, Client>,
     /// Clients that have something to be told with the next thing that is said to them.

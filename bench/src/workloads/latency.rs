@@ -1,4 +1,6 @@
-//! One call after the other, each awaited.
+//! One call after the other, each awaited; beside it, bare, what the way of a call consists of: `uds`, a
+//! round trip between two processes, and `relay`, the same with another thread in between, as a caller has
+//! it that does not run the cluster's loop itself.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +9,7 @@ use allhands::prelude::*;
 use super::{noop, warm};
 use crate::Arguments;
 use crate::cluster::Measured;
-use crate::measure::{Line, bare_round_trips};
+use crate::measure::{Line, bare_round_trips, relayed_round_trips};
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let tasks = arguments.tasks.unwrap_or(1_000);
@@ -18,6 +20,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let bare = bare_round_trips(tasks)?;
         let sum: Duration = bare.iter().sum();
         Line::new("uds", "latency", tasks, rep, sum).spread(bare).print()?;
+        let relayed = relayed_round_trips(tasks)?;
+        let sum: Duration = relayed.iter().sum();
+        Line::new("relay", "latency", tasks, rep, sum).spread(relayed).print()?;
 
         let mut times = Vec::with_capacity(usize::try_from(tasks)?);
         for n in 0..tasks {

@@ -60,7 +60,8 @@ fn set<T>(there: &mut T, said: Option<T>) {
     }
 }
 
-/// Whole milliseconds, at least one; what is longer than the cluster can count means "for ever".
+/// Whole milliseconds, not less than `time` and at least one; what is longer than the cluster can count
+/// means "for ever".
 pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }

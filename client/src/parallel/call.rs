@@ -134,6 +134,11 @@ impl<R> Call<R> {
         })
     }
 
+    /// The deadline that the user gave, in milliseconds.
+    pub(super) const fn deadline_ms(&self) -> Option<u64> {
+        self.base.policy.deadline_ms
+    }
+
     /// What people call a function of the call.
     pub(super) fn label(&self, entry: &'static Entry) -> String {
         self.base.shared.label(entry)
@@ -266,6 +271,13 @@ impl<R> Call<R> {
     pub(crate) fn is_over(&self) -> bool {
         let mail = self.inbox.mail();
         mail.is_over() || mail.is_stopped(self.inbox.rules())
+    }
+
+    /// Tasks that have to be on their way, or those of a fixed `batch_size` would wait for their range
+    /// to be complete, and the caller for them: a whole range of each part. None where it is adaptive.
+    pub(super) fn least_ahead(&self) -> usize {
+        let size = self.base.policy.batch_size.map_or(0, |size| size as usize);
+        size.saturating_mul(self.parts.len().max(1))
     }
 
     /// Looks at how far it is; whether nothing more will come of it.

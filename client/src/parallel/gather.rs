@@ -80,7 +80,10 @@ fn give_some<R>(
             Some(tasks) => call.given as u64 >= call.seen + tasks as u64,
             None => told,
         };
-        if full && let Some(wanted) = window.overrun(call) {
+        if full
+            && let Some(wanted) = window.overrun(call)
+            && !is_short_of_a_range(call)
+        {
             call.flush();
             return Ok(Some(Pause::Full(wanted)));
         }
@@ -90,6 +93,13 @@ fn give_some<R>(
     }
     call.seal();
     Ok(None)
+}
+
+/// Whether what is on its way may be less than a range of the fixed length that the user asked for.
+#[cold]
+fn is_short_of_a_range<R>(call: &Call<R>) -> bool {
+    let least = call.least_ahead() as u64;
+    least > 0 && call.given as u64 - call.inbox.mail().finished < least
 }
 
 /// How many tasks an iterator has, if it says so.

@@ -200,7 +200,11 @@ impl Ahead {
         };
         let mut full = bytes >= WINDOW_BYTES;
         let call = &mut outcomes.call;
-        while !full && call.given - outcomes.taken < self.tasks {
+        loop {
+            let ahead = call.given - outcomes.taken;
+            if ahead >= call.least_ahead() && (full || ahead >= self.tasks) {
+                break;
+            }
             let next = source.next();
             let over = match next {
                 Some(next) => {

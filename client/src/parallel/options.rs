@@ -84,6 +84,14 @@ impl<M: OnError> Parallel<M> {
                 "pre_dispatch(0) makes no sense: at least one task must be on its way",
             ));
         }
+        if let (Some(ahead), Some(size)) = (*pre_dispatch, policy.batch_size)
+            && ahead < size as usize
+        {
+            return Err(Reason::Option(
+                "pre_dispatch is less than batch_size: no executor would ever get as many tasks as \
+                 batch_size says; raise one or lower the other",
+            ));
+        }
         if self.mode.stop_after() == Some(0) {
             return Err(Reason::Option(
                 "fail_after(0) makes no sense: say after how many failures the call ends, or \
@@ -124,7 +132,8 @@ impl<M: OnError> Parallel<M> {
         self
     }
 
-    /// How many tasks an executor gets at a time. The default measures; a number is kept to exactly.
+    /// How many tasks an executor gets at a time. The default measures; a number is kept to exactly, as
+    /// long as their arguments together are not longer than 4 MiB, which one message holds.
     pub fn batch_size(mut self, size: impl Into<BatchSize>) -> Self {
         self.options.policy.batch_size = match size.into() {
             BatchSize::Auto => None,

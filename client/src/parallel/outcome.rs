@@ -102,6 +102,11 @@ impl<R> Call<R> {
             }
         };
         let Failed { cause, worker, attempt, tries } = failed;
+        // A later part was given what was left of it.
+        let cause = match (cause, self.deadline_ms()) {
+            (Cause::DeadlinePassed { .. }, Some(limit_ms)) => Cause::DeadlinePassed { limit_ms },
+            (cause, _) => cause,
+        };
         self.error_of(part, task, index, kept.as_ref(), TaskErrorKind::Ended(cause))
             .at(worker, attempt, tries)
     }

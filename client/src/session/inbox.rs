@@ -142,6 +142,12 @@ impl Inbox {
         .await;
     }
 
+    /// Whether the call has one part, and no other will come.
+    pub(super) fn is_of_one_part(&self) -> bool {
+        let mail = self.mail();
+        mail.sealed && mail.parts == 1
+    }
+
     /// Arguments have gone out.
     pub(super) fn keep(&self, part: u32, tasks: u32, arguments: Bytes) {
         self.mail().kept_of(part).push(tasks, arguments);

@@ -186,7 +186,7 @@ impl Shell {
             let beat = self.now() + BEAT;
             self.beat.get_or_insert(beat);
         }
-        if let Some(spec) = shared_spec(&taken).filter(|_| self.core.has_leader()) {
+        if let Some(spec) = shared_spec(&exchange, &taken).filter(|_| self.core.has_leader()) {
             return self.board(exchange, spec, taken.segments);
         }
         if let Some((spec, context)) = taken.open {
@@ -242,9 +242,14 @@ impl Shell {
             let end = End::Unreadable("its argument segment is damaged".into());
             return exchange.inbox.end(exchange.part, end);
         };
-        let takes = |batch: &&BatchId| self.convoy(batch).is_some_and(|known| known.takes(&spec));
-        let batch = match self.convoys.iter().find(takes) {
-            Some(batch) => *batch,
+        let is_theirs =
+            |batch: &BatchId| self.convoy(batch).is_some_and(|known| known.is_of(&spec));
+        let batch = match self.convoys.iter().position(is_theirs) {
+            Some(at) if self.convoy(&self.convoys[at]).is_some_and(Convoy::is_long) => {
+                self.seal_convoy(at);
+                self.open_convoy(spec)
+            }
+            Some(at) => self.convoys[at],
             None => self.open_convoy(spec),
         };
         if self.convoy(&batch).is_some_and(|convoy| convoy.is_full(&arguments)) {
@@ -270,7 +275,7 @@ impl Shell {
         batch
     }
 
-    /// Sends the tasks that have joined a convoy. One that is long enough takes no more.
+    /// Sends the tasks that have joined a convoy.
     fn cut(&mut self, batch: BatchId) {
         if let Some((tasks, segment)) = self.convoy_mut(&batch).and_then(Convoy::cut) {
             self.events.push(Event::Append { batch, tasks, segment });

@@ -138,6 +138,20 @@ impl Carries for FromWorker {
     }
 }
 
+impl Ended {
+    /// Bytes of outcomes that it carries.
+    pub fn bulk_bytes(&self) -> usize {
+        match &self.how {
+            How::Ran { segment, .. } => segment.bytes.len(),
+            How::Returned
+            | How::Cancelled
+            | How::Killed { .. }
+            | How::Bystander
+            | How::Refused { .. } => 0,
+        }
+    }
+}
+
 impl Carries for Ended {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match &mut self.how {

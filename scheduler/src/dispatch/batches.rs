@@ -28,8 +28,6 @@ pub(super) struct Active {
     pub(super) charging: RangeSet,
     /// Ranges given out and not reported.
     pub(super) ranges: u32,
-    /// What kind of executor runs them.
-    pub(super) prefer: Prefer,
     /// Its attempts.
     pub(super) attempts: BTreeSet<AttemptId>,
     /// Workers that have what its tasks share.
@@ -48,7 +46,6 @@ impl Active {
             delayed: BTreeMap::new(),
             charging: RangeSet::new(),
             ranges: 0,
-            prefer: batch.spec.policy.prefer,
             attempts: BTreeSet::new(),
             known_by: BTreeSet::new(),
             cost: Cost::default(),

@@ -14,6 +14,16 @@ use crate::state::Batch;
 /// A call of a job: its first batch's number in the session.
 pub(super) type CallId = (JobId, u32);
 
+/// The batches of a call that has a cap.
+#[derive(Debug, Default)]
+pub(super) struct Capped {
+    batches: BTreeSet<BatchId>,
+    /// Those of them that prefer threads.
+    threaded: BTreeSet<BatchId>,
+    /// Ranges out of the others.
+    ranges: u32,
+}
+
 /// What of a call is out.
 #[derive(Debug, Default)]
 pub(super) struct Out {
@@ -37,63 +47,82 @@ const fn call_of(batch: &Batch) -> CallId {
 impl Dispatcher {
     /// Notes a batch that has a cap.
     pub(super) fn cap(&mut self, id: BatchId, batch: &Batch) {
-        if batch.spec.policy.n_jobs != -1 {
-            self.capped.entry(call_of(batch)).or_default().insert(id);
+        let policy = &batch.spec.policy;
+        if policy.n_jobs != -1 {
+            let capped = self.capped.entry(call_of(batch)).or_default();
+            capped.batches.insert(id);
+            if policy.prefer == Prefer::Threads {
+                capped.threaded.insert(id);
+            }
         }
     }
 
-    /// A batch is gone.
-    pub(super) fn uncap(&mut self, id: BatchId, call: CallId) {
-        if let Some(batches) = self.capped.get_mut(&call) {
-            batches.remove(&id);
-            if batches.is_empty() {
-                self.capped.remove(&call);
-            }
+    /// A batch is gone, of which so many ranges were out: the others of its call may go on.
+    pub(super) fn uncap(&mut self, state: &State, id: BatchId, call: CallId, ranges: u32) {
+        let Some(capped) = self.capped.get_mut(&call) else { return };
+        capped.batches.remove(&id);
+        if !capped.threaded.remove(&id) {
+            capped.ranges -= ranges;
+        }
+        if capped.batches.is_empty() {
+            self.capped.remove(&call);
+        } else {
+            self.requeue_all_of(state, call);
         }
     }
 
     /// What is out of the call that a batch with a cap is part of.
     pub(super) fn out_of_call(&self, batch: &Batch) -> Out {
-        let mut out = Out::default();
-        for id in self.capped.get(&call_of(batch)).into_iter().flatten() {
-            let Some(active) = self.active.get(id) else { continue };
-            match active.prefer {
-                Prefer::Processes => out.ranges += active.ranges,
-                // Of one call's ranges at a worker one runs, the others are next.
-                Prefer::Threads => self.lanes(active).for_each(|(worker, threads)| {
-                    let lanes = out.lanes.entry(worker).or_default();
-                    *lanes = (*lanes).max(threads);
-                }),
-            }
+        let Some(capped) = self.capped.get(&call_of(batch)) else { return Out::default() };
+        let mut out = Out { ranges: capped.ranges, lanes: BTreeMap::new() };
+        let threaded = capped.threaded.iter().filter_map(|id| self.active.get(id));
+        // Of one call's ranges at a worker one runs, the others are next.
+        for (worker, threads) in threaded.flat_map(|active| self.lanes(active)) {
+            let lanes = out.lanes.entry(worker).or_default();
+            *lanes = (*lanes).max(threads);
         }
         out
     }
 
-    /// More of a batch is out, or less: the others of its call may be at the cap now, or no longer.
-    pub(super) fn requeue_call(&mut self, state: &State, id: BatchId) {
-        self.requeue(state, id);
-        if let Some(call) = state.batches.get(&id).map(call_of)
-            && self.capped.get(&call).is_some_and(|all| all.len() > 1)
-        {
+    /// One range of a batch more is out, or one less: it has its place by that, and so have the others
+    /// of its call where that makes the difference.
+    pub(super) fn count_range(&mut self, state: &State, id: BatchId, more: bool) {
+        let Some(active) = self.active.get_mut(&id) else { return };
+        active.ranges = if more { active.ranges + 1 } else { active.ranges.saturating_sub(1) };
+        let Some(batch) = state.batches.get(&id) else { return self.requeue(state, id) };
+        let (call, cap) = (call_of(batch), batch.spec.policy.cap(self.slots));
+        let Some(capped) = self.capped.get_mut(&call) else { return self.requeue(state, id) };
+        let threaded = !capped.threaded.is_empty();
+        if batch.spec.policy.prefer == Prefer::Processes {
+            capped.ranges = if more { capped.ranges + 1 } else { capped.ranges.saturating_sub(1) };
+        }
+        // The cap is reached, or no longer.
+        let turns = threaded || (cap.saturating_sub(1)..=cap).contains(&capped.ranges);
+        if turns && capped.batches.len() > 1 {
             self.requeue_all_of(state, call);
+        } else {
+            self.requeue(state, id);
         }
     }
 
-    pub(super) fn requeue_all_of(&mut self, state: &State, call: CallId) {
-        let all = self.capped.get(&call).into_iter().flatten();
+    fn requeue_all_of(&mut self, state: &State, call: CallId) {
+        let all = self.capped.get(&call).into_iter().flat_map(|capped| &capped.batches);
         let all: Vec<BatchId> = all.copied().collect();
         all.into_iter().for_each(|id| self.requeue(state, id));
     }
 
     /// The slots have changed: what a cap counts from may have, too.
     pub(super) fn requeue_capped(&mut self, state: &State) {
-        let capped: Vec<BatchId> = self.capped.values().flatten().copied().collect();
-        capped.into_iter().for_each(|id| self.requeue(state, id));
+        let all = self.capped.values().flat_map(|capped| &capped.batches);
+        let all: Vec<BatchId> = all.copied().collect();
+        all.into_iter().for_each(|id| self.requeue(state, id));
     }
 
-    /// Whether a batch is noted as one with a cap.
+    /// Whether a batch is noted as one with a cap, and its call's ranges are counted.
     pub(super) fn is_capped(&self, id: BatchId, batch: &Batch) -> bool {
-        let batches: Option<&BTreeSet<BatchId>> = self.capped.get(&call_of(batch));
-        batches.is_some_and(|batches| batches.contains(&id))
+        let Some(capped) = self.capped.get(&call_of(batch)) else { return false };
+        let ranges = |id: &BatchId| self.active.get(id).map_or(0, |active| active.ranges);
+        let counted = capped.batches.difference(&capped.threaded).map(ranges).sum::<u32>();
+        capped.batches.contains(&id) && capped.ranges == counted
     }
 }

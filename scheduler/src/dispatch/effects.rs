@@ -182,8 +182,8 @@ impl Dispatcher {
             self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
-        self.uncap(id, (job, call));
         let Some(active) = self.active.remove(&id) else {
+            self.uncap(state, id, (job, call), 0);
             return self.queues.forget_untouched(job, sequence, id);
         };
         if let Some(place) = active.place {
@@ -195,8 +195,7 @@ impl Dispatcher {
             }
             self.order(worker, Order::Forget { batch: id });
         }
-        // What was out of it counts no more.
-        self.requeue_all_of(state, (job, call));
+        self.uncap(state, id, (job, call), active.ranges);
     }
 
     /// A worker has come to the roster or left it.

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use allhands_common::function::FunctionName;
 use allhands_common::id::{BatchId, WorkerId};
-use allhands_common::policy::{Policy, Prefer};
+use allhands_common::limit::{BUNDLE_BYTES_MAX, SEGMENT_BYTES_MAX};
+use allhands_common::policy::{BatchSpec, Policy, Prefer};
 use allhands_common::program::ProgramId;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
@@ -29,6 +30,12 @@ const LOOKED_AT_MAX: usize = 8;
 
 /// Argument bytes of one range: what a worker gets at once.
 const RANGE_BYTES_MAX: u64 = 1 << 20;
+
+/// The same of a range whose length the user has fixed: what one message holds.
+const FIXED_RANGE_BYTES_MAX: u64 = BUNDLE_BYTES_MAX as u64;
+
+/// What a range counts in a message besides its arguments: some 120 bytes of head.
+const RUN_BYTES: usize = 4 * 120;
 
 impl Dispatcher {
     /// Gives out what there is room for.
@@ -122,7 +129,6 @@ impl Dispatcher {
         };
         active.pending.remove(range);
         active.held.insert(range);
-        active.ranges += 1;
         let need = occupied(policy, &total);
         let attempt = self.name_attempt();
         if let Some(active) = self.active.get_mut(&id) {
@@ -154,7 +160,7 @@ impl Dispatcher {
             worker.attempts.insert(attempt);
         });
         self.queues.count(batch.job, true);
-        self.requeue_call(state, id);
+        self.count_range(state, id, true);
         let segments = Vec::new();
         let run = Run { attempt, batch: id, range, segments, threads, alone, task_ns };
         if policy.idempotent || cfg!(plant = "run_before_commit") {
@@ -173,9 +179,6 @@ impl Dispatcher {
             return;
         };
         let Some(job) = state.job_of(batch) else { return };
-        if let Some(attempt) = self.attempts.get_mut(&run.attempt) {
-            attempt.sent = worker.sent + 1;
-        }
         if worker.known.insert(run.batch) {
             if let Some(active) = self.active.get_mut(&run.batch) {
                 active.known_by.insert(id);
@@ -188,10 +191,27 @@ impl Dispatcher {
                 spec: batch.spec.clone(),
                 context: Bytes::new().into(),
             };
-            self.order(id, Order::Batch(Box::new(shared)));
+            let context = batch.progress().is_some_and(|progress| progress.context.is_some());
+            let bytes = 4 * head_bytes(&batch.spec) + usize::from(context) * SEGMENT_BYTES_MAX;
+            self.order_of(id, Order::Batch(Box::new(shared)), bytes);
         }
-        self.order(id, Order::Run(run));
+        // Tasks of one segment may differ in length: more than the segments that they lie in it is not.
+        let arguments = batch.arguments_of(run.range).map(|segment| segment.bytes as usize);
+        let (attempt, bytes) = (run.attempt, arguments.sum::<usize>() + RUN_BYTES);
+        self.order_of(id, Order::Run(run), bytes);
+        let number = self.workers.get(&id).map(|worker| worker.sent + 1 + worker.cuts.len() as u64);
+        if let (Some(attempt), Some(number)) = (self.attempts.get_mut(&attempt), number) {
+            attempt.sent = number;
+        }
     }
+}
+
+/// How long a specification is, about.
+fn head_bytes(spec: &BatchSpec) -> usize {
+    let functions = spec.functions.iter().map(|function| 32 + function.label.len());
+    let env = spec.env.iter().map(|(name, value)| 16 + name.len() + value.len());
+    let custom = spec.policy.resources.custom.keys().map(|name| 16 + name.len());
+    512 + spec.name.len() + functions.chain(env).chain(custom).sum::<usize>()
 }
 
 /// By what the run time of a batch's tasks is remembered.
@@ -243,20 +263,19 @@ fn cut(
             range.end = *index;
         }
     }
-    if policy.batch_size.is_none() {
-        range.end = range.end.min(end_within_bytes(batch, range));
-    }
+    let most = if policy.batch_size.is_some() { FIXED_RANGE_BYTES_MAX } else { RANGE_BYTES_MAX };
+    range.end = range.end.min(end_within_bytes(batch, range, most));
     Some((range, false))
 }
 
-/// Where `range` has to end so that its arguments stay below the bound. Tasks of one segment count as
+/// Where `range` has to end so that its arguments stay below `most` bytes. Tasks of one segment count as
 /// equally long.
-fn end_within_bytes(batch: &Batch, range: TaskRange) -> u32 {
+fn end_within_bytes(batch: &Batch, range: TaskRange, most: u64) -> u32 {
     let mut bytes = 0u64;
     for argument in batch.arguments_of(range) {
         let part = argument.tasks.intersection(range);
         let each = u64::from(argument.bytes).div_ceil(u64::from(argument.tasks.len().max(1)));
-        let fit = (RANGE_BYTES_MAX - bytes) / each.max(1);
+        let fit = (most - bytes) / each.max(1);
         if u64::from(part.len()) > fit {
             let end = part.start + u32::try_from(fit).unwrap_or(u32::MAX);
             return end.max(range.start + 1);

@@ -138,7 +138,6 @@ impl Dispatcher {
             let behind = !open.is_empty() && open.len() < listed;
             active.attempts.insert(held.attempt);
             let runs = !open.is_empty();
-            active.ranges += u32::from(runs);
             if runs {
                 self.queues.count(batch.job, true);
             }
@@ -173,7 +172,10 @@ impl Dispatcher {
                 let (attempt, tasks) = (held.attempt, ALL_TASKS);
                 self.order(worker, Order::Retract { attempt, tasks });
             }
-            self.requeue_call(state, held.batch);
+            match runs {
+                true => self.count_range(state, held.batch, true),
+                false => self.requeue(state, held.batch),
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, BootId, WorkerId};
-use allhands_common::limit::SYSTEM_RETRIES;
+use allhands_common::limit::{BUNDLE_BYTES_MAX, SYSTEM_RETRIES};
 use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
@@ -34,6 +34,9 @@ const ORDER_PATIENCE: Duration = Duration::from_millis(5);
 
 /// ... and how many of them.
 const IDLE_ORDERS_MAX: usize = 64;
+
+/// What a short order counts in a message: some 60 bytes of head.
+const ORDER_BYTES: usize = 4 * 60;
 
 /// A worker that has registered.
 #[derive(Debug)]
@@ -66,6 +69,10 @@ pub(super) struct Worker {
     pub(super) refused: BTreeSet<ProgramId>,
     /// Orders that are not sent.
     pub(super) orders: Vec<Order>,
+    /// Where among them another message begins: one holds so much.
+    pub(super) cuts: Vec<usize>,
+    /// What the last of these messages has so far, see [`Dispatcher::order_of`].
+    pub(super) bundle_bytes: usize,
     /// Whether this step looks at them.
     pub(super) ordered: bool,
     /// When they are, if nothing pressing comes before.
@@ -207,6 +214,8 @@ impl Dispatcher {
                 attempts,
                 refused: BTreeSet::new(),
                 orders: Vec::new(),
+                cuts: Vec::new(),
+                bundle_bytes: 0,
                 ordered: self.ordered.contains(&id),
                 orders_due: None,
             }),
@@ -264,9 +273,20 @@ impl Dispatcher {
 
     /// Adds an order to the message that this step sends to a worker.
     pub(super) fn order(&mut self, id: WorkerId, order: Order) {
+        self.order_of(id, order, ORDER_BYTES);
+    }
+
+    /// The same with an order that makes its message at most so many `bytes` longer; those of its head
+    /// count four times, because a message's head may be a fourth of its bulk.
+    pub(super) fn order_of(&mut self, id: WorkerId, order: Order, bytes: usize) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.present) else {
             return;
         };
+        if worker.bundle_bytes + bytes > BUNDLE_BYTES_MAX && worker.bundle_bytes > 0 {
+            worker.cuts.push(worker.orders.len());
+            worker.bundle_bytes = 0;
+        }
+        worker.bundle_bytes += bytes;
         worker.orders.push(order);
         self.call_up(id);
     }
@@ -298,9 +318,17 @@ impl Dispatcher {
                 self.timers.set(due, Timer::Orders(id));
                 continue;
             }
-            worker.sent += 1;
             worker.orders_due = None;
-            let orders = core::mem::take(&mut worker.orders);
+            worker.bundle_bytes = 0;
+            let mut orders = core::mem::take(&mut worker.orders);
+            let mut begun = 0;
+            for cut in core::mem::take(&mut worker.cuts) {
+                let rest = orders.split_off(cut - begun);
+                worker.sent += 1;
+                out.push(Action::Order { worker: id, number: worker.sent, orders });
+                (orders, begun) = (rest, cut);
+            }
+            worker.sent += 1;
             out.push(Action::Order { worker: id, number: worker.sent, orders });
         }
     }
@@ -334,6 +362,8 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.given_up = true;
         worker.orders.clear();
+        worker.cuts.clear();
+        worker.bundle_bytes = 0;
         out.push(Action::Propose(Command::LeaveWorker { worker: id }));
         let attempts: Vec<AttemptId> = worker.attempts.iter().copied().collect();
         for attempt in attempts {
@@ -465,11 +495,8 @@ impl Dispatcher {
             worker.held.subtract(&need);
             worker.long -= long;
         });
-        if let Some(active) = self.active.get_mut(&batch) {
-            active.ranges = active.ranges.saturating_sub(1);
-        }
         self.queues.count(job, false);
-        self.requeue_call(state, batch);
+        self.count_range(state, batch, false);
     }
 
     /// Clients are told of the slots, for their progress displays and `n_jobs`.

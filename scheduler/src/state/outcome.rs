@@ -59,9 +59,8 @@ impl State {
         let range = range.intersection(TaskRange::new(0, known.tasks));
         let parts: Vec<TaskRange> = known.unfinished(range).iter().collect();
         for part in parts {
-            let mut builder = SegmentBuilder::new(0);
-            (0..part.len()).for_each(|_| builder.push(ERROR, [text.as_slice()].into_iter()));
-            self.finish(batch, part, builder.finish(), out);
+            let outcomes = SegmentBuilder::repeated(0, ERROR, &text, part.len());
+            self.finish(batch, part, outcomes, out);
         }
     }
 

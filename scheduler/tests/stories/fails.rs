@@ -143,3 +143,15 @@ fn fail_after_stops_the_rest() {
     let why = leader.dispatcher.explain(leader.now, &leader.state, task);
     assert!(matches!(why, Explanation::Stopped { .. }));
 }
+
+#[test]
+fn what_a_million_tasks_end_of_is_stored_once() {
+    let mut leader = Leader::with_workers(0, 0);
+    let policy = Policy { queue_timeout_ms: Some(10), ..Policy::default() };
+    leader.submit(0, 1_000_000, policy);
+    let actions = leader.wait(11);
+    assert_eq!(delivered(&actions), [(0, range(0, 1_000_000))]);
+    assert!(matches!(leader.failure(0, 999_999).cause, Cause::QueueTimedOut { .. }));
+    let longest = leader.segments.values().map(bytes::Bytes::len).max();
+    assert!(longest.is_some_and(|bytes| bytes < 1024), "{longest:?}");
+}

@@ -3,6 +3,7 @@
 use allhands_common::id::{JobId, Term};
 use allhands_common::policy::{Policy, Prefer};
 use allhands_common::resources::Resources;
+use allhands_common::segment::SegmentBuilder;
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 use allhands_common::wire::worker::Order;
 use allhands_scheduler::{Action, AgentEvent};
@@ -125,4 +126,58 @@ fn an_idle_worker_gets_part_of_a_range_behind_any_number_of_newer_ones() {
     let is_it =
         |order: &Order| matches!(order, Order::Retract { attempt, .. } if attempt.number == 0);
     assert!(asked.iter().any(|(worker, order)| *worker == 1 && is_it(order)), "{asked:?}");
+}
+
+/// How many of the tasks given out go to which message.
+fn messages(actions: &[Action]) -> Vec<(u64, u32)> {
+    let tasks = |orders: &[Order]| {
+        let runs = orders.iter().filter_map(|order| match order {
+            Order::Run(run) => Some(run.range.len()),
+            _ => None,
+        });
+        runs.sum()
+    };
+    let orders = actions.iter().filter_map(|action| match action {
+        Action::Order { number, orders, .. } => Some((*number, tasks(orders))),
+        _ => None,
+    });
+    orders.filter(|(_, tasks)| *tasks > 0).collect()
+}
+
+#[test]
+fn what_a_worker_is_given_at_once_is_cut_into_messages() {
+    let mut leader = Leader::with_workers(0, 0);
+    leader.open(JobId(0), 0, Policy::default());
+    for first in (0..36).step_by(3) {
+        let mut builder = SegmentBuilder::new(0);
+        let large = vec![0; 1 << 20];
+        (0..3).for_each(|_| builder.push(0, [large.as_slice()].into_iter()));
+        let (batch, segment) = (batch(0), builder.finish().into());
+        leader.client(FromClient::Append { batch, first, tasks: 3, segment });
+    }
+    // Each task of 1 MiB goes alone, and counts as its whole segment of 3 MiB: one fits, two do not.
+    let actions = leader.register(1, Resources::cpus(4), Vec::new());
+    let given = messages(&actions);
+    assert_eq!(given.iter().map(|(_, tasks)| tasks).sum::<u32>(), 8, "{given:?}");
+    assert!(given.iter().all(|(_, tasks)| *tasks <= 4), "{given:?}");
+    assert!(given.windows(2).all(|two| two[1].0 == two[0].0 + 1), "{given:?}");
+    // An inventory after the first message says nothing of what the others carry.
+    let first = held(attempt(0), batch(0), &[range(0, 1)], &[]);
+    assert_eq!(runs(&leader.heartbeat(1, 1, given[0].0, vec![first])), []);
+}
+
+#[test]
+fn a_range_of_fixed_length_is_never_longer_than_a_message() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.open(JobId(0), 0, Policy { batch_size: Some(100), ..Policy::default() });
+    let mut given = Vec::new();
+    for first in (0..100).step_by(10) {
+        let mut builder = SegmentBuilder::new(0);
+        let large = vec![0; 100 << 10];
+        (0..10).for_each(|_| builder.push(0, [large.as_slice()].into_iter()));
+        let (batch, segment) = (batch(0), builder.finish().into());
+        given.extend(leader.client(FromClient::Append { batch, first, tasks: 10, segment }));
+    }
+    let (_, _, tasks) = runs(&given)[0];
+    assert!(tasks.len() <= 41, "{tasks:?}");
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use allhands_common::id::{CoordinatorId, LogIndex, SegmentId, Term};
+use allhands_common::limit::ENTRY_BYTES_MAX;
 use allhands_common::time::Instant;
 use allhands_scheduler::{Config, Dispatcher, Effect, Entry, Event, State};
 use bytes::Bytes;
@@ -86,6 +87,10 @@ impl World {
         replica.state.apply(LogIndex(at as u64 + 1), entry, &mut effects);
         for effect in &effects {
             match effect {
+                Effect::Keep { segment, bytes } if bytes.len() > ENTRY_BYTES_MAX => {
+                    let what = format!("segment {segment} has {} bytes", bytes.len());
+                    return Err(Violation { rule: "what is kept can be stored", what });
+                }
                 Effect::Keep { segment, bytes } => {
                     replica.segments.insert(*segment, bytes.clone());
                 }

@@ -30,6 +30,8 @@ pub(super) struct Manner {
     pub(super) backwards: bool,
     /// Before each batch's outcomes.
     pub(super) delay: Duration,
+    /// Tasks wait until as many as `batch_size` says are there, or all.
+    pub(super) whole: bool,
     /// No task ever ends.
     pub(super) stuck: bool,
     /// Batches are refused.
@@ -41,7 +43,8 @@ pub(super) struct Manner {
 impl Default for Manner {
     fn default() -> Self {
         let delay = Duration::ZERO;
-        Self { chunk: 7, backwards: false, delay, stuck: false, refuses: false, ends: false }
+        let (backwards, whole, stuck, refuses, ends) = (false, false, false, false, false);
+        Self { chunk: 7, backwards, delay, whole, stuck, refuses, ends }
     }
 }
 
@@ -50,6 +53,8 @@ impl Default for Manner {
 pub(super) struct Told {
     /// The specifications of the batches that were opened, each with the tasks that it got.
     pub(super) opened: Vec<(BatchSpec, u32)>,
+    /// Longest argument segment, in bytes.
+    pub(super) longest: usize,
     /// Tasks that were cancelled while their batch goes on.
     pub(super) called_off: Vec<TaskRange>,
 }
@@ -92,6 +97,8 @@ struct Batch {
     place: usize,
     context: Bytes,
     tasks: u32,
+    /// What has not run: first task and arguments.
+    waiting: Vec<(u32, Bytes)>,
     segments: u32,
     failures: u32,
     sealed: bool,
@@ -131,6 +138,7 @@ impl Fake {
                     place,
                     context,
                     tasks: 0,
+                    waiting: Vec::new(),
                     segments: 0,
                     failures: 0,
                     sealed: false,
@@ -154,7 +162,7 @@ impl Fake {
             }
             FromClient::CancelTasks { range, .. } => {
                 self.told.lock().unwrap().called_off.push(range);
-            },
+            }
             FromClient::Acknowledge(_) | FromClient::Alive | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
@@ -166,10 +174,26 @@ impl Fake {
         };
         assert_eq!(known.tasks, first);
         known.tasks += tasks;
-        self.told.lock().unwrap().opened[known.place].1 = known.tasks;
+        let size = known.spec.policy.batch_size.filter(|_| self.manner.whole).unwrap_or(1);
+        known.waiting.push((first, segment.clone()));
+        let ready = known.tasks - known.waiting[0].0 >= size;
+        {
+            let mut told = self.told.lock().unwrap();
+            told.opened[known.place].1 = known.tasks;
+            told.longest = told.longest.max(segment.len());
+        }
         let appended = Appended { batch, tasks: first + tasks, sealed: false };
         self.say(ToClient::Appended(vec![appended])).await;
-        if !self.manner.stuck {
+        if !self.manner.stuck && ready {
+            self.run_waiting(batch).await;
+        }
+    }
+
+    async fn run_waiting(&mut self, batch: BatchId) {
+        let Some(known) = self.batches.get_mut(&batch) else {
+            return;
+        };
+        for (first, segment) in std::mem::take(&mut known.waiting) {
             self.run(batch, first, Segment::parse(segment).unwrap()).await;
         }
     }
@@ -181,6 +205,9 @@ impl Fake {
         known.sealed = true;
         let appended = Appended { batch, tasks, sealed: true };
         self.say(ToClient::Appended(vec![appended])).await;
+        if !self.manner.stuck {
+            self.run_waiting(batch).await;
+        }
         self.end(batch, None).await;
     }
 

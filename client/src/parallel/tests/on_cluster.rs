@@ -123,6 +123,45 @@ fn a_call_of_one_task_that_says_how_long_or_where_has_a_batch_of_its_own() {
 }
 
 #[test]
+fn calls_of_one_task_and_any_size_share_segments_that_an_entry_holds() {
+    let (cluster, told) = watched(Manner::default());
+    let parallel = Parallel::new().on(&cluster);
+    let length = |bytes: Vec<u8>| bytes.len();
+    let sizes = [1, 200 << 10, 3 << 20, 5, 250 << 10, 3 << 20];
+    let calls = sizes.map(|size| parallel.start([delayed(length)(vec![0; size])]).unwrap());
+    for (call, size) in calls.into_iter().zip(sizes) {
+        assert_eq!(call.wait().unwrap(), [size]);
+    }
+    let longest = told.lock().unwrap().longest;
+    assert!(longest <= (3 << 20) + 1024, "a segment of {longest} bytes");
+}
+
+#[test]
+fn parts_of_one_task_are_no_calls_of_one_task() {
+    let (cluster, told) = watched(Manner::default());
+    let calls = (1..=4).map(|n| delayed(square)(n).timeout(Duration::from_secs(n)));
+    assert_eq!(Parallel::new().on(&cluster).n_jobs(2).run(calls).unwrap(), [1, 4, 9, 16]);
+    let caps: Vec<i32> =
+        told.lock().unwrap().opened.iter().map(|(spec, _)| spec.policy.n_jobs).collect();
+    assert_eq!(caps, [2, 2, 2, 2]);
+}
+
+#[test]
+fn a_fixed_batch_size_is_given_whole_whatever_the_window() {
+    let cluster = cluster(Manner { whole: true, ..Manner::default() });
+    let parallel = Parallel::new().on(&cluster).batch_size(1000);
+    let results = parallel.run_iter((0..10_500).map(delayed(square)));
+    assert!(results.enumerate().all(|(n, result)| result.unwrap() == square(n as u64)));
+    // Twice as many bytes as the window holds.
+    let length = |bytes: Vec<u8>| bytes.len();
+    let large = (0..100).map(|_| delayed(length)(vec![0; 350 << 10]));
+    let parallel = Parallel::new().on(&cluster).batch_size(100);
+    assert_eq!(parallel.run(large).unwrap(), [350 << 10; 100]);
+    let error = parallel.pre_dispatch(99).run([delayed(square)(1)]).unwrap_err();
+    assert!(error.to_string().contains("batch_size"), "{error}");
+}
+
+#[test]
 fn who_drops_a_call_of_one_task_cancels_that_task_alone() {
     let (cluster, told) = watched(Manner { stuck: true, ..Manner::default() });
     let parallel = Parallel::new().on(&cluster);

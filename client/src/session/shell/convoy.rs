@@ -49,9 +49,10 @@ pub(super) struct Convoy {
 
 /// What a convoy's tasks share, if a call that begins so may ride: it has one task, so that how many of
 /// them run at once, how they are cut and how many may fail means nothing.
-pub(super) fn shared_spec(taken: &Taken) -> Option<BatchSpec> {
+pub(super) fn shared_spec(exchange: &Exchange, taken: &Taken) -> Option<BatchSpec> {
     let (spec, context) = taken.open.as_ref()?;
-    let alone = taken.sealed && matches!(taken.segments[..], [(1, _)]);
+    let one_task = taken.sealed && matches!(taken.segments[..], [(1, _)]);
+    let alone = one_task && exchange.inbox.is_of_one_part();
     let Policy { deadline_ms, prefer, batch_size, .. } = &spec.policy;
     let whole = deadline_ms.is_some() || *prefer == Prefer::Threads;
     if !alone || whole || !context.is_empty() || taken.cancel.is_some() {
@@ -81,15 +82,21 @@ impl Convoy {
         }
     }
 
-    /// Whether a call of this specification rides here.
-    pub(super) fn takes(&self, spec: &BatchSpec) -> bool {
-        self.appends < APPENDS_MAX && *self.spec == *spec
+    /// Whether calls of this specification ride here.
+    pub(super) fn is_of(&self, spec: &BatchSpec) -> bool {
+        *self.spec == *spec
+    }
+
+    /// Whether another has to follow it.
+    pub(super) const fn is_long(&self) -> bool {
+        self.appends >= APPENDS_MAX
     }
 
     /// Whether the tasks that came have to go out before another with these arguments.
     pub(super) fn is_full(&self, arguments: &Segment) -> bool {
         let other = |first: &Segment| first.codec() != arguments.codec();
-        self.boarding.first().is_some_and(other) || self.boarding_bytes >= SEGMENT_BYTES_TARGET
+        let bytes = self.boarding_bytes + arguments.bytes().len();
+        self.boarding.first().is_some_and(|first| other(first) || bytes > SEGMENT_BYTES_TARGET)
     }
 
     /// Adds a call with its one task's arguments; the task's number.
