@@ -201,7 +201,7 @@ async fn an_opener_of_another_version_is_refused_with_both_versions() {
     let mut answer = [0; HEADER_BYTES];
     soon(receive.read_exact(&mut answer)).await.unwrap();
     // Magic, version and kind stand where every version looks for them.
-    assert_eq!(answer[..8], *b"AHND\x01\x00\x03\x00");
+    assert_eq!(answer[..8], *b"AHND\x02\x00\x03\x00");
     assert_eq!(Header::decode(&answer).unwrap().kind(), Kind::Refused);
     let told = soon(server.refusals.recv()).await.unwrap();
     assert!(told.contains("the opener speaks protocol 2, the acceptor protocol 1"), "{told}");

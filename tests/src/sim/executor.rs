@@ -177,12 +177,12 @@ impl World {
         let worker = &mut self.workers[number];
         let Some(executor) = worker.executors.get_mut(&id) else { return };
         let program = executor.spawn.program.id;
-        // One false start is bad luck; two in a row would mean that the program cannot run there.
+        // One false start of a worker is bad luck; two that are heard of before a start that went well would
+        // mean that the program cannot run there.
         if false_start && worker.doubtful.insert(program) {
             self.stats.count("fault: false starts of executors");
             return self.kill(number, id, None, Cause::Program { message: "bad luck".into() });
         }
-        worker.doubtful.remove(&program);
         executor.ready = true;
         self.news(number, id, ExecutorEvent::Ready);
     }
