@@ -46,7 +46,7 @@ impl Blob {
     }
 
     /// What it consists of.
-    pub fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &Arc<Manifest> {
         &self.body.manifest
     }
 

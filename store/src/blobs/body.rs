@@ -59,7 +59,7 @@ impl Chunk {
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) id: BlobId,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Arc<Manifest>,
     pub(super) paths: Paths,
     disk: Arc<dyn Disk>,
     state: Mutex<State>,
@@ -98,6 +98,7 @@ impl Body {
     ) -> Self {
         let sealed = chunks.iter().all(|chunk| chunk.is_here());
         let state = Mutex::new(State { chunks, file: 0, sealed, removed: false });
+        let manifest = Arc::new(manifest);
         Self { id, manifest, paths, disk, state, written: Condvar::new() }
     }
 

@@ -41,6 +41,7 @@ impl Exchange {
                 fetcher.stored(now, request, blob, chunk, out);
                 server.arrived(config, now, blob, chunk, out);
             }
+            Event::Damaged { blob, chunk } => fetcher.damaged(blob, chunk),
             Event::Wrong { request } => fetcher.wrong(now, request, out),
             Event::Redirected { request, to } => fetcher.redirected(config, now, request, to),
             Event::Refused { request, why } => fetcher.refused(config, now, request, why),
