@@ -40,9 +40,9 @@ mod open;
 mod owner;
 mod put;
 mod reserve;
-mod verified;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 pub use blob::Blob;
 pub use body::Written;

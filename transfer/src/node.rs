@@ -35,9 +35,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::error::FetchError;
-pub use self::traffic::Traffic;
 use self::shell::{Input, NewWant, Shell};
 use self::traffic::Counter;
+pub use self::traffic::Traffic;
 use crate::exchange::{Config, Want};
 use crate::store::{ChunkStore, Hold};
 

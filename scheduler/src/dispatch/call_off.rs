@@ -18,13 +18,7 @@ use crate::State;
 
 impl Dispatcher {
     /// Tasks were cancelled that attempts may hold.
-    pub(super) fn call_off(
-        &mut self,
-        now: Instant,
-        state: &State,
-        id: BatchId,
-        range: TaskRange,
-    ) {
+    pub(super) fn call_off(&mut self, now: Instant, state: &State, id: BatchId, range: TaskRange) {
         if cfg!(plant = "cancelled_not_called_off") {
             return;
         }

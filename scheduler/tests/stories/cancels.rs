@@ -24,8 +24,7 @@ fn a_waiting_task_is_cancelled_and_its_neighbours_run() {
     let actions = cancel_tasks(&mut leader, 1, 2);
     assert_eq!(delivered(&actions), [(0, range(1, 2))]);
     assert!(is_cancelled(&leader, 1));
-    let actions =
-        leader.register(1, Resources::cpus(4), Vec::new());
+    let actions = leader.register(1, Resources::cpus(4), Vec::new());
     let given: Vec<_> = runs(&actions).into_iter().map(|(_, _, range)| range).collect();
     assert_eq!(given, [range(0, 1), range(2, 3)]);
 }

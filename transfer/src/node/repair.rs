@@ -69,7 +69,9 @@ async fn fetch(
     let (done, outcome) = oneshot::channel();
     let length = manifest.bytes();
     let fetch = Fetch { blob, length, bytes, holders: vec![(holder, false)], within: WITHIN };
-    inputs.send(Input::Want(Box::new(NewWant { want: numbers.next(), fetch, known, done }))).await?;
+    inputs
+        .send(Input::Want(Box::new(NewWant { want: numbers.next(), fetch, known, done })))
+        .await?;
     outcome.await??;
     Ok(())
 }

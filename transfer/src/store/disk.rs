@@ -47,9 +47,9 @@ impl ChunkStore for Store {
         match held.read_chunk(chunk) {
             Ok(bytes) => Ok(Found::Whole(bytes)),
             Err(ReadError::Damaged { .. }) => Ok(Found::Damaged),
-            Err(
-                ReadError::Missing { .. } | ReadError::Beyond { .. } | ReadError::Gone { .. },
-            ) => Ok(Found::Absent),
+            Err(ReadError::Missing { .. } | ReadError::Beyond { .. } | ReadError::Gone { .. }) => {
+                Ok(Found::Absent)
+            }
             Err(source @ (ReadError::Io { .. } | ReadError::Map { .. })) => {
                 let what = format!("chunk {chunk} of blob {blob} cannot be read");
                 Err(failed(what, true, source))

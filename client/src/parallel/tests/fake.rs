@@ -154,7 +154,7 @@ impl Fake {
             }
             FromClient::CancelTasks { range, .. } => {
                 self.told.lock().unwrap().called_off.push(range);
-            },
+            }
             FromClient::Acknowledge(_) | FromClient::Alive | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }

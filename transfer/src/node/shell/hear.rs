@@ -81,8 +81,9 @@ impl Shell {
                 }
                 Found::Absent => self.tell(Event::Served { ticket, found: false }),
                 Found::Damaged => {
-                    self.tell(Event::Served { ticket, found: false });
+                    // First: if it is fetched again anyway, whoever asked waits for it.
                     self.tell(Event::Damaged { blob, chunk });
+                    self.tell(Event::Served { ticket, found: false });
                     self.report(Report::Damaged { blob, chunk });
                     self.repair(blob, chunk, ticket.peer);
                 }

@@ -399,7 +399,8 @@ impl Model {
         };
         let gaps = known.ended.gaps(TaskRange::new(0, known.tasks));
         let mut open = gaps.collect::<Vec<_>>().into_iter();
-        let unwanted = self.mine.iter().find(|(id, _)| *id == batch).map(|(_, mine)| &mine.unwanted);
+        let unwanted =
+            self.mine.iter().find(|(id, _)| *id == batch).map(|(_, mine)| &mine.unwanted);
         let ends = |task: &u32| unwanted.is_none_or(|unwanted| !unwanted.contains(task));
         let task = open.find_map(|gap| (gap.start..gap.end).find(ends));
         if let Some(task) = task {
