@@ -176,7 +176,7 @@ impl Transfer {
         let want = self.numbers.next();
         let (done, outcome) = oneshot::channel();
         let (mut reply, replied) = oneshot::channel();
-        let new = NewWant { want, fetch, known, done };
+        let new = NewWant { want, fetch, known, repair: false, done };
         let stopped = |_| FetchError::Stopped { blob };
         self.inputs
             .send(Input::Want(Box::new(new)))

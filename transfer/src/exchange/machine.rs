@@ -57,7 +57,7 @@ impl Exchange {
             }
             Event::Withdrawn { ticket } => server.withdrawn(ticket),
             Event::Served { ticket, found } => {
-                let coming = |blob, chunk| fetcher.is_coming(blob, chunk);
+                let coming = |blob, chunk| fetcher.is_promised(blob, chunk);
                 server.served(config, now, ticket, found, &coming, out);
             }
             Event::Followed { peer, blob } => server.followed(config, now, peer, blob, out),

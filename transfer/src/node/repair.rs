@@ -19,8 +19,13 @@ use super::{Fetch, Numbers};
 /// Chunks that are being repaired at a time; others are when they are asked for again.
 const REPAIRS_MAX: usize = 64;
 
-/// How long one may take: who asked has to get it first.
-const WITHIN: Duration = Duration::from_secs(30);
+/// Times that it is asked for, a second apart: who asked has to get it first.
+const TRIES_MAX: u32 = 10;
+
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long one try may take.
+const WITHIN: Duration = Duration::from_secs(10);
 
 /// Those that are being repaired.
 #[derive(Debug, Default)]
@@ -45,12 +50,18 @@ pub(super) async fn run(
     numbers: Numbers,
     inputs: mpsc::Sender<Input>,
 ) {
-    match fetch((blob, chunk), holder, store, numbers, &inputs).await {
-        Ok(()) => tracing::info!(%blob, chunk, "a damaged chunk was fetched again"),
-        Err(error) => {
-            let error = chain(&*error);
-            tracing::warn!(%blob, chunk, error, "a damaged chunk was not fetched again");
+    for _ in 0..TRIES_MAX {
+        match fetch((blob, chunk), holder.clone(), store.clone(), &numbers, &inputs).await {
+            Ok(()) => {
+                tracing::info!(%blob, chunk, "a damaged chunk was fetched again");
+                break;
+            }
+            Err(error) => {
+                let error = chain(&*error);
+                tracing::warn!(%blob, chunk, error, "a damaged chunk was not fetched again");
+            }
         }
+        tokio::time::sleep(PAUSE).await;
     }
     // A loop that has ended repairs nothing.
     let _ = inputs.send(Input::Repaired { blob, chunk }).await;
@@ -60,7 +71,7 @@ async fn fetch(
     (blob, chunk): (BlobId, u32),
     holder: Holder,
     store: Store,
-    numbers: Numbers,
+    numbers: &Numbers,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Some(manifest) = jobs::manifest(Arc::clone(&store), blob).await? else { return Ok(()) };
@@ -69,9 +80,8 @@ async fn fetch(
     let (done, outcome) = oneshot::channel();
     let length = manifest.bytes();
     let fetch = Fetch { blob, length, bytes, holders: vec![(holder, false)], within: WITHIN };
-    inputs
-        .send(Input::Want(Box::new(NewWant { want: numbers.next(), fetch, known, done })))
-        .await?;
+    let new = NewWant { want: numbers.next(), fetch, known, repair: true, done };
+    inputs.send(Input::Want(Box::new(new))).await?;
     outcome.await??;
     Ok(())
 }

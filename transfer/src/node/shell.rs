@@ -39,6 +39,8 @@ pub(super) struct NewWant {
     pub(super) want: Want,
     pub(super) fetch: Fetch,
     pub(super) known: Option<Opened>,
+    /// Of a chunk that was here and is damaged.
+    pub(super) repair: bool,
     pub(super) done: oneshot::Sender<Outcome>,
 }
 

@@ -57,11 +57,7 @@ impl Shell {
             Action::Report { peer, blob } => {
                 if let Some(node) = self.peers.node(peer).cloned() {
                     tracing::warn!(%node, %blob, "wrong bytes were sent; not asked for this blob again");
-                    let lengths = self.blobs.get(&blob).map(|blob| &blob.lengths);
-                    self.report(match lengths.and_then(|lengths| lengths.get(&peer)) {
-                        Some(bytes) => Report::OtherLength { node, blob, bytes: *bytes },
-                        None => Report::Wrong { node, blob },
-                    });
+                    self.report(Report::Wrong { node, blob });
                 }
             }
             Action::Finish { want, result } => self.finish(want, result),

@@ -105,7 +105,7 @@ impl Shell {
     }
 
     fn want(&mut self, new: NewWant) {
-        let NewWant { want, fetch, known, done } = new;
+        let NewWant { want, fetch, known, repair, done } = new;
         let blob = fetch.blob;
         let holders = self.peers_of(fetch.holders);
         let awaited = self.blobs.get(&blob).and_then(|awaited| awaited.fetched.as_ref());
@@ -126,7 +126,7 @@ impl Shell {
             Known { bytes, present }
         });
         let deadline = self.now() + fetch.within;
-        let wanted = Wanted { blob, bytes: fetch.bytes, holders, known, deadline };
+        let wanted = Wanted { blob, bytes: fetch.bytes, holders, known, deadline, repair };
         self.tell(Event::Want { want, wanted });
     }
 
@@ -204,8 +204,15 @@ impl Shell {
                 let blob = pending.blob;
                 let Some(awaited) = self.blobs.get_mut(&blob) else { return };
                 if awaited.waiters.values().all(|waiter| waiter.length != bytes) {
-                    awaited.lengths.insert(peer, bytes);
-                    return self.tell(Event::Wrong { request: Request(request) });
+                    // Either may be wrong, so that it is asked again: another who waits may say the same.
+                    if awaited.lengths.insert(peer, bytes).is_none()
+                        && let Some(node) = self.peers.node(peer).cloned()
+                    {
+                        tracing::warn!(%node, %blob, bytes, "a blob is said to have another length");
+                        self.report(Report::OtherLength { node, blob, bytes });
+                    }
+                    let (request, why) = (Request(request), Refused::NotHere);
+                    return self.tell(Event::Refused { request, why });
                 }
                 let wanted = awaited.hull();
                 match pages.add(bytes, first, &ids.bytes) {
