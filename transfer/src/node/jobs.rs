@@ -26,7 +26,7 @@ fn open(
     bytes: Option<Range<u64>>,
 ) -> Result<Opened, StoreError> {
     let hold = store.open(&manifest)?;
-    let bytes = bytes.unwrap_or(0..manifest.bytes());
+    let bytes = bytes.unwrap_or_else(|| 0..manifest.bytes());
     let present = store.gather(manifest.id(), bytes)?;
     Ok(Opened { manifest, present, hold })
 }

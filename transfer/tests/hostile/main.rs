@@ -3,6 +3,8 @@
 //!
 //! A process of its own, so that its memory can be looked at.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot make its frames fails")]
+
 mod support;
 
 use allhands_common::codec;
@@ -135,7 +137,7 @@ async fn hostile_holders_are_left_for_others() {
         // Nobody else has it: that is what the fetch says, and not what the hostile one would like.
         let wanted = content((2 << 20) + usize::from(number));
         let put = Put::of(&wanted);
-        let error = soon(to.fetch(put, &[holder.clone()])).await.unwrap_err();
+        let error = soon(to.fetch(put, std::slice::from_ref(&holder))).await.unwrap_err();
         assert!(matches!(error, FetchError::BlobLost { .. }), "{}: {error}", attack.name);
         assert_told(&attack, &soon(answering).await.unwrap());
         from.put(&wanted);

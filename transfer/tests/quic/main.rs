@@ -123,7 +123,8 @@ fn a_holder_killed_in_mid_transfer_is_replaced() {
     let victim = victim_runtime.block_on(async { cluster.worker("victim", &dying) });
     let (from, to) = runtime
         .block_on(async { (cluster.worker("source", &living), cluster.worker("sink", &sink)) });
-    let fetching = runtime.block_on(async { to.spawn_fetch(blob, &[&victim, &from]) });
+    let (transfer, fetch) = (to.transfer.clone(), blob.fetch(&[&victim, &from]));
+    let fetching = runtime.spawn(async move { transfer.fetch(fetch).await });
     runtime.block_on(async {
         // The sixth read hangs, so the victim owes something when it dies.
         while dying.reads.load(Ordering::SeqCst) < 6 {

@@ -1,4 +1,5 @@
 //! What stores on real disks do to a transfer: damage, no room, a process that is killed, chunks under other names.
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its processes fails")]
 
 use std::error::Error as _;
 use std::io::{BufRead as _, BufReader, Write as _};
