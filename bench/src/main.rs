@@ -8,6 +8,7 @@
 
 mod cluster;
 mod measure;
+mod nodes;
 mod workloads;
 
 use std::process::ExitCode;
@@ -33,6 +34,16 @@ enum Workload {
     Memory,
     /// The core alone, with workers that execute nothing.
     Scheduler,
+    /// Putting an array into a chunk store; beside it hashing and writing alone.
+    Put,
+    /// One blob from process to process; beside it bare streams.
+    Transfer,
+    /// One blob from one process to many.
+    Broadcast,
+    /// Many processes, each with its own part of one blob.
+    Slices,
+    /// An array fetched again after one chunk in a hundred has changed.
+    Delta,
     /// Kills the leader, or a worker, in the middle of a batch and measures the gap in its results.
     Kill,
 }
@@ -67,6 +78,15 @@ pub(crate) struct Arguments {
     /// `kill`: in the middle of calls that do nothing, instead of calls that sleep.
     #[arg(long)]
     noop: bool,
+    /// `put`, `transfer`, `broadcast`, `slices`, `delta`: length of the array in MiB; each has its own default.
+    #[arg(long)]
+    mib: Option<u64>,
+    /// `broadcast`, `slices`: how many processes fetch.
+    #[arg(long)]
+    nodes: Option<u32>,
+    /// `broadcast`: one of them is killed in the middle.
+    #[arg(long)]
+    kill: bool,
 }
 
 #[allhands::main]
@@ -75,6 +95,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
     match words.get(1).map(String::as_str) {
         Some(cluster::AS_ALLHANDS) => return allhands_cli::main_with(words.into_iter().skip(1)),
+        Some(nodes::AS_NODE) => return nodes::be_node(&words[2..]),
         Some(measure::AS_PEER) => return measure::be_peer(&words[2..]),
         Some(workloads::startup::AS_FRESH) => return workloads::startup::be_fresh(),
         _ => {}

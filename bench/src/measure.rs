@@ -43,6 +43,24 @@ pub(crate) struct Line {
     /// What a range costs the core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) per_range_us: Option<f64>,
+    /// Bytes that one node sent, beside the length of the blob.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent_ratio: Option<f64>,
+    /// Bytes that one node received, beside the length of the blob.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) received_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source_sent_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) received_ratio_max: Option<f64>,
+    /// Bytes that all nodes received, beside the length of the blob.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wire_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) travelled_ratio: Option<f64>,
+    /// Chunks that are not what they were, beside all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) changed_ratio: Option<f64>,
 }
 
 impl Line {

@@ -1,12 +1,17 @@
 //! The workloads, one file each where there is something to them.
 
+mod broadcast;
+mod delta;
 mod factorial;
 mod kill;
 mod latency;
 mod memory;
+mod put;
 mod scheduler;
 mod sleep;
+mod slices;
 pub(crate) mod startup;
+mod transfer;
 
 use std::time::Instant;
 
@@ -31,6 +36,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Workload::Startup => startup::run(arguments),
         Workload::Memory => memory::run(arguments),
         Workload::Scheduler => scheduler::run(arguments),
+        Workload::Put => put::run(arguments),
+        Workload::Transfer => transfer::run(arguments),
+        Workload::Broadcast => broadcast::run(arguments),
+        Workload::Slices => slices::run(arguments),
+        Workload::Delta => delta::run(arguments),
         Workload::Kill => kill::run(arguments),
     }
 }

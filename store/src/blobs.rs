@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use allhands_common::blob::{BlobId, Manifest};
+use allhands_common::blob::{BlobId, ChunkId, Manifest};
 use allhands_common::id::ClusterId;
 
 use crate::disk::{Disk, DiskFile, RealDisk};
@@ -33,6 +33,7 @@ mod blob;
 mod body;
 mod entry;
 mod error;
+mod gather;
 mod index;
 mod layout;
 mod open;
@@ -41,6 +42,7 @@ mod put;
 mod reserve;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 pub use blob::Blob;
 pub use body::Written;
@@ -48,10 +50,12 @@ use body::{Body, Chunk};
 pub use error::{
     OpenStoreError, PinError, PutError, ReadError, ReserveError, StoreFull, SyncError, WriteError,
 };
+pub use gather::GatherError;
 pub use index::Usage;
 use index::{Held, Index};
 use layout::Layout;
 pub use owner::{Owner, ParseOwnerError};
+pub use verified::Verified;
 
 /// The blobs in one directory, which belongs to this process while a clone of this or a [`Blob`] is there.
 #[derive(Debug, Clone)]
@@ -114,6 +118,16 @@ impl Store {
         let (body, used) = (index.hold(id)?, index.touch(id));
         drop(index);
         Some(self.handle(body, used))
+    }
+
+    /// Other blobs than `but` that have a chunk, a few of them, and where in them it is.
+    fn holding(&self, chunk: &ChunkId, but: &BlobId) -> Vec<(Blob, u32)> {
+        let mut index = self.lock();
+        let places = index.places_of(chunk, but);
+        let held: Vec<_> =
+            places.into_iter().filter_map(|(id, at)| Some((index.hold(&id)?, at))).collect();
+        drop(index);
+        held.into_iter().map(|(body, at)| (self.handle(body, None), at)).collect()
     }
 
     /// Keeps a blob from being evicted until `owner` releases it. Pinning it again is pinning it once.

@@ -16,8 +16,10 @@ mod error;
 mod jobs;
 mod peers;
 mod pending;
+mod repair;
 mod serving;
 mod shell;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -34,8 +36,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::error::FetchError;
 use self::shell::{Input, NewWant, Shell};
+use self::traffic::Counter;
+pub use self::traffic::Traffic;
 use crate::exchange::{Config, Want};
-use crate::store::ChunkStore;
+use crate::store::{ChunkStore, Hold};
 
 /// Inputs that wait for the loop; each may hold a chunk, so this is 32 MiB at most.
 const INPUTS_MAX: usize = 32;
@@ -60,6 +64,8 @@ pub struct Options {
 pub struct Fetch {
     /// Of which blob.
     pub blob: BlobId,
+    /// How long it is, in bytes, as its handle says: bounds what is taken of its manifest.
+    pub length: u64,
     /// Which of its bytes; none: all.
     pub bytes: Option<Range<u64>>,
     /// Who has it, and whether all of it.
@@ -68,13 +74,52 @@ pub struct Fetch {
     pub within: Duration,
 }
 
-/// Somebody sent wrong bytes.
+/// What was fetched.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// What the blob consists of.
+    pub manifest: Arc<Manifest>,
+    /// Keeps it in the store; to be dropped when somebody pins it, or it is not needed any more.
+    pub hold: Hold,
+}
+
+/// What the leader should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Who.
-    pub node: Node,
-    /// Of which blob.
-    pub blob: BlobId,
+pub enum Report {
+    /// Somebody sent wrong bytes.
+    Wrong {
+        /// Who.
+        node: Node,
+        /// Of which blob.
+        blob: BlobId,
+    },
+    /// Somebody says that a blob is longer or shorter than its handle does. One of them is wrong.
+    OtherLength {
+        /// Who.
+        node: Node,
+        /// Which blob.
+        blob: BlobId,
+        /// Its length in bytes, as they say.
+        bytes: u64,
+    },
+    /// A chunk of this node's own is damaged on disk. Who asked for it is asked for it; who knows other
+    /// holders should have it fetched from them.
+    Damaged {
+        /// Of which blob.
+        blob: BlobId,
+        /// Which.
+        chunk: u32,
+    },
+}
+
+/// Numbers for wants, each used once.
+#[derive(Debug, Clone, Default)]
+struct Numbers(Arc<AtomicU64>);
+
+impl Numbers {
+    fn next(&self) -> Want {
+        Want(self.0.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// Fetches chunks for this process and serves those of its store. Cheap to clone; it ends with the last
@@ -83,7 +128,8 @@ pub struct Report {
 pub struct Transfer {
     inputs: mpsc::Sender<Input>,
     store: Shared,
-    next: Arc<AtomicU64>,
+    numbers: Numbers,
+    counter: Counter,
     _stop: Arc<DropGuard>,
 }
 
@@ -98,8 +144,7 @@ impl core::fmt::Debug for Shared {
 
 impl Transfer {
     /// Starts a node on `endpoint`, which is best bound with
-    /// [`Endpoint::bind_bulk`]. Must be called inside a tokio runtime. The reports are of holders that
-    /// sent wrong bytes.
+    /// [`Endpoint::bind_bulk`]. Must be called inside a tokio runtime. The reports are for the leader.
     pub fn start(
         endpoint: Endpoint,
         store: Arc<dyn ChunkStore>,
@@ -108,26 +153,30 @@ impl Transfer {
         let (inputs, queue) = mpsc::channel(INPUTS_MAX);
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let stop = CancellationToken::new();
-        let shell = Shell::new(endpoint, Arc::clone(&store), options, inputs.clone(), reports);
+        let (numbers, counter) = (Numbers::default(), Counter::default());
+        let shell = Shell::new(
+            (endpoint, Arc::clone(&store), options),
+            (inputs.clone(), reports),
+            (numbers.clone(), counter.clone()),
+        );
         tokio::spawn(shell.run(queue, stop.clone()));
         let guard = Arc::new(stop.drop_guard());
-        let next = Arc::new(AtomicU64::new(0));
-        (Self { inputs, store: Shared(store), next, _stop: guard }, reported)
+        (Self { inputs, store: Shared(store), numbers, counter, _stop: guard }, reported)
     }
 
     /// Waits until the wanted bytes are in the store. Dropped, it wants nothing any more.
     ///
     /// # Errors
-    /// No holder is left, it took too long, or the store cannot keep it.
-    pub async fn fetch(&self, fetch: Fetch) -> Result<Arc<Manifest>, FetchError> {
+    /// No holder is left, the length is another one, it took too long, or the store cannot keep it.
+    pub async fn fetch(&self, fetch: Fetch) -> Result<Fetched, FetchError> {
         let blob = fetch.blob;
-        let known = jobs::known(Arc::clone(&self.store.0), blob)
+        let known = jobs::known(Arc::clone(&self.store.0), blob, fetch.bytes.clone())
             .await
             .map_err(|source| FetchError::Store { blob, source: Arc::new(source) })?;
-        let want = Want(self.next.fetch_add(1, Ordering::Relaxed));
+        let want = self.numbers.next();
         let (done, outcome) = oneshot::channel();
         let (mut reply, replied) = oneshot::channel();
-        let new = NewWant { want, fetch, known, done };
+        let new = NewWant { want, fetch, known, repair: false, done };
         let stopped = |_| FetchError::Stopped { blob };
         self.inputs
             .send(Input::Want(Box::new(new)))
@@ -147,6 +196,11 @@ impl Transfer {
             }
         });
         replied.await.map_err(stopped)?.map_err(stopped)?
+    }
+
+    /// What has gone over this node's links since its start.
+    pub fn traffic(&self) -> Traffic {
+        self.counter.traffic()
     }
 
     /// The leader knows more holders of a blob that may be being fetched.

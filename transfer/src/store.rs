@@ -1,13 +1,21 @@
 //! What is needed of a chunk store.
 //!
-//! Its functions may block: they are called on the blocking pool.
+//! Its functions may block: they are called on the blocking pool. `disk` is the store that processes use;
+//! tests put others between, which misbehave.
 
+mod disk;
+
+use std::any::Any;
 use std::error::Error;
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use allhands_common::blob::{BlobId, ChunkId, Manifest};
+pub use allhands_store::blobs::Verified;
+
+use allhands_common::blob::{BlobId, Manifest};
 use allhands_common::wire::data::ChunkSet;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 /// A store of chunks, shared by everybody in the process.
 pub trait ChunkStore: Send + Sync + 'static {
@@ -17,51 +25,64 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// The store cannot be read.
     fn manifest(&self, blob: BlobId) -> Result<Option<Arc<Manifest>>, StoreError>;
 
-    /// Makes room for a blob and keeps its manifest; nothing if both is done already.
+    /// Makes room for a blob and keeps its manifest, unless both is done already. It stays as long as what
+    /// is returned.
     ///
     /// # Errors
     /// There is no room, or the store cannot be written.
-    fn open(&self, blob: BlobId, manifest: &Arc<Manifest>) -> Result<(), StoreError>;
+    fn open(&self, manifest: &Manifest) -> Result<Hold, StoreError>;
 
-    /// Which chunks of a blob are here; none of a blob that is not known.
+    /// The chunks of a blob that need not be fetched. Those under `bytes` that the store believes to have are
+    /// looked at, and those that it has under another name are copied.
+    ///
+    /// # Errors
+    /// The store cannot be read, or written.
+    fn gather(&self, blob: BlobId, bytes: Range<u64>) -> Result<ChunkSet, StoreError>;
+
+    /// Which chunks of a blob are here, as far as is known; none of a blob that is not known.
     ///
     /// # Errors
     /// The store cannot be read.
     fn present(&self, blob: BlobId) -> Result<ChunkSet, StoreError>;
 
-    /// A chunk that was verified when it came; `None` if it is not here.
+    /// A chunk, if it is here; its hash was right in this very moment.
     ///
     /// # Errors
-    /// The store cannot be read, or what it has is damaged.
-    fn read(&self, blob: BlobId, chunk: u32) -> Result<Option<Bytes>, StoreError>;
+    /// The store cannot be read.
+    fn read(&self, blob: BlobId, chunk: u32) -> Result<Found, StoreError>;
 
     /// Keeps a chunk of a blob that is open; nothing if it is here already.
     ///
     /// # Errors
     /// The blob is not open any more, or the store cannot be written.
-    fn write(&self, blob: BlobId, chunk: u32, bytes: Verified) -> Result<(), StoreError>;
+    fn write(&self, blob: BlobId, chunk: u32, bytes: &Verified) -> Result<(), StoreError>;
 }
 
-/// Bytes that are the chunk that they should be.
+/// What became of a chunk that was to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified(Bytes);
+pub enum Found {
+    /// It is here.
+    Whole(Bytes),
+    /// It is not.
+    Absent,
+    /// It was, and the disk gave back something else: it counts as absent from now on.
+    Damaged,
+}
 
-impl Verified {
-    /// `None` if they are not.
-    pub fn check(bytes: Bytes, id: &ChunkId) -> Option<Self> {
-        (ChunkId::of(&bytes) == *id).then_some(Self(bytes))
+/// Keeps a blob in its store as long as a clone of it is there.
+#[derive(Clone)]
+pub struct Hold(Arc<dyn Any + Send + Sync>);
+
+impl Hold {
+    /// As long as `guard` is not dropped.
+    pub fn new(guard: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(guard))
     }
+}
 
-    /// The same for bytes that lie in pieces, which are joined.
-    pub fn join(pieces: &[Bytes], id: &ChunkId) -> Option<Self> {
-        let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-        pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
-        Self::check(whole.freeze(), id)
-    }
-
-    /// They.
-    pub fn bytes(&self) -> &Bytes {
-        &self.0
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hold({})", Arc::strong_count(&self.0))
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Store;
 use super::body::{Body, Written};
 use super::error::{ReadError, WriteError};
+use super::verified::Verified;
 use crate::map::{FileRange, Map, MapError};
 
 /// One blob of a store, complete or not. It is not evicted while a clone of this is there; what was mapped
@@ -17,7 +18,7 @@ use crate::map::{FileRange, Map, MapError};
 #[derive(Debug, Clone)]
 pub struct Blob {
     pub(super) body: Arc<Body>,
-    _hold: Arc<Hold>,
+    hold: Arc<Hold>,
 }
 
 /// What is let go of with the last clone.
@@ -36,7 +37,7 @@ impl Drop for Hold {
 impl Blob {
     /// A handle that is counted already.
     pub(super) fn new(store: Store, body: Arc<Body>) -> Self {
-        Self { body: body.clone(), _hold: Arc::new(Hold { store, body }) }
+        Self { body: body.clone(), hold: Arc::new(Hold { store, body }) }
     }
 
     /// Its name.
@@ -45,7 +46,7 @@ impl Blob {
     }
 
     /// What it consists of.
-    pub fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &Arc<Manifest> {
         &self.body.manifest
     }
 
@@ -72,6 +73,15 @@ impl Blob {
     /// These are not its bytes, or the disk refuses.
     pub fn write_chunk(&self, index: u32, bytes: &[u8]) -> Result<Written, WriteError> {
         self.body.write_chunk(index, bytes)
+    }
+
+    /// [`Blob::write_chunk`] of bytes that were hashed already: the proof says which chunk they are, and it is
+    /// compared with what the blob has at `index`.
+    ///
+    /// # Errors
+    /// They are another chunk, or the disk refuses.
+    pub fn write_verified(&self, index: u32, chunk: &Verified) -> Result<Written, WriteError> {
+        self.body.write_verified(index, chunk)
     }
 
     /// The bytes of chunk `index`, with the right hash: what the disk has spoilt is noticed here, each time.
@@ -115,6 +125,10 @@ impl Blob {
             ReadError::Io { id: self.id(), path, source }
         })?;
         Ok(FileRange { file, offset: range.start, bytes })
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.hold.store
     }
 
     /// How long a range of this blob is.

@@ -27,6 +27,7 @@ use allhands_common::blob::{BlobId, CHUNK_BYTES, ChunkId, Manifest};
 use super::entry;
 use super::error::{ReadError, WriteError};
 use super::layout::Paths;
+use super::verified::Verified;
 use crate::crew;
 use crate::disk::{Access, Disk, DiskFile};
 
@@ -58,7 +59,7 @@ impl Chunk {
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) id: BlobId,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Arc<Manifest>,
     pub(super) paths: Paths,
     disk: Arc<dyn Disk>,
     state: Mutex<State>,
@@ -97,6 +98,7 @@ impl Body {
     ) -> Self {
         let sealed = chunks.iter().all(|chunk| chunk.is_here());
         let state = Mutex::new(State { chunks, file: 0, sealed, removed: false });
+        let manifest = Arc::new(manifest);
         Self { id, manifest, paths, disk, state, written: Condvar::new() }
     }
 
@@ -112,14 +114,38 @@ impl Body {
     /// Writes a chunk whose bytes have its hash, unless it is here. Waits while another thread writes it.
     pub(super) fn write_chunk(&self, index: u32, bytes: &[u8]) -> Result<Written, WriteError> {
         let id = self.id;
-        let (Some(range), Some(chunk)) = (self.manifest.range_of(index), self.chunk(index)) else {
+        let Some(chunk) = self.chunk(index) else {
             let chunks = self.manifest.chunks().len() as u32;
             return Err(WriteError::Beyond { id, index, chunks });
         };
-        if bytes.len() as u64 != range.end - range.start || ChunkId::of(bytes) != chunk {
+        if !self.has_length(index, bytes) || ChunkId::of(bytes) != chunk {
             return Err(WriteError::Mismatch { id, index, bytes: bytes.len() });
         }
         self.write_hashed(index, bytes)
+    }
+
+    /// [`Body::write_chunk`] of a chunk that was hashed before.
+    pub(super) fn write_verified(
+        &self,
+        index: u32,
+        verified: &Verified,
+    ) -> Result<Written, WriteError> {
+        let id = self.id;
+        let Some(chunk) = self.chunk(index) else {
+            let chunks = self.manifest.chunks().len() as u32;
+            return Err(WriteError::Beyond { id, index, chunks });
+        };
+        let bytes = verified.bytes();
+        if verified.id() != chunk || !self.has_length(index, bytes) {
+            return Err(WriteError::Mismatch { id, index, bytes: bytes.len() });
+        }
+        self.write_hashed(index, bytes)
+    }
+
+    /// Whoever made the manifest may have hashed a chunk of another length.
+    fn has_length(&self, index: u32, bytes: &[u8]) -> bool {
+        let range = self.manifest.range_of(index);
+        range.is_some_and(|range| range.end - range.start == bytes.len() as u64)
     }
 
     /// [`Body::write_chunk`] of a chunk whose hash was seen to be right.
@@ -239,6 +265,25 @@ impl Body {
             drop(state);
             self.prove(&claimed)?;
         }
+    }
+
+    /// Checks what is claimed of these chunks. One that turns out to be damaged counts as missing.
+    pub(super) fn prove_whole(&self, chunks: Range<u32>) -> Result<(), ReadError> {
+        let state = self.lock();
+        let claimed: Vec<u32> =
+            chunks.filter(|index| state.chunks[*index as usize] == Chunk::Claimed).collect();
+        drop(state);
+        let next = AtomicU32::new(0);
+        crew::run(claimed.len(), || {
+            let mut bytes = Vec::new();
+            while let Some(index) = claimed.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                match self.read_chunk(*index, &mut bytes) {
+                    Ok(()) | Err(ReadError::Missing { .. } | ReadError::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        })
     }
 
     fn prove(&self, claimed: &[u32]) -> Result<(), ReadError> {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use allhands_common::blob::BlobId;
+use allhands_common::blob::{BlobId, ChunkId};
 
 use super::body::Body;
 use super::entry::entry_bytes;
@@ -14,6 +14,9 @@ use super::owner::Owner;
 
 /// What a file system gives space in.
 const BLOCK_BYTES: u64 = 4096;
+
+/// Blobs that are tried for one chunk, at most: all zeros may be in thousands.
+const PLACES_MAX: usize = 4;
 
 /// What a blob of so many bytes takes on the disk, with its entry.
 pub(super) fn disk_bytes(blob_bytes: u64) -> u64 {
@@ -34,6 +37,8 @@ pub(super) struct Index {
     /// The blobs, by their last use.
     by_use: BTreeMap<u64, BlobId>,
     by_owner: BTreeMap<Owner, BTreeSet<BlobId>>,
+    /// Which blob has which chunk in its manifest, here or not, and where first: some 100 bytes a mebibyte.
+    by_chunk: BTreeMap<(ChunkId, BlobId), u32>,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,7 @@ impl Index {
             held: BTreeMap::new(),
             by_use: BTreeMap::new(),
             by_owner: BTreeMap::new(),
+            by_chunk: BTreeMap::new(),
         }
     }
 
@@ -85,6 +91,9 @@ impl Index {
         self.held_bytes += disk_bytes;
         self.by_use.insert(used, body.id);
         let id = body.id;
+        for (at, chunk) in (0..).zip(body.manifest.chunks()) {
+            self.by_chunk.entry((*chunk, id)).or_insert(at);
+        }
         let held = Held { body, used, owners: BTreeSet::new(), handles: 0, disk_bytes };
         self.held.insert(id, held);
     }
@@ -136,6 +145,13 @@ impl Index {
         self.held.get_mut(id).is_some_and(|held| held.owners.remove(&owner))
     }
 
+    /// Blobs other than `but` whose manifest has a chunk, a few of them, and where.
+    pub(super) fn places_of(&self, chunk: &ChunkId, but: &BlobId) -> Vec<(BlobId, u32)> {
+        let all = self.by_chunk.range((*chunk, BlobId([0; 32]))..=(*chunk, BlobId([0xff; 32])));
+        let places = all.map(|((_, id), at)| (*id, *at)).filter(|(id, _)| id != but);
+        places.take(PLACES_MAX).collect()
+    }
+
     /// What an owner pins.
     pub(super) fn pinned_by(&self, owner: Owner) -> Vec<BlobId> {
         self.by_owner.get(&owner).into_iter().flatten().copied().collect()
@@ -150,6 +166,9 @@ impl Index {
         let mut held = self.held.remove(id)?;
         self.by_use.remove(&held.used);
         self.held_bytes -= held.disk_bytes;
+        for chunk in held.body.manifest.chunks() {
+            self.by_chunk.remove(&(*chunk, *id));
+        }
         held.owners = owners.into_iter().collect();
         Some(held)
     }

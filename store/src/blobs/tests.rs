@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod eviction;
 mod faults;
+mod gather;
 mod model;
 
 mod put;

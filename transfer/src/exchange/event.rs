@@ -59,6 +59,13 @@ pub enum Event {
         /// Which.
         chunk: u32,
     },
+    /// A chunk that was here turned out to be damaged: whoever wants it waits for it again.
+    Damaged {
+        /// Of which blob.
+        blob: BlobId,
+        /// Which.
+        chunk: u32,
+    },
     /// What came as an answer is not what was asked for.
     Wrong {
         /// Our number.

@@ -34,6 +34,9 @@ pub struct Wanted {
     pub known: Option<Known>,
     /// When it is too late.
     pub deadline: Instant,
+    /// It was here and is damaged. Whoever asks for it here is not made to wait for it: it may have to come
+    /// from there.
+    pub repair: bool,
 }
 
 /// What a store has of a blob.
@@ -105,6 +108,11 @@ impl Fetcher {
     /// Whether a chunk that is not here will be, if all goes well.
     pub(super) fn is_coming(&self, blob: BlobId, chunk: u32) -> bool {
         self.blobs.get(&blob).is_some_and(|blob| blob.is_missing(chunk))
+    }
+
+    /// The same for whoever asks for it here: whether it may wait.
+    pub(super) fn is_promised(&self, blob: BlobId, chunk: u32) -> bool {
+        self.blobs.get(&blob).is_some_and(|blob| blob.is_promised(chunk))
     }
 
     /// As of the last [`Self::pump`].

@@ -41,6 +41,7 @@ impl Exchange {
                 fetcher.stored(now, request, blob, chunk, out);
                 server.arrived(config, now, blob, chunk, out);
             }
+            Event::Damaged { blob, chunk } => fetcher.damaged(blob, chunk),
             Event::Wrong { request } => fetcher.wrong(now, request, out),
             Event::Redirected { request, to } => fetcher.redirected(config, now, request, to),
             Event::Refused { request, why } => fetcher.refused(config, now, request, why),
@@ -56,7 +57,7 @@ impl Exchange {
             }
             Event::Withdrawn { ticket } => server.withdrawn(ticket),
             Event::Served { ticket, found } => {
-                let coming = |blob, chunk| fetcher.is_coming(blob, chunk);
+                let coming = |blob, chunk| fetcher.is_promised(blob, chunk);
                 server.served(config, now, ticket, found, &coming, out);
             }
             Event::Followed { peer, blob } => server.followed(config, now, peer, blob, out),

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::BUILD;
 use super::shell::Input;
+use super::traffic::Counter;
 use crate::exchange::Peer;
 
 /// How long one address may take to answer; a live one takes a few milliseconds.
@@ -32,6 +33,7 @@ pub(super) struct Way {
     pub(super) addresses: Vec<SocketAddr>,
     /// A connection that stands.
     pub(super) connection: Option<Connection>,
+    pub(super) counter: Counter,
 }
 
 /// What a holder has answered.
@@ -96,7 +98,7 @@ async fn serve(
     sender.say(Ask::Here { addresses: here }).await?;
     tokio::select! {
         written = write(sender, asks) => written,
-        read = read(peer, number, receiver, inputs) => read,
+        read = read((peer, number), receiver, &way.counter, inputs) => read,
     }
 }
 
@@ -127,12 +129,13 @@ async fn write(mut sender: LinkSender<Ask>, mut asks: mpsc::Receiver<Ask>) -> Re
 }
 
 async fn read(
-    peer: Peer,
-    link: u64,
+    (peer, link): (Peer, u64),
     mut receiver: LinkReceiver<Answer>,
+    counter: &Counter,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(), Unasked> {
     while let Some((answer, pieces)) = receiver.hear_scattered().await? {
+        counter.received(pieces.iter().map(Bytes::len).sum());
         let answer = match answer {
             // Inside a process a chunk is where the message says, in one piece.
             Answer::Chunk { request, bytes } if pieces.is_empty() => {

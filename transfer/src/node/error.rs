@@ -15,6 +15,14 @@ pub enum FetchError {
         asked = Names(holders)
     )]
     BlobLost { blob: BlobId, holders: Vec<Node> },
+    #[error(
+        "blob {blob} is {bytes} bytes long, and {expected} by the handle with which it was asked for; use the handle that came with it"
+    )]
+    Length { blob: BlobId, expected: u64, bytes: u64 },
+    #[error(
+        "{node} says that blob {blob} is {bytes} bytes long, its handle says {expected}, and nobody else has it; put it again"
+    )]
+    OtherLength { node: Node, blob: BlobId, expected: u64, bytes: u64 },
     #[error("blob {blob} was not fetched in time{missing}; allow more time", missing = Missing(missing))]
     Late { blob: BlobId, missing: Option<u32> },
     #[error("blob {blob} cannot be kept here")]
@@ -29,7 +37,10 @@ impl FetchError {
         match self {
             Self::Late { .. } => true,
             Self::Store { source, .. } => source.retry_can_help,
-            Self::BlobLost { .. } | Self::Stopped { .. } => false,
+            Self::BlobLost { .. }
+            | Self::Length { .. }
+            | Self::OtherLength { .. }
+            | Self::Stopped { .. } => false,
         }
     }
 }

@@ -1,14 +1,35 @@
 //! What blocks: the store's functions and the hashing, on the blocking pool.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use allhands_common::blob::{BlobId, ChunkId, Manifest};
+use allhands_common::chain::chain;
 use allhands_common::wire::data::{ChunkSet, MANIFEST_PAGE_IDS_MAX};
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::store::{ChunkStore, StoreError, Verified};
+use crate::store::{ChunkStore, Found, Hold, StoreError, Verified};
 
 pub(super) type Store = Arc<dyn ChunkStore>;
+
+/// A blob that the store keeps, and what of it need not be fetched.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) present: ChunkSet,
+    pub(super) hold: Hold,
+}
+
+fn open(
+    store: &dyn ChunkStore,
+    manifest: Arc<Manifest>,
+    bytes: Option<Range<u64>>,
+) -> Result<Opened, StoreError> {
+    let hold = store.open(&manifest)?;
+    let bytes = bytes.unwrap_or_else(|| 0..manifest.bytes());
+    let present = store.gather(manifest.id(), bytes)?;
+    Ok(Opened { manifest, present, hold })
+}
 
 /// How keeping what came went.
 #[derive(Debug)]
@@ -31,15 +52,23 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// The manifest and what is here, if the store knows the blob.
+/// What the store knows a blob to consist of.
+pub(super) async fn manifest(
+    store: Store,
+    blob: BlobId,
+) -> Result<Option<Arc<Manifest>>, StoreError> {
+    blocking(move || store.manifest(blob)).await
+}
+
+/// A blob that the store knows, with what is here of these bytes.
 pub(super) async fn known(
     store: Store,
     blob: BlobId,
-) -> Result<Option<(Arc<Manifest>, ChunkSet)>, StoreError> {
+    bytes: Option<Range<u64>>,
+) -> Result<Option<Opened>, StoreError> {
     blocking(move || {
         let Some(manifest) = store.manifest(blob)? else { return Ok(None) };
-        store.open(blob, &manifest)?;
-        Ok(Some((manifest, store.present(blob)?)))
+        open(&*store, manifest, bytes).map(Some)
     })
     .await
 }
@@ -52,7 +81,7 @@ pub(super) async fn keep_chunk(
     pieces: Vec<Bytes>,
 ) -> Kept<()> {
     let kept = blocking(move || match Verified::join(&pieces, &id) {
-        Some(verified) => store.write(blob, chunk, verified).map(Some),
+        Some(verified) => store.write(blob, chunk, &verified).map(Some),
         None => Ok(None),
     });
     match kept.await {
@@ -62,21 +91,19 @@ pub(super) async fn keep_chunk(
     }
 }
 
-/// Verifies a manifest and makes room for its blob.
+/// Verifies a manifest and makes room for its blob, of which these bytes are wanted.
 pub(super) async fn keep_manifest(
     store: Store,
     blob: BlobId,
-    bytes: u64,
-    ids: Vec<ChunkId>,
-) -> Kept<(Arc<Manifest>, ChunkSet)> {
+    (bytes, ids): (u64, Vec<ChunkId>),
+    wanted: Option<Range<u64>>,
+) -> Kept<Opened> {
     let kept = blocking(move || {
         let Ok(manifest) = Manifest::new(bytes, ids) else { return Ok(None) };
         if manifest.id() != blob {
             return Ok(None);
         }
-        let manifest = Arc::new(manifest);
-        store.open(blob, &manifest)?;
-        Ok(Some((manifest, store.present(blob)?)))
+        open(&*store, Arc::new(manifest), wanted).map(Some)
     });
     match kept.await {
         Ok(Some(kept)) => Kept::Yes(kept),
@@ -86,18 +113,18 @@ pub(super) async fn keep_manifest(
 }
 
 /// A chunk for somebody else. A store that cannot read it has not got it.
-pub(super) async fn read_chunk(store: Store, blob: BlobId, chunk: u32) -> Option<Bytes> {
+pub(super) async fn read_chunk(store: Store, blob: BlobId, chunk: u32) -> Found {
     let read = blocking(move || store.read(blob, chunk)).await;
     read.unwrap_or_else(|error| {
-        tracing::warn!(%blob, chunk, %error, "a chunk cannot be read");
-        None
+        tracing::warn!(%blob, chunk, error = chain(&error), "a chunk cannot be read");
+        Found::Absent
     })
 }
 
 /// What somebody else may fetch of a blob from here.
 pub(super) async fn present(store: Store, blob: BlobId) -> ChunkSet {
     blocking(move || store.present(blob)).await.unwrap_or_else(|error| {
-        tracing::warn!(%blob, %error, "the store cannot say what it has");
+        tracing::warn!(%blob, error = chain(&error), "the store cannot say what it has");
         ChunkSet::new()
     })
 }
@@ -113,7 +140,7 @@ pub(super) async fn manifest_page(store: Store, blob: BlobId, first: u32) -> Opt
         Ok(Some((manifest.bytes(), page.freeze())))
     });
     page.await.unwrap_or_else(|error| {
-        tracing::warn!(%blob, %error, "a manifest cannot be read");
+        tracing::warn!(%blob, error = chain(&error), "a manifest cannot be read");
         None
     })
 }

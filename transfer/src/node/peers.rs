@@ -109,6 +109,12 @@ impl Peers {
         self.known.get(&peer).map(|known| &known.node)
     }
 
+    /// It, wherever it may be reached: to be given back to [`Self::of_holder`].
+    pub(super) fn named(&self, peer: Peer) -> Option<Holder> {
+        let known = self.known.get(&peer)?;
+        Some(Holder { node: known.node.clone(), addresses: known.addresses.clone() })
+    }
+
     /// How others may reach it.
     pub(super) fn holder(&self, peer: Peer) -> Option<Holder> {
         let known = self.known.get(&peer)?;

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::BUILD;
 use super::shell::Input;
+use super::traffic::Counter;
 use crate::exchange::{Event, Peer, Ticket};
 
 /// Answers that wait for one link, at most. Chunks are bounded by the exchange; news, redirects and refusals
@@ -51,7 +52,12 @@ pub(super) async fn accept(endpoint: Endpoint, inputs: mpsc::Sender<Input>) {
 }
 
 /// Serves every link that `peer` opens on a connection, until that ends.
-pub(super) async fn connection(peer: Peer, connection: Connection, inputs: mpsc::Sender<Input>) {
+pub(super) async fn connection(
+    peer: Peer,
+    connection: Connection,
+    counter: Counter,
+    inputs: mpsc::Sender<Input>,
+) {
     let mut links = JoinSet::new();
     loop {
         match accept_link(&connection).await {
@@ -62,9 +68,9 @@ pub(super) async fn connection(peer: Peer, connection: Connection, inputs: mpsc:
                     tracing::debug!(error = chain(&error), "a link was not accepted");
                     continue;
                 }
-                let inputs = inputs.clone();
+                let (counter, inputs) = (counter.clone(), inputs.clone());
                 links.spawn(async move {
-                    if let Err(error) = link(peer, applicant, &inputs).await {
+                    if let Err(error) = link(peer, applicant, &counter, &inputs).await {
                         tracing::debug!(error = chain(&*error), "a link of an asker has ended");
                     }
                 });
@@ -82,6 +88,7 @@ pub(super) async fn connection(peer: Peer, connection: Connection, inputs: mpsc:
 async fn link(
     peer: Peer,
     applicant: Applicant,
+    counter: &Counter,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let link: Link<Answer, Ask> = applicant.welcome(BUILD).await?;
@@ -90,7 +97,7 @@ async fn link(
     // The queue is the link's name: no two are the same while either is held.
     let held = answers.clone();
     let ended = tokio::select! {
-        ended = write(sender, queue, inputs) => ended,
+        ended = write(sender, queue, counter, inputs) => ended,
         ended = read(peer, receiver, answers, inputs) => ended,
     };
     // A loop that has ended has no use for it.
@@ -116,9 +123,11 @@ async fn read(
 async fn write(
     mut sender: LinkSender<Answer>,
     mut queue: mpsc::Receiver<Outgoing>,
+    counter: &Counter,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(), LinkError> {
     while let Some(Outgoing { answer, settles }) = queue.recv().await {
+        counter.sent(&answer);
         sender.say(answer).await?;
         if queue.is_empty() || settles.is_some() {
             sender.flush().await?;

@@ -4,14 +4,15 @@ mod act;
 mod hear;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use allhands_common::blob::{BlobId, Manifest};
+use allhands_common::blob::BlobId;
 use allhands_common::chain::chain;
 use allhands_common::net::connection::Connection;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::time;
-use allhands_common::wire::data::{Ask, ChunkSet, Holder};
+use allhands_common::wire::data::{Ask, Holder};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -20,22 +21,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::{Heard, Unasked};
 use super::error::FetchError;
-use super::jobs::{Kept, Store};
+use super::jobs::{Kept, Opened, Store};
 use super::peers::Peers;
 use super::pending::Requests;
+use super::repair::Repairs;
 use super::serving::{self, Outgoing};
-use super::{Fetch, Options, Report};
+use super::traffic::Counter;
+use super::{Fetch, Fetched, Numbers, Options, Report};
 use crate::exchange::{Action, Event, Exchange, Peer, Request, Ticket, Want};
-use crate::store::StoreError;
+use crate::store::{Found, StoreError};
 
-type Outcome = Result<Arc<Manifest>, FetchError>;
+type Outcome = Result<Fetched, FetchError>;
 
 /// A want that has just come.
 #[derive(Debug)]
 pub(super) struct NewWant {
     pub(super) want: Want,
     pub(super) fetch: Fetch,
-    pub(super) known: Option<(Arc<Manifest>, ChunkSet)>,
+    pub(super) known: Option<Opened>,
+    /// Of a chunk that was here and is damaged.
+    pub(super) repair: bool,
     pub(super) done: oneshot::Sender<Outcome>,
 }
 
@@ -51,12 +56,13 @@ pub(super) enum Input {
     Answered { peer: Peer, link: u64, answer: Heard },
     AskingEnded { peer: Peer, link: u64, why: Unasked },
     ChunkKept { request: Request, blob: BlobId, chunk: u32, kept: Kept<()> },
-    ManifestKept { request: Request, blob: BlobId, kept: Kept<(Arc<Manifest>, ChunkSet)> },
+    ManifestKept { request: Request, blob: BlobId, kept: Kept<Opened> },
 
     Asked { peer: Peer, ask: Ask, answers: mpsc::Sender<Outgoing> },
     AskerEnded { peer: Peer, answers: mpsc::Sender<Outgoing> },
-    ChunkRead { ticket: Ticket, bytes: Option<Bytes> },
+    ChunkRead { ticket: Ticket, blob: BlobId, chunk: u32, found: Found },
     ManifestRead { ticket: Ticket, first: u32, page: Option<(u64, Bytes)> },
+    Repaired { blob: BlobId, chunk: u32 },
     Happened(Event),
 }
 
@@ -71,10 +77,35 @@ struct Asking {
 /// A blob that somebody here waits for.
 #[derive(Debug, Default)]
 struct Awaited {
-    manifest: Option<Arc<Manifest>>,
-    waiters: BTreeMap<Want, oneshot::Sender<Outcome>>,
+    /// What it consists of, kept in the store until nobody waits any more.
+    fetched: Option<Fetched>,
+    waiters: BTreeMap<Want, Waiter>,
+    /// Who says that it is how long, other than those who wait.
+    lengths: BTreeMap<Peer, u64>,
     /// Why the store cannot keep it.
     failure: Option<Arc<StoreError>>,
+}
+
+/// Somebody who waits for a blob.
+#[derive(Debug)]
+struct Waiter {
+    /// How long the blob is, as its handle says.
+    length: u64,
+    bytes: Option<Range<u64>>,
+    done: oneshot::Sender<Outcome>,
+}
+
+impl Awaited {
+    /// What has to be in the store: all that anybody wants, and maybe what lies between.
+    fn hull(&self) -> Option<Range<u64>> {
+        let mut hull: Option<Range<u64>> = None;
+        for waiter in self.waiters.values() {
+            let bytes = waiter.bytes.clone()?;
+            let so_far = hull.unwrap_or_else(|| bytes.clone());
+            hull = Some(so_far.start.min(bytes.start)..so_far.end.max(bytes.end));
+        }
+        hull
+    }
 }
 
 #[derive(Debug)]
@@ -92,6 +123,9 @@ pub(super) struct Shell {
     asking: BTreeMap<Peer, Asking>,
     askers: BTreeMap<Peer, mpsc::Sender<Outgoing>>,
     links: u64,
+    repairs: Repairs,
+    numbers: Numbers,
+    counter: Counter,
     /// Manifests that are being read for others.
     manifests_read: usize,
     tasks: JoinSet<()>,
@@ -101,11 +135,9 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn new(
-        endpoint: Endpoint,
-        store: Store,
-        options: Options,
-        inputs: mpsc::Sender<Input>,
-        reports: mpsc::Sender<Report>,
+        (endpoint, store, options): (Endpoint, Store, Options),
+        (inputs, reports): (mpsc::Sender<Input>, mpsc::Sender<Report>),
+        (numbers, counter): (Numbers, Counter),
     ) -> Self {
         Self {
             exchange: Exchange::new(options.config.clone()),
@@ -121,6 +153,9 @@ impl Shell {
             asking: BTreeMap::new(),
             askers: BTreeMap::new(),
             links: 0,
+            repairs: Repairs::default(),
+            numbers,
+            counter,
             manifests_read: 0,
             tasks: JoinSet::new(),
             out: Vec::new(),

@@ -1,17 +1,20 @@
 //! Nodes over real QUIC on loopback, in one process.
 
+mod length;
+mod stores;
 mod support;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use allhands_common::blob::BlobId;
 use allhands_common::net::access::{Purpose, Role};
 use allhands_common::net::endpoint::Expected;
 use allhands_common::net::handshake::{OpenError, Refusal, open_link};
 use allhands_common::net::link::Link;
 use allhands_common::wire::data::{Answer, Ask, Holder, Node};
 use allhands_transfer::exchange::Config;
-use allhands_transfer::node::{Fetch, FetchError};
+use allhands_transfer::node::{Fetch, FetchError, Report};
 
 use support::*;
 
@@ -20,58 +23,52 @@ const MIB: usize = 1 << 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_goes_from_one_to_another() {
     let cluster = Cluster::new();
-    let (source, sink) = (MemoryStore::with(Fault::default()), MemoryStore::with(Fault::default()));
+    let (source, sink) = (TestStore::new(), TestStore::new());
     let (from, to) = (cluster.worker("source", &source), cluster.worker("sink", &sink));
     for bytes in [0, 1, MIB, 20 * MIB + 7] {
         let content = content(bytes);
         let blob = source.put(&content);
-        let manifest = to.fetch(blob, &[&from]).await.unwrap();
-        assert_eq!((manifest.id(), manifest.bytes()), (blob, bytes as u64));
-        assert!(sink.bytes(blob) == content, "{bytes} bytes differ");
+        let fetched = to.fetch(blob, &[&from]).await.unwrap();
+        let manifest = fetched.manifest;
+        assert_eq!((manifest.id(), manifest.bytes()), (blob.blob, bytes as u64));
+        assert!(*sink.bytes(blob.blob) == *content, "{bytes} bytes differ");
     }
-    assert_eq!(source.reads.load(Ordering::SeqCst), 1 + 1 + 21, "each chunk once");
-    assert_eq!(sink.writes.load(Ordering::SeqCst), 1 + 1 + 21);
+    // The first chunk of the last is that of the one before.
+    assert_eq!(source.reads.load(Ordering::SeqCst), 1 + 1 + 20, "each chunk once");
+    assert_eq!(sink.writes.load(Ordering::SeqCst), 1 + 1 + 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_chunks_under_a_range_travel() {
     let cluster = Cluster::new();
-    let (source, sink) = (MemoryStore::with(Fault::default()), MemoryStore::with(Fault::default()));
+    let (source, sink) = (TestStore::new(), TestStore::new());
     let (from, to) = (cluster.worker("source", &source), cluster.worker("sink", &sink));
     let blob = source.put(&content(10 * MIB));
-    let fetch = |bytes| Fetch {
-        blob,
-        bytes: Some(bytes),
-        holders: vec![(from.holder.clone(), true)],
-        within: DEADLINE,
-    };
+    let fetch = |bytes| Fetch { bytes: Some(bytes), ..blob.fetch(&[&from]) };
     to.transfer.fetch(fetch(3 * MIB as u64 + 1..5 * MIB as u64)).await.unwrap();
-    assert_eq!(sink.chunks(blob), [3, 4]);
+    assert_eq!(sink.chunks(blob.blob), [3, 4]);
     to.transfer.fetch(fetch(4 * MIB as u64..6 * MIB as u64)).await.unwrap();
-    assert_eq!(sink.chunks(blob), [3, 4, 5]);
+    assert_eq!(sink.chunks(blob.blob), [3, 4, 5]);
     assert_eq!(source.reads.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broadcast_is_passed_on() {
     let cluster = Cluster::new();
-    let source = MemoryStore::with(Fault::default());
+    let source = TestStore::new();
     let from = cluster.worker("source", &source);
     let content = content(32 * MIB);
     let blob = source.put(&content);
-    let stores: Vec<_> = (0..4).map(|_| MemoryStore::with(Fault::default())).collect();
+    let stores: Vec<_> = (0..4).map(|_| TestStore::new()).collect();
     let names = ["one", "two", "three", "four"];
     let nodes: Vec<_> =
         names.iter().zip(&stores).map(|(name, store)| cluster.worker(name, store)).collect();
-    let fetches: Vec<_> = nodes
-        .iter()
-        .map(|node| tokio::spawn(fetch(node.transfer.clone(), blob, vec![from.holder.clone()])))
-        .collect();
+    let fetches: Vec<_> = nodes.iter().map(|node| node.spawn_fetch(blob, &[&from])).collect();
     for fetch in fetches {
         fetch.await.unwrap().unwrap();
     }
     for store in &stores {
-        assert!(store.bytes(blob) == content);
+        assert!(*store.bytes(blob.blob) == *content);
         assert_eq!(store.writes.load(Ordering::SeqCst), 32, "each chunk came once");
     }
     // The simulator says how few; here the machine may stall for longer than a redirect is remembered.
@@ -82,25 +79,25 @@ async fn a_broadcast_is_passed_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_are_refused_and_reported() {
     let cluster = Cluster::new();
-    let (honest, sink) = (MemoryStore::with(Fault::default()), MemoryStore::with(Fault::default()));
-    let liar = MemoryStore::with(Fault { lies: true, ..Fault::default() });
+    let (honest, sink) = (TestStore::new(), TestStore::new());
+    let liar = TestStore::with(Fault { lies: true, ..Fault::default() });
     let (good, bad) = (cluster.worker("good", &honest), cluster.worker("bad", &liar));
     let mut to = cluster.worker("sink", &sink);
     let content = content(24 * MIB);
     let blob = honest.put(&content);
     liar.put(&content);
     to.fetch(blob, &[&bad, &good]).await.unwrap();
-    assert!(sink.bytes(blob) == content);
+    assert!(*sink.bytes(blob.blob) == *content);
     let report = to.reports.recv().await.unwrap();
-    assert_eq!((report.node, report.blob), (bad.holder.node.clone(), blob));
+    assert_eq!(report, Report::Wrong { node: bad.holder.node.clone(), blob: blob.blob });
     assert!(to.reports.try_recv().is_err(), "reported once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_alone_are_no_blob() {
     let cluster = Cluster::new();
-    let liar = MemoryStore::with(Fault { lies: true, ..Fault::default() });
-    let sink = MemoryStore::with(Fault::default());
+    let liar = TestStore::with(Fault { lies: true, ..Fault::default() });
+    let sink = TestStore::new();
     let bad = cluster.worker("bad", &liar);
     let config = Config { grace: Duration::from_millis(50), ..Config::default() };
     let to = cluster.node(Role::Worker, "sink", &sink, config);
@@ -109,7 +106,7 @@ async fn wrong_bytes_alone_are_no_blob() {
     let FetchError::BlobLost { holders, .. } = &error else { panic!("{error}") };
     assert_eq!(holders.as_slice(), std::slice::from_ref(&bad.holder.node));
     assert!(error.to_string().contains("worker bad"), "{error}");
-    assert!(sink.chunks(blob).is_empty());
+    assert!(sink.chunks(blob.blob).is_empty());
 }
 
 /// Its process vanishes: no close, no reset, nothing more on its socket.
@@ -118,16 +115,16 @@ fn a_holder_killed_in_mid_transfer_is_replaced() {
     let runtime = || tokio::runtime::Runtime::new().unwrap();
     let (victim_runtime, runtime) = (runtime(), runtime());
     let cluster = Cluster::new();
-    let dying = MemoryStore::with(Fault { hangs_after: Some(5), ..Fault::default() });
-    let (living, sink) = (MemoryStore::with(Fault::default()), MemoryStore::with(Fault::default()));
+    let dying = TestStore::with(Fault { hangs_after: Some(5), ..Fault::default() });
+    let (living, sink) = (TestStore::new(), TestStore::new());
     let content = content(32 * MIB);
     let blob = living.put(&content);
     dying.put(&content);
     let victim = victim_runtime.block_on(async { cluster.worker("victim", &dying) });
     let (from, to) = runtime
         .block_on(async { (cluster.worker("source", &living), cluster.worker("sink", &sink)) });
-    let holders = vec![victim.holder.clone(), from.holder.clone()];
-    let fetching = runtime.spawn(fetch(to.transfer.clone(), blob, holders));
+    let (transfer, fetch) = (to.transfer.clone(), blob.fetch(&[&victim, &from]));
+    let fetching = runtime.spawn(async move { transfer.fetch(fetch).await });
     runtime.block_on(async {
         // The sixth read hangs, so the victim owes something when it dies.
         while dying.reads.load(Ordering::SeqCst) < 6 {
@@ -137,7 +134,7 @@ fn a_holder_killed_in_mid_transfer_is_replaced() {
     victim_runtime.shutdown_background();
     runtime.block_on(async {
         fetching.await.unwrap().unwrap();
-        assert!(sink.bytes(blob) == content);
+        assert!(*sink.bytes(blob.blob) == *content);
         assert_eq!(sink.writes.load(Ordering::SeqCst), 32, "no chunk came twice");
     });
     dying.release();
@@ -147,8 +144,8 @@ fn a_holder_killed_in_mid_transfer_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_lives_and_does_not_answer_is_replaced() {
     let cluster = Cluster::new();
-    let stalled = MemoryStore::with(Fault { hangs_after: Some(2), ..Fault::default() });
-    let (living, sink) = (MemoryStore::with(Fault::default()), MemoryStore::with(Fault::default()));
+    let stalled = TestStore::with(Fault { hangs_after: Some(2), ..Fault::default() });
+    let (living, sink) = (TestStore::new(), TestStore::new());
     let content = content(16 * MIB);
     let blob = living.put(&content);
     stalled.put(&content);
@@ -156,31 +153,14 @@ async fn a_holder_that_lives_and_does_not_answer_is_replaced() {
     let config = Config { silence: Duration::from_millis(300), ..Config::default() };
     let to = cluster.node(Role::Worker, "sink", &sink, config);
     to.fetch(blob, &[&bad, &good]).await.unwrap();
-    assert!(sink.bytes(blob) == content);
+    assert!(*sink.bytes(blob.blob) == *content);
     stalled.release();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_store_is_said_to_everybody_who_waits() {
-    let cluster = Cluster::new();
-    let source = MemoryStore::with(Fault::default());
-    let full = MemoryStore::with(Fault { full_after: Some(3), ..Fault::default() });
-    let (from, to) = (cluster.worker("source", &source), cluster.worker("sink", &full));
-    let blob = source.put(&content(16 * MIB));
-    let holders = [&from];
-    let (one, two) = tokio::join!(to.fetch(blob, &holders), to.fetch(blob, &holders));
-    for error in [one.unwrap_err(), two.unwrap_err()] {
-        assert!(matches!(error, FetchError::Store { .. }), "{error}");
-        assert!(error.retry_can_help());
-        let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert_eq!(cause, "the store is full");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_may_not_ask_a_client() {
     let cluster = Cluster::new();
-    let store = MemoryStore::with(Fault::default());
+    let store = TestStore::new();
     let serving = cluster.node(Role::Client, "bob", &store, Config::default());
     let asking = cluster.endpoint(Role::Client, "alice");
     let expected = Expected { role: Role::Client, name: Some("bob") };
@@ -194,16 +174,16 @@ async fn a_client_may_not_ask_a_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_a_lost_blob() {
     let cluster = Cluster::new();
-    let store = MemoryStore::with(Fault::default());
+    let store = TestStore::new();
     let config = Config {
         grace: Duration::from_millis(50),
         backoff: Duration::from_millis(10),
         ..Config::default()
     };
     let to = cluster.node(Role::Worker, "sink", &store, config);
-    let empty = MemoryStore::with(Fault::default());
+    let empty = TestStore::new();
     let from = cluster.worker("empty", &empty);
-    let blob = MemoryStore::default().put(&content(MIB));
+    let blob = Put { blob: BlobId([9; 32]), length: MIB as u64 };
     let error = to.fetch(blob, &[&from]).await.unwrap_err();
     assert!(matches!(error, FetchError::BlobLost { .. }), "{error}");
     assert!(!error.retry_can_help());
@@ -212,9 +192,9 @@ async fn nobody_there_is_a_lost_blob() {
 
     // Nothing listens there, and the certificate would not fit if something did.
     let node = Node { role: Role::Worker, name: "ghost".to_owned() };
-    let addresses = vec![from.holder.addresses[0]];
-    let ghost = vec![Holder { node, addresses }];
-    let error = fetch(to.transfer.clone(), blob, ghost).await.unwrap_err();
+    let ghost = (Holder { node, addresses: vec![from.holder.addresses[0]] }, true);
+    let fetch = Fetch { holders: vec![ghost], ..blob.fetch(&[]) };
+    let error = to.transfer.fetch(fetch).await.unwrap_err();
     assert!(error.to_string().contains("worker ghost"), "{error}");
 }
 
@@ -222,7 +202,7 @@ async fn nobody_there_is_a_lost_blob() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_serves_on_its_own_connection() {
     let cluster = Cluster::new();
-    let (source, sink) = (MemoryStore::with(Fault::default()), MemoryStore::with(Fault::default()));
+    let (source, sink) = (TestStore::new(), TestStore::new());
     let client = cluster.node(Role::Client, "alice", &source, Config::default());
     let to = cluster.worker("sink", &sink);
     let content = content(5 * MIB);
@@ -235,18 +215,19 @@ async fn a_client_serves_on_its_own_connection() {
     let other = sink.put(&support::content(2 * MIB + 1));
     client.fetch(other, &[&to]).await.unwrap();
     let holder = Holder { node: client.holder.node.clone(), addresses: Vec::new() };
-    fetch(to.transfer.clone(), blob, vec![holder]).await.unwrap();
-    assert!(sink.bytes(blob) == content);
+    let fetch = Fetch { holders: vec![(holder, true)], ..blob.fetch(&[]) };
+    to.transfer.fetch(fetch).await.unwrap();
+    assert!(*sink.bytes(blob.blob) == *content);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_is_dropped_is_not_made() {
     let cluster = Cluster::new();
-    let slow = MemoryStore::with(Fault { hangs_after: Some(1), ..Fault::default() });
-    let sink = MemoryStore::with(Fault::default());
+    let slow = TestStore::with(Fault { hangs_after: Some(1), ..Fault::default() });
+    let sink = TestStore::new();
     let (from, to) = (cluster.worker("source", &slow), cluster.worker("sink", &sink));
     let blob = slow.put(&content(40 * MIB));
-    let fetching = tokio::spawn(fetch(to.transfer.clone(), blob, vec![from.holder.clone()]));
+    let fetching = to.spawn_fetch(blob, &[&from]);
     while sink.writes.load(Ordering::SeqCst) < 1 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -259,5 +240,5 @@ async fn a_fetch_that_is_dropped_is_not_made() {
     let last = slow.put(&content(MIB + 1));
     to.fetch(last, &[&from]).await.unwrap();
     let asked = Config::default().peer_chunks_max as usize;
-    assert!(sink.chunks(blob).len() <= 1 + asked, "{:?}", sink.chunks(blob));
+    assert!(sink.chunks(blob.blob).len() <= 1 + asked, "{:?}", sink.chunks(blob.blob));
 }

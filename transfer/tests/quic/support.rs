@@ -1,31 +1,41 @@
-//! Nodes of one cluster on loopback, each with a store in memory that can be told to misbehave.
+//! Nodes of one cluster on loopback, each with a store in a temporary directory that can be told to misbehave.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its cluster fails")]
 #![expect(clippy::disallowed_methods, reason = "certificates are valid by the wall clock")]
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
-use allhands_common::blob::{BlobId, CHUNK_BYTES, Manifest};
+use allhands_common::blob::{BlobId, Manifest};
 use allhands_common::id::ClusterId;
 use allhands_common::net::access::Role;
 use allhands_common::net::authority::{Authority, Validity};
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
-use allhands_common::wire::data::{ChunkRange, ChunkSet, Holder, Node};
+use allhands_common::wire::data::{ChunkSet, Holder, Node};
+use allhands_store::blobs::Store;
+use allhands_store::map::Map;
 use allhands_transfer::exchange::Config;
-use allhands_transfer::node::{Fetch, FetchError, Options, Report, Transfer};
-use allhands_transfer::store::{ChunkStore, StoreError, Verified};
+use allhands_transfer::node::{Fetch, FetchError, Fetched, Options, Report, Transfer};
+use allhands_transfer::store::{ChunkStore, Found, Hold, StoreError, Verified};
 use bytes::Bytes;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 /// Nothing here should take a tenth of that; nothing may hang.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+pub(crate) const CLUSTER: ClusterId = ClusterId([1; 16]);
+
+/// No test reaches it that does not mean to.
+pub(crate) const AMPLE: u64 = 1 << 30;
 
 /// How a store misbehaves.
 #[derive(Debug, Default)]
@@ -34,15 +44,15 @@ pub(crate) struct Fault {
     pub(crate) lies: bool,
     /// After so many chunks it gives none until it is released.
     pub(crate) hangs_after: Option<usize>,
-    /// After so many chunks it takes none.
-    pub(crate) full_after: Option<usize>,
+    /// The manifest that it gives is of another blob.
+    pub(crate) other_manifest: Option<Arc<Manifest>>,
 }
 
-type Held = (Arc<Manifest>, BTreeMap<u32, Bytes>);
-
-#[derive(Debug, Default)]
-pub(crate) struct MemoryStore {
-    blobs: Mutex<BTreeMap<BlobId, Held>>,
+/// A real store in a directory of its own, with what may be wrong with it put before.
+#[derive(Debug)]
+pub(crate) struct TestStore {
+    pub(crate) disk: Store,
+    pub(crate) dir: TempDir,
     fault: Fault,
     pub(crate) reads: AtomicUsize,
     pub(crate) writes: AtomicUsize,
@@ -50,30 +60,47 @@ pub(crate) struct MemoryStore {
     release: Condvar,
 }
 
-impl MemoryStore {
+impl TestStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Self::with(Fault::default())
+    }
+
     pub(crate) fn with(fault: Fault) -> Arc<Self> {
-        Arc::new(Self { fault, ..Self::default() })
+        Self::of(fault, AMPLE)
     }
 
-    /// Puts a blob in; gives its id.
-    pub(crate) fn put(&self, bytes: &Bytes) -> BlobId {
-        let manifest = Arc::new(Manifest::of(bytes).unwrap());
-        let chunks = (0..).zip(bytes.chunks(CHUNK_BYTES as usize));
-        let chunks = chunks.map(|(at, chunk)| (at, bytes.slice_ref(chunk))).collect();
-        let id = manifest.id();
-        self.blobs.lock().unwrap().insert(id, (manifest, chunks));
-        id
+    /// One that may take so many bytes.
+    pub(crate) fn small(quota_bytes: u64) -> Arc<Self> {
+        Self::of(Fault::default(), quota_bytes)
     }
 
-    /// All of a blob's bytes; panics if one is missing.
-    pub(crate) fn bytes(&self, blob: BlobId) -> Vec<u8> {
-        let blobs = self.blobs.lock().unwrap();
-        let (manifest, chunks) = &blobs[&blob];
-        (0..manifest.chunks().len() as u32).flat_map(|at| chunks[&at].iter().copied()).collect()
+    fn of(fault: Fault, quota_bytes: u64) -> Arc<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Store::open(dir.path(), CLUSTER, quota_bytes).unwrap();
+        let (reads, writes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (released, release) = (Mutex::new(false), Condvar::new());
+        Arc::new(Self { disk, dir, fault, reads, writes, released, release })
+    }
+
+    /// Puts a blob in.
+    pub(crate) fn put(&self, bytes: &Bytes) -> Put {
+        let blob = self.disk.put_bytes(bytes).unwrap();
+        Put { blob: blob.id(), length: bytes.len() as u64 }
+    }
+
+    /// All of a blob's bytes, as they are mapped; panics if one is missing.
+    pub(crate) fn bytes(&self, blob: BlobId) -> Map {
+        let blob = self.disk.get(&blob).unwrap();
+        blob.map(0..blob.manifest().bytes()).unwrap()
     }
 
     pub(crate) fn chunks(&self, blob: BlobId) -> Vec<u32> {
-        self.blobs.lock().unwrap()[&blob].1.keys().copied().collect()
+        self.disk.get(&blob).into_iter().flat_map(|blob| blob.present()).flatten().collect()
+    }
+
+    /// Flips a bit of a blob's file, as a disk would.
+    pub(crate) fn flip(&self, blob: BlobId, at: u64) {
+        flip(self.dir.path(), blob, at);
     }
 
     pub(crate) fn release(&self) {
@@ -82,29 +109,41 @@ impl MemoryStore {
     }
 }
 
-impl ChunkStore for MemoryStore {
+pub(crate) fn flip(dir: &Path, blob: BlobId, at: u64) {
+    let path = dir.join("blobs").join(format!("{blob}.bytes"));
+    // It is sealed against whoever is not root.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+impl ChunkStore for TestStore {
     fn manifest(&self, blob: BlobId) -> Result<Option<Arc<Manifest>>, StoreError> {
-        Ok(self.blobs.lock().unwrap().get(&blob).map(|(manifest, _)| Arc::clone(manifest)))
+        match &self.fault.other_manifest {
+            Some(other) => Ok(Some(Arc::clone(other))),
+            None => ChunkStore::manifest(&self.disk, blob),
+        }
     }
 
-    fn open(&self, blob: BlobId, manifest: &Arc<Manifest>) -> Result<(), StoreError> {
-        let mut blobs = self.blobs.lock().unwrap();
-        blobs.entry(blob).or_insert_with(|| (Arc::clone(manifest), BTreeMap::new()));
-        Ok(())
+    fn open(&self, manifest: &Manifest) -> Result<Hold, StoreError> {
+        self.disk.open(manifest)
+    }
+
+    fn gather(&self, blob: BlobId, bytes: Range<u64>) -> Result<ChunkSet, StoreError> {
+        self.disk.gather(blob, bytes)
     }
 
     fn present(&self, blob: BlobId) -> Result<ChunkSet, StoreError> {
-        let blobs = self.blobs.lock().unwrap();
-        let chunks = blobs.get(&blob).into_iter().flat_map(|(_, chunks)| chunks.keys());
-        Ok(chunks.map(|chunk| ChunkRange::new(*chunk, chunk + 1)).collect())
+        self.disk.present(blob)
     }
 
-    fn read(&self, blob: BlobId, chunk: u32) -> Result<Option<Bytes>, StoreError> {
-        let found = {
-            let blobs = self.blobs.lock().unwrap();
-            blobs.get(&blob).and_then(|(_, chunks)| chunks.get(&chunk)).cloned()
+    fn read(&self, blob: BlobId, chunk: u32) -> Result<Found, StoreError> {
+        let found = match self.disk.read(blob, chunk)? {
+            Found::Whole(found) => found,
+            other => return Ok(other),
         };
-        let Some(found) = found else { return Ok(None) };
         let reads = self.reads.fetch_add(1, Ordering::SeqCst);
         if self.fault.hangs_after.is_some_and(|after| reads >= after) {
             let mut released = self.released.lock().unwrap();
@@ -112,19 +151,28 @@ impl ChunkStore for MemoryStore {
                 released = self.release.wait(released).unwrap();
             }
         }
-        Ok(Some(if self.fault.lies { vec![0xee; found.len()].into() } else { found }))
+        let lie = self.fault.lies.then(|| vec![0xee; found.len()].into());
+        Ok(Found::Whole(lie.unwrap_or(found)))
     }
 
-    fn write(&self, blob: BlobId, chunk: u32, bytes: Verified) -> Result<(), StoreError> {
-        let writes = self.writes.fetch_add(1, Ordering::SeqCst);
-        if self.fault.full_after.is_some_and(|after| writes >= after) {
-            let what = "the store is full".to_owned();
-            return Err(StoreError { what, retry_can_help: true, source: None });
-        }
-        let mut blobs = self.blobs.lock().unwrap();
-        let Some((_, chunks)) = blobs.get_mut(&blob) else { panic!("not open") };
-        chunks.insert(chunk, bytes.bytes().clone());
-        Ok(())
+    fn write(&self, blob: BlobId, chunk: u32, bytes: &Verified) -> Result<(), StoreError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.disk.write(blob, chunk, bytes)
+    }
+}
+
+/// A blob that somebody has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Put {
+    pub(crate) blob: BlobId,
+    pub(crate) length: u64,
+}
+
+impl Put {
+    pub(crate) fn fetch(self, holders: &[&TestNode]) -> Fetch {
+        let holders = holders.iter().map(|node| (node.holder.clone(), true)).collect();
+        let Self { blob, length } = self;
+        Fetch { blob, length, bytes: None, holders, within: DEADLINE }
     }
 }
 
@@ -140,21 +188,30 @@ pub(crate) fn content(bytes: usize) -> Bytes {
     content.into()
 }
 
+pub(crate) fn endpoint_of(authority: &Authority, role: Role, name: &str) -> Endpoint {
+    let validity = Validity::days(SystemTime::now(), 1);
+    let files = authority.issue(role, name, validity, PathBuf::from(name)).unwrap();
+    let identity = Identity::verify(&files, SystemTime::now()).unwrap();
+    Endpoint::bind_bulk(identity, LOOPBACK).unwrap()
+}
+
 pub(crate) struct Cluster(Authority);
 
 impl Cluster {
     pub(crate) fn new() -> Self {
-        Self(Authority::create(ClusterId([1; 16])).unwrap())
+        Self(Authority::create(CLUSTER).unwrap())
     }
 
     pub(crate) fn endpoint(&self, role: Role, name: &str) -> Endpoint {
-        let validity = Validity::days(SystemTime::now(), 1);
-        let files = self.0.issue(role, name, validity, PathBuf::from(name)).unwrap();
-        let identity = Identity::verify(&files, SystemTime::now()).unwrap();
-        Endpoint::bind_bulk(identity, LOOPBACK).unwrap()
+        endpoint_of(&self.0, role, name)
     }
 
-    pub(crate) fn worker(&self, name: &str, store: &Arc<MemoryStore>) -> TestNode {
+    /// Writes the authority down, for another process of the same cluster.
+    pub(crate) fn save(&self, folder: &Path) {
+        self.0.save(folder).unwrap();
+    }
+
+    pub(crate) fn worker(&self, name: &str, store: &Arc<TestStore>) -> TestNode {
         self.node(Role::Worker, name, store, Config::default())
     }
 
@@ -162,7 +219,7 @@ impl Cluster {
         &self,
         role: Role,
         name: &str,
-        store: &Arc<MemoryStore>,
+        store: &Arc<TestStore>,
         config: Config,
     ) -> TestNode {
         let endpoint = self.endpoint(role, name);
@@ -184,21 +241,17 @@ pub(crate) struct TestNode {
 }
 
 impl TestNode {
-    pub(crate) async fn fetch(
-        &self,
-        blob: BlobId,
-        holders: &[&Self],
-    ) -> Result<Arc<Manifest>, FetchError> {
-        let holders = holders.iter().map(|node| node.holder.clone()).collect();
-        fetch(self.transfer.clone(), blob, holders).await
+    pub(crate) async fn fetch(&self, put: Put, holders: &[&Self]) -> Result<Fetched, FetchError> {
+        self.transfer.fetch(put.fetch(holders)).await
     }
-}
 
-pub(crate) async fn fetch(
-    transfer: Transfer,
-    blob: BlobId,
-    holders: Vec<Holder>,
-) -> Result<Arc<Manifest>, FetchError> {
-    let holders = holders.into_iter().map(|holder| (holder, true)).collect();
-    transfer.fetch(Fetch { blob, bytes: None, holders, within: DEADLINE }).await
+    /// The same, by a task of its own.
+    pub(crate) fn spawn_fetch(
+        &self,
+        put: Put,
+        holders: &[&Self],
+    ) -> tokio::task::JoinHandle<Result<Fetched, FetchError>> {
+        let (transfer, fetch) = (self.transfer.clone(), put.fetch(holders));
+        tokio::spawn(async move { transfer.fetch(fetch).await })
+    }
 }

@@ -162,7 +162,7 @@ impl World {
         self.wants += 1;
         let holders = holders.iter().map(|holder| (Peer(*holder), true)).collect();
         let deadline = Instant(0) + within;
-        let wanted = Wanted { blob: ID, bytes, holders, known: None, deadline };
+        let wanted = Wanted { blob: ID, bytes, holders, known: None, deadline, repair: false };
         let at = self.random(2_000);
         self.later(at, Happening::Occurs { at: node, event: Event::Want { want, wanted } });
     }

@@ -62,6 +62,16 @@ impl Fetcher {
         }
     }
 
+    pub(in super::super) fn damaged(&mut self, id: BlobId, chunk: u32) {
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        if blob.here.contains(chunk) {
+            blob.here.remove(one(chunk));
+            let waiters = blob.waiters.values_mut().filter(|waiter| waiter.chunks.contains(chunk));
+            waiters.for_each(|waiter| waiter.left += 1);
+            self.count_open(id);
+        }
+    }
+
     pub(in super::super) fn wrong(
         &mut self,
         now: Instant,

@@ -19,6 +19,7 @@ pub(super) struct Waiter {
     pub(super) chunks: ChunkRange,
     /// How many of them are not here.
     pub(super) left: u32,
+    pub(super) repair: bool,
 }
 
 /// What has been tried for a part that was asked for and did not come.
@@ -122,6 +123,12 @@ impl Blob {
             // Nobody knows yet; whoever asks here may well be right to.
             None => true,
         }
+    }
+
+    /// Whether it is missing, and comes from others than those who ask for it here.
+    pub(super) fn is_promised(&self, chunk: u32) -> bool {
+        let promised = |waiter: &Waiter| !waiter.repair && waiter.chunks.contains(chunk);
+        self.is_missing(chunk) && (self.bytes.is_none() || self.waiters.values().any(promised))
     }
 
     /// Adds a holder, or makes a fellow a source.

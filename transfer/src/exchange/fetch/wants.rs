@@ -23,7 +23,8 @@ impl Fetcher {
         }
         let blob = self.blobs.entry(id).or_insert_with(|| Blob::new(id));
         let chunks = Default::default();
-        let waiter = Waiter { bytes: wanted.bytes, deadline: wanted.deadline, chunks, left: 0 };
+        let Wanted { bytes, deadline, repair, .. } = wanted;
+        let waiter = Waiter { bytes, deadline, chunks, left: 0, repair };
         blob.waiters.insert(want, waiter);
         blob.starved = None;
         for (peer, whole) in wanted.holders {

@@ -23,7 +23,8 @@ impl Shell {
                 self.ask(peer, Ask::Manifest { request: request.0, blob, first: 0 });
             }
             Action::Ask { peer, request, blob, chunk, failed: tried } => {
-                let manifest = self.blobs.get(&blob).and_then(|blob| blob.manifest.as_ref());
+                let fetched = self.blobs.get(&blob).and_then(|blob| blob.fetched.as_ref());
+                let manifest = fetched.map(|fetched| &fetched.manifest);
                 let Some(id) = manifest.and_then(|all| all.chunks().get(chunk as usize)) else {
                     // Its last waiter has left in this very step.
                     failed.push(Event::Refused { request, why: Refused::NotHere });
@@ -56,17 +57,16 @@ impl Shell {
             Action::Report { peer, blob } => {
                 if let Some(node) = self.peers.node(peer).cloned() {
                     tracing::warn!(%node, %blob, "wrong bytes were sent; not asked for this blob again");
-                    // If nobody reads the reports, the log has them.
-                    let _ = self.reports.try_send(Report { node, blob });
+                    self.report(Report::Wrong { node, blob });
                 }
             }
             Action::Finish { want, result } => self.finish(want, result),
             Action::Serve { ticket, blob, chunk } => {
                 let (store, inputs) = (Arc::clone(&self.store.0), self.inputs.clone());
                 self.tasks.spawn(async move {
-                    let bytes = jobs::read_chunk(store, blob, chunk).await;
+                    let found = jobs::read_chunk(store, blob, chunk).await;
                     // A loop that has ended has no use for it.
-                    let _ = inputs.send(Input::ChunkRead { ticket, bytes }).await;
+                    let _ = inputs.send(Input::ChunkRead { ticket, blob, chunk, found }).await;
                 });
             }
             Action::Redirect { ticket, to } => {
@@ -102,6 +102,11 @@ impl Shell {
         }
     }
 
+    pub(super) fn report(&mut self, report: Report) {
+        // If nobody reads the reports, the log has them.
+        let _ = self.reports.try_send(report);
+    }
+
     /// Puts an ask on the link to `peer`, which is opened if there is none.
     pub(super) fn ask(&mut self, peer: Peer, ask: Ask) {
         if !self.asking.contains_key(&peer) {
@@ -109,7 +114,8 @@ impl Shell {
             let (asks, queue) = mpsc::channel(ASKS_MAX);
             self.links += 1;
             let link = self.links;
-            let way = Way { endpoint: self.endpoint.clone(), node, addresses, connection };
+            let (endpoint, counter) = (self.endpoint.clone(), self.counter.clone());
+            let way = Way { endpoint, node, addresses, connection, counter };
             let (here, inputs) = (self.options.addresses.clone(), self.inputs.clone());
             let task = self.tasks.spawn(asking::run((peer, link), way, here, queue, inputs));
             self.asking.insert(peer, Asking { link, asks, task });
@@ -147,14 +153,25 @@ impl Shell {
         let found = self.blobs.iter_mut().find(|(_, awaited)| holds(awaited));
         let Some((blob, awaited)) = found else { return };
         let blob = *blob;
-        let Some(done) = awaited.waiters.remove(&want) else { return };
-        let (manifest, failure) = (awaited.manifest.clone(), awaited.failure.clone());
+        let Some(waiter) = awaited.waiters.remove(&want) else { return };
+        let (fetched, failure) = (awaited.fetched.clone(), awaited.failure.clone());
+        let other_length = awaited.lengths.first_key_value().map(|(peer, bytes)| (*peer, *bytes));
         if awaited.waiters.is_empty() {
             self.blobs.remove(&blob);
         }
         let outcome = match result {
-            Ok(()) => manifest.ok_or(FetchError::Stopped { blob }),
+            Ok(()) => fetched.ok_or(FetchError::Stopped { blob }),
             Err(Unfetched::Lost { holders }) => {
+                if fetched.is_none()
+                    && let Some((peer, bytes)) = other_length
+                    && let Some(node) = self.peers.node(peer).cloned()
+                {
+                    let expected = waiter.length;
+                    let error = FetchError::OtherLength { node, blob, expected, bytes };
+                    // Whoever asked may have gone in this moment.
+                    let _ = waiter.done.send(Err(error));
+                    return;
+                }
                 let nodes = holders.into_iter().filter_map(|peer| self.peers.node(peer));
                 Err(FetchError::BlobLost { blob, holders: nodes.cloned().collect() })
             }
@@ -163,6 +180,6 @@ impl Shell {
                 .map_or(FetchError::Stopped { blob }, |source| FetchError::Store { blob, source })),
         };
         // Whoever asked may have gone in this moment.
-        let _ = done.send(outcome);
+        let _ = waiter.done.send(outcome);
     }
 }

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
+use allhands_common::blob::BlobId;
 use allhands_common::chain::chain;
 use allhands_common::wire::data::{Answer, Ask, FAILED_MAX, HAVE_OTHERS_MAX, Holder};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::super::asking::Heard;
-use super::super::jobs::{self, Kept};
+use super::super::error::FetchError;
+use super::super::jobs::{self, Kept, Opened};
 use super::super::pending::{Paged, Part, Pending};
+use super::super::repair;
 use super::super::serving::{self, Outgoing};
-use super::{Input, NewWant, Shell};
-use crate::exchange::{Event, Known, Peer, Refused, Request, Ticket, Wanted};
-use crate::store::StoreError;
+use super::super::{Fetched, Report};
+use super::{Input, NewWant, Shell, Waiter};
+use crate::exchange::{Event, Known, Peer, Refused, Request, Ticket, Want, Wanted};
+use crate::store::{Found, StoreError};
 
 /// Manifests read for others at a time: each page is 1 MiB.
 const MANIFESTS_READ_MAX: usize = 16;
@@ -33,7 +37,8 @@ impl Shell {
             }
             Input::Connected(connection) => {
                 let peer = self.peers.of_connection(&connection);
-                self.tasks.spawn(serving::connection(peer, connection, self.inputs.clone()));
+                let (counter, inputs) = (self.counter.clone(), self.inputs.clone());
+                self.tasks.spawn(serving::connection(peer, connection, counter, inputs));
             }
             Input::Disconnected(peer) => self.peers.disconnected(peer),
             Input::Answered { peer, link, answer } => {
@@ -51,11 +56,12 @@ impl Shell {
                 Kept::Failed(error) => self.store_failed(blob, error),
             },
             Input::ManifestKept { request, blob, kept } => match kept {
-                Kept::Yes((manifest, present)) => {
+                Kept::Yes(Opened { manifest, present, hold }) => {
                     let bytes = manifest.bytes();
                     if let Some(awaited) = self.blobs.get_mut(&blob) {
-                        awaited.manifest.get_or_insert(manifest);
+                        awaited.fetched.get_or_insert(Fetched { manifest, hold });
                     }
+                    self.part_from_other_lengths(blob, bytes);
                     self.tell(Event::ManifestCame { request, blob, bytes, present });
                 }
                 Kept::Wrong => self.tell(Event::Wrong { request }),
@@ -68,13 +74,21 @@ impl Shell {
                     self.tell(Event::AskerGone { peer });
                 }
             }
-            Input::ChunkRead { ticket, bytes } => match bytes {
-                Some(bytes) => {
+            Input::ChunkRead { ticket, blob, chunk, found } => match found {
+                Found::Whole(bytes) => {
                     let answer = Answer::Chunk { request: ticket.request, bytes: bytes.into() };
                     self.answer(ticket.peer, Outgoing { answer, settles: Some(ticket) });
                 }
-                None => self.tell(Event::Served { ticket, found: false }),
+                Found::Absent => self.tell(Event::Served { ticket, found: false }),
+                Found::Damaged => {
+                    // First: if it is fetched again anyway, whoever asked waits for it.
+                    self.tell(Event::Damaged { blob, chunk });
+                    self.tell(Event::Served { ticket, found: false });
+                    self.report(Report::Damaged { blob, chunk });
+                    self.repair(blob, chunk, ticket.peer);
+                }
             },
+            Input::Repaired { blob, chunk } => self.repairs.end(blob, chunk),
             Input::ManifestRead { ticket, first, page } => {
                 self.manifests_read -= 1;
                 let request = ticket.request;
@@ -91,19 +105,54 @@ impl Shell {
     }
 
     fn want(&mut self, new: NewWant) {
-        let NewWant { want, fetch, known, done } = new;
+        let NewWant { want, fetch, known, repair, done } = new;
         let blob = fetch.blob;
         let holders = self.peers_of(fetch.holders);
+        let awaited = self.blobs.get(&blob).and_then(|awaited| awaited.fetched.as_ref());
+        let known_bytes = awaited.map(|fetched| fetched.manifest.bytes());
+        let bytes = known.as_ref().map(|opened| opened.manifest.bytes()).or(known_bytes);
+        if let Some(bytes) = bytes.filter(|bytes| *bytes != fetch.length) {
+            let error = FetchError::Length { blob, expected: fetch.length, bytes };
+            // Whoever asked may have gone in this moment.
+            let _ = done.send(Err(error));
+            return;
+        }
         let awaited = self.blobs.entry(blob).or_default();
-        awaited.waiters.insert(want, done);
-        let known = known.map(|(manifest, present)| {
+        let waiter = Waiter { length: fetch.length, bytes: fetch.bytes.clone(), done };
+        awaited.waiters.insert(want, waiter);
+        let known = known.map(|Opened { manifest, present, hold }| {
             let bytes = manifest.bytes();
-            awaited.manifest.get_or_insert(manifest);
+            awaited.fetched.get_or_insert(Fetched { manifest, hold });
             Known { bytes, present }
         });
         let deadline = self.now() + fetch.within;
-        let wanted = Wanted { blob, bytes: fetch.bytes, holders, known, deadline };
+        let wanted = Wanted { blob, bytes: fetch.bytes, holders, known, deadline, repair };
         self.tell(Event::Want { want, wanted });
+    }
+
+    /// The manifest is right, so whoever waits for a blob of another length waits in vain.
+    fn part_from_other_lengths(&mut self, blob: BlobId, bytes: u64) {
+        let Some(awaited) = self.blobs.get_mut(&blob) else { return };
+        let others = awaited.waiters.extract_if(.., |_, waiter| waiter.length != bytes);
+        let others: Vec<(Want, Waiter)> = others.collect();
+        for (want, Waiter { length, done, .. }) in others {
+            // Whoever asked may have gone in this moment.
+            let _ = done.send(Err(FetchError::Length { blob, expected: length, bytes }));
+            self.tell(Event::Unwant { want });
+        }
+        if self.blobs.get(&blob).is_some_and(|awaited| awaited.waiters.is_empty()) {
+            self.blobs.remove(&blob);
+        }
+    }
+
+    /// Fetches a chunk again that was damaged when `asker` wanted it.
+    fn repair(&mut self, blob: BlobId, chunk: u32, asker: Peer) {
+        let Some(holder) = self.peers.named(asker) else { return };
+        if self.repairs.begin(blob, chunk) {
+            let (store, inputs) = (Arc::clone(&self.store.0), self.inputs.clone());
+            let numbers = self.numbers.clone();
+            self.tasks.spawn(repair::run((blob, chunk), holder, store, numbers, inputs));
+        }
     }
 
     fn peers_of(&mut self, holders: Vec<(Holder, bool)>) -> Vec<(Peer, bool)> {
@@ -121,7 +170,7 @@ impl Shell {
         holder.node.role == own.role && holder.node.name == own.name
     }
 
-    fn store_failed(&mut self, blob: allhands_common::blob::BlobId, error: StoreError) {
+    fn store_failed(&mut self, blob: BlobId, error: StoreError) {
         tracing::warn!(%blob, error = chain(&error), "a blob that is being fetched cannot be kept");
         if let Some(awaited) = self.blobs.get_mut(&blob) {
             awaited.failure = Some(Arc::new(error));
@@ -153,6 +202,19 @@ impl Shell {
                     return self.tell(Event::Wrong { request: Request(request) });
                 };
                 let blob = pending.blob;
+                let Some(awaited) = self.blobs.get_mut(&blob) else { return };
+                if awaited.waiters.values().all(|waiter| waiter.length != bytes) {
+                    // Either may be wrong, so that it is asked again: another who waits may say the same.
+                    if awaited.lengths.insert(peer, bytes).is_none()
+                        && let Some(node) = self.peers.node(peer).cloned()
+                    {
+                        tracing::warn!(%node, %blob, bytes, "a blob is said to have another length");
+                        self.report(Report::OtherLength { node, blob, bytes });
+                    }
+                    let (request, why) = (Request(request), Refused::NotHere);
+                    return self.tell(Event::Refused { request, why });
+                }
+                let wanted = awaited.hull();
                 match pages.add(bytes, first, &ids.bytes) {
                     Paged::Wrong => self.tell(Event::Wrong { request: Request(request) }),
                     Paged::More(first) => {
@@ -162,7 +224,7 @@ impl Shell {
                     Paged::Whole(bytes, ids) => {
                         let (store, inputs) = (Arc::clone(&self.store.0), self.inputs.clone());
                         self.tasks.spawn(async move {
-                            let kept = jobs::keep_manifest(store, blob, bytes, ids).await;
+                            let kept = jobs::keep_manifest(store, blob, (bytes, ids), wanted).await;
                             let request = Request(request);
                             // A loop that has ended has no use for it.
                             let _ = inputs.send(Input::ManifestKept { request, blob, kept }).await;
