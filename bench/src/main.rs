@@ -55,10 +55,10 @@ pub(crate) struct Arguments {
     /// What to measure.
     workload: Workload,
     /// How many tasks; each workload has its own default.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     tasks: Option<u64>,
     /// Workers of the cluster; embedded: executors.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     workers: u32,
     /// Coordinator processes; 0 is the embedded cluster.
     #[arg(long, default_value_t = 0)]
@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "disk", value_parser = ["process", "disk"])]
     durability: String,
     /// How often.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
     /// `memory`: batches of one task each, instead of one batch.
     #[arg(long)]

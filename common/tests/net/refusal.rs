@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::support::raw::{self, RawClient};
 use crate::support::*;
-use allhands_common::frame::{FrameError, HEADER_BYTES, Header, Kind};
+use allhands_common::frame::{FrameError, HEADER_BYTES, Header, Kind, PROTOCOL_VERSION};
 use allhands_common::net::access::{Purpose, Role};
 use allhands_common::net::cause::Cause;
 use allhands_common::net::endpoint::{ConnectError, Expected};
@@ -183,10 +183,13 @@ async fn types_that_do_not_fit_the_purpose_are_a_bug_and_say_so() {
     assert!(matches!(error, OpenError::Kinds { .. }));
 }
 
-/// A header of `kind` as protocol version 2 would write it.
-fn header_of_version_2(kind: Kind) -> [u8; HEADER_BYTES] {
+/// One that this build does not speak.
+const NEXT_VERSION: u16 = PROTOCOL_VERSION + 1;
+
+/// A header of `kind` as the next protocol version would write it.
+fn header_of_next_version(kind: Kind) -> [u8; HEADER_BYTES] {
     let mut bytes = Header::new(kind, 0, 0).unwrap().encode();
-    bytes[4] = 2;
+    bytes[4..6].copy_from_slice(&NEXT_VERSION.to_le_bytes());
     bytes
 }
 
@@ -197,14 +200,17 @@ async fn an_opener_of_another_version_is_refused_with_both_versions() {
     let client = RawClient::with_certificate(&files(&ca, Role::Client, "alice"));
     let connection = soon(client.connect(server.address, &ca)).await.unwrap();
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
-    send.write_all(&header_of_version_2(Kind::Hello)).await.unwrap();
+    send.write_all(&header_of_next_version(Kind::Hello)).await.unwrap();
     let mut answer = [0; HEADER_BYTES];
     soon(receive.read_exact(&mut answer)).await.unwrap();
     // Magic, version and kind stand where every version looks for them.
     assert_eq!(answer[..8], *b"AHND\x02\x00\x03\x00");
     assert_eq!(Header::decode(&answer).unwrap().kind(), Kind::Refused);
     let told = soon(server.refusals.recv()).await.unwrap();
-    assert!(told.contains("the opener speaks protocol 2, the acceptor protocol 1"), "{told}");
+    let both = format!(
+        "the opener speaks protocol {NEXT_VERSION}, the acceptor protocol {PROTOCOL_VERSION}"
+    );
+    assert!(told.contains(&both), "{told}");
 }
 
 #[tokio::test]
@@ -215,13 +221,13 @@ async fn an_acceptor_of_another_version_is_named_with_both_versions() {
     let serving = tokio::spawn(async move {
         let connection = server.accept().await.unwrap().await.unwrap();
         let (mut send, _receive) = connection.accept_bi().await.unwrap();
-        send.write_all(&header_of_version_2(Kind::Refused)).await.unwrap();
+        send.write_all(&header_of_next_version(Kind::Refused)).await.unwrap();
         connection.closed().await
     });
     let endpoint = bind(identity(&ca, Role::Client, "alice"));
     let connection = soon(dial(&endpoint, address)).await.unwrap();
     let error = soon(open(&connection)).await.unwrap_err();
-    let expected = FrameError::Version { theirs: 2, ours: 1 };
+    let expected = FrameError::Version { theirs: NEXT_VERSION, ours: PROTOCOL_VERSION };
     assert!(
         matches!(
             &error,
@@ -229,7 +235,10 @@ async fn an_acceptor_of_another_version_is_named_with_both_versions() {
         ),
         "{error:?}"
     );
-    assert!(chain(&error).contains("the peer speaks protocol 2, this process speaks protocol 1"));
+    let both = format!(
+        "the peer speaks protocol {NEXT_VERSION}, this process speaks protocol {PROTOCOL_VERSION}"
+    );
+    assert!(chain(&error).contains(&both));
     drop((connection, endpoint));
     serving.abort();
 }

@@ -162,12 +162,15 @@ fn a_fixed_batch_size_is_given_whole_whatever_the_window() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "nothing tells when the cluster has heard")]
 fn who_drops_a_call_of_one_task_cancels_that_task_alone() {
     let (cluster, told) = watched(Manner { stuck: true, ..Manner::default() });
     let parallel = Parallel::new().on(&cluster);
     let calls = [1, 2, 3].map(|n| parallel.start([delayed(square)(n)]).unwrap());
     let until = |is_so: &dyn Fn(&Told) -> bool| {
+        let begun = Instant::now();
         while !is_so(&told.lock().unwrap()) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", told.lock().unwrap());
             std::thread::sleep(Duration::from_millis(1));
         }
     };
