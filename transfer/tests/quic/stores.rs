@@ -45,7 +45,7 @@ async fn a_flipped_bit_is_never_served_and_is_healed() {
     damaged.flip(put.blob, 5 * MIB as u64 + 77);
     let stores: Vec<_> = (0..3).map(|_| TestStore::new()).collect();
     let names = ["one", "two", "three"];
-    let nodes: Vec<_> =
+    let mut nodes: Vec<_> =
         names.iter().zip(&stores).map(|(name, store)| cluster.worker(name, store)).collect();
     // They ask the damaged holder for every chunk first; the other one comes later.
     let fetches: Vec<_> = nodes.iter().map(|node| node.spawn_fetch(put, &[&bad])).collect();
@@ -58,10 +58,9 @@ async fn a_flipped_bit_is_never_served_and_is_healed() {
     for fetch in fetches {
         fetch.await.unwrap().unwrap();
     }
-    for (store, node) in stores.iter().zip(nodes) {
+    for (store, node) in stores.iter().zip(&mut nodes) {
         assert!(*store.bytes(put.blob) == *content);
-        let mut reports = node.reports;
-        assert!(reports.try_recv().is_err(), "nothing wrong has come");
+        assert!(node.reports.try_recv().is_err(), "nothing wrong has come");
     }
     until(|| damaged.chunks(put.blob).len() == 16).await;
     assert!(*damaged.bytes(put.blob) == *content, "healed");
