@@ -56,12 +56,17 @@ fn lengths_beyond_the_caps_are_refused_from_the_header_alone() {
 #[test]
 fn the_version_is_checked_before_the_kind() {
     let mut bytes = GOLDEN[0].3;
-    bytes[4..8].copy_from_slice(&[2, 0, 0xff, 0xff]);
+    let (theirs, ours) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION);
+    bytes[4..6].copy_from_slice(&theirs.to_le_bytes());
+    bytes[6..8].copy_from_slice(&[0xff, 0xff]);
     let error = Header::decode(&bytes).unwrap_err();
-    assert_eq!(error, FrameError::Version { theirs: 2, ours: 1 });
+    assert_eq!(error, FrameError::Version { theirs, ours });
     assert_eq!(
         error.to_string(),
-        "the peer speaks protocol 2, this process speaks protocol 1; run the same release of allhands on both"
+        format!(
+            "the peer speaks protocol {theirs}, this process speaks protocol {ours}; run the same \
+             release of allhands on both"
+        )
     );
 }
 
