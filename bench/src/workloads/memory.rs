@@ -29,12 +29,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let measured = Measured::with_workers(&one, 0)?;
         let dev = measured.dev.as_ref().context("the coordinator is no process of its own")?;
         let (coordinator, _) = dev.processes()?.into_iter().next().context("no coordinator")?;
-        // Calls with a deadline of their own do not share a batch.
-        let day = Duration::from_secs(24 * 3600);
-        let parallel = match arguments.single {
-            true => Parallel::new().on(&measured.cluster).deadline(day),
-            false => Parallel::new().on(&measured.cluster),
-        };
+        // Single calls that prefer threads do not share a batch.
+        let prefer = if arguments.single { Prefer::Threads } else { Prefer::Processes };
+        let parallel = Parallel::new().on(&measured.cluster).prefer(prefer);
         let mut held = Vec::new();
         for n in 0..WARM {
             held.push(parallel.start([delayed(noop)(n)])?);
