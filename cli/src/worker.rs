@@ -4,6 +4,7 @@
 //! DIR/worker-id    63 random bits: who this worker is, for as long as the directory lives
 //! DIR/lock         locked while a worker runs there
 //! DIR/programs/    executables by their hash
+//! DIR/blobs/       the chunk store
 //! ```
 //!
 //! Sockets and scratch directories of executors lie among the system's temporary files, because a
@@ -12,13 +13,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use allhands_common::id::{BootId, WorkerId};
+use allhands_common::id::{BootId, ClusterId, WorkerId};
 use allhands_common::net::access::Role;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
 use allhands_common::net::{local, place, random};
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
+use allhands_worker::blobs::{Blobs, StorePlace};
 use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{Launch, Stored, output};
 use allhands_worker::{Config, Coordinators, platform};
@@ -47,7 +49,7 @@ pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     if command.user.is_some() {
         scratch.let_others_pass().context(unmade)?;
     }
-    let config = config(command, scratch.path())?;
+    let config = config(command, own.cluster, scratch.path())?;
     let places = place::resolve(&command.coordinators.join(","))?;
     tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
     // One loop, one thread: executors use the others.
@@ -59,7 +61,7 @@ pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     })?
 }
 
-fn config(command: &Worker, scratch: &Path) -> anyhow::Result<Config> {
+fn config(command: &Worker, cluster: ClusterId, scratch: &Path) -> anyhow::Result<Config> {
     let boot = BootId(random::bytes().context("the system gives no random bytes")?);
     let agent = AgentConfig {
         worker: worker_id(&command.dir.join("worker-id"))?,
@@ -78,7 +80,10 @@ fn config(command: &Worker, scratch: &Path) -> anyhow::Result<Config> {
         tracing::warn!("tasks run as root: --user UID:GID makes them run as somebody else");
     }
     let output = output::to_log().context("the thread that logs executors' output cannot start")?;
-    Ok(Config { agent, launch: Launch::Stored(stored), scratch: scratch.join("x"), output })
+    let store = StorePlace::with_half_of_the_disk(command.dir.join("blobs"), cluster)
+        .context("the size of the disk is not known")?;
+    let (launch, scratch, blobs) = (Launch::Stored(stored), scratch.join("x"), Blobs::new(store));
+    Ok(Config { agent, launch, scratch, output, blobs })
 }
 
 /// What an executor's process begins as. The link stays right when a build replaces the file, but who

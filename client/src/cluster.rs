@@ -24,6 +24,7 @@ pub use allhands_common::net::place::{
     ADDRESSES_FILE, CLIENT as IDENTITY_FOLDER, CLUSTER_VARIABLE, IDENTITY_VARIABLE,
 };
 
+use crate::data::Data;
 use crate::enter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
@@ -147,6 +148,10 @@ impl Cluster {
 
     pub(crate) fn session(&self) -> &Session {
         &self.0.session
+    }
+
+    pub(crate) fn data(&self) -> &Data {
+        &self.0.data
     }
 }
 

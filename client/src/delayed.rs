@@ -10,6 +10,7 @@ pub(crate) use patch::{Patch, millis};
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::policy::Policy;
@@ -24,6 +25,8 @@ use crate::payload::{
     decode_received,
 };
 use crate::registry::{Task, known};
+use crate::shared::mention;
+use crate::shared::whole::Whole;
 
 /// Makes of a function one that is not called but noted: `delayed(f)(a, b)` is the call `f(a, b)`, to
 /// be run somewhere by [`Parallel`](crate::Parallel).
@@ -123,6 +126,8 @@ pub struct Delayed<R> {
 struct Extra {
     patch: Patch,
     error: Option<ArgumentError>,
+    /// What the handles among its arguments look at.
+    named: Vec<Arc<Whole>>,
 }
 
 impl<R: DeserializeOwned> Delayed<R> {
@@ -142,6 +147,10 @@ impl<R: DeserializeOwned> Delayed<R> {
         };
         if codec.is_none() || put(&mut ArgWriter::new(&mut call.arguments)).is_err() {
             first::write(entry, known, &put, &mut call.arguments, &mut call.extra);
+        }
+        let named = mention::take();
+        if !named.is_empty() {
+            call.extra.get_or_insert_default().named = named;
         }
         call
     }
@@ -218,6 +227,12 @@ impl<R> Delayed<R> {
     #[inline]
     pub(crate) fn take_error(&mut self) -> Option<ArgumentError> {
         self.extra.as_mut().and_then(|extra| extra.error.take())
+    }
+
+    /// What the handles among its arguments look at: to be kept until it has ended.
+    #[inline]
+    pub(crate) fn named(&self) -> &[Arc<Whole>] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.named)
     }
 
     /// What was said at the call.

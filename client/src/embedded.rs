@@ -12,6 +12,7 @@ use allhands_common::id::{BootId, WorkerId};
 use allhands_common::net::link::Link;
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
+use allhands_worker::blobs::{Blobs, StorePlace};
 use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{ExecutorCommand, Launch, output};
 use allhands_worker::{Config, Coordinators, platform};
@@ -36,10 +37,16 @@ pub(crate) type Why = Rc<OnceCell<String>>;
 pub(crate) struct Embedded {
     coordinator: JoinHandle<()>,
     worker: JoinHandle<()>,
+    blobs: Blobs,
     _scratch: Directory,
 }
 
 impl Embedded {
+    /// What its tasks map.
+    pub(crate) fn blobs(&self) -> Blobs {
+        self.blobs.clone()
+    }
+
     /// Ends it: executors first, then what they wrote to.
     pub(crate) async fn end(self) {
         // Its links end with it, and a worker whose links have ended ends its executors.
@@ -64,6 +71,9 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why
         .map_err(|error| Error::embedded(chain(&error)))?;
     let boot = random_id().map_err(failed)?;
     let memory_bytes = rustix::system::sysinfo().totalram;
+    let store = scratch.path().join("blobs");
+    let store = StorePlace::with_half_of_the_disk(store, config.cluster).map_err(failed)?;
+    let blobs = Blobs::new(store);
     let worker = Config {
         agent: AgentConfig {
             worker: WorkerId(u64::from(u32::from_le_bytes(first(boot)))),
@@ -75,6 +85,7 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why
         launch: Launch::Own(ExecutorCommand::own(config.arguments)),
         scratch: scratch.path().join("executors"),
         output: output::to_own().map_err(failed)?,
+        blobs: blobs.clone(),
     };
     let (client, clients_end) = Link::pair(LINK_FRAMES);
     let (workers_link, workers_end) = Link::pair(LINK_FRAMES);
@@ -100,7 +111,7 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why
             _ = workers.set(chain(&error));
         }
     });
-    Ok((Embedded { coordinator, worker, _scratch: scratch }, client, why))
+    Ok((Embedded { coordinator, worker, blobs, _scratch: scratch }, client, why))
 }
 
 fn first(bytes: [u8; 16]) -> [u8; 4] {

@@ -72,6 +72,14 @@ pub(crate) enum Kind {
     Unreadable { reason: String },
     /// The session has ended.
     Closed,
+    /// An array of another shape, or at another place, than can be.
+    Shape(String),
+    /// An array cannot be stored, opened or mapped.
+    Data,
+    /// A shared array, and a cluster elsewhere.
+    RemoteData,
+    /// An array was put into another cluster than the one that is to use it.
+    OtherCluster,
     /// A call failed.
     Run(RunError),
 }
@@ -111,6 +119,11 @@ impl Error {
         Self::new(Kind::Embedded { cause })
     }
 
+    /// An array cannot be stored, opened or mapped, for this reason.
+    pub(crate) fn data(source: impl StdError + Send + Sync + 'static) -> Self {
+        Self::caused(Kind::Data, source)
+    }
+
     /// Whether doing the same again, with nothing changed by hand, might succeed.
     pub fn retry_can_help(&self) -> bool {
         match &*self.kind {
@@ -120,6 +133,7 @@ impl Error {
             | Kind::Forgotten
             | Kind::Unreadable { .. }
             | Kind::EmbeddedEnded { .. }
+            | Kind::Data
             | Kind::Own { .. } => true,
             #[cfg(feature = "embedded")]
             Kind::Embedded { .. } => true,
@@ -130,6 +144,9 @@ impl Error {
             | Kind::InExecutor
             | Kind::ProgramRefused { .. }
             | Kind::Refused { .. }
+            | Kind::Shape(_)
+            | Kind::OtherCluster
+            | Kind::RemoteData
             | Kind::Closed => false,
             #[cfg(not(feature = "embedded"))]
             Kind::NoEmbedded => false,

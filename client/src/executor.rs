@@ -9,6 +9,7 @@
 //! * `lanes` is the loop: one lane on the main thread, or many on threads of their own.
 //! * `load` and `call` run tasks, `panics` turns a panic into a cause, `context` lends a batch's
 //!   common value to its tasks.
+//! * `loans` is where tasks get the arrays that they map.
 //! * `collect` gathers outcomes and says when they go out.
 //!
 //! Nothing here survives a crash: what a dead executor had taken, its worker reads from the cell.
@@ -19,6 +20,7 @@ pub(crate) mod context;
 mod lanes;
 mod link;
 mod load;
+pub(crate) mod loans;
 pub(crate) mod panics;
 mod watch;
 

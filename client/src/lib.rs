@@ -3,6 +3,7 @@
 
 mod batch;
 mod cluster;
+mod data;
 mod delayed;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -20,6 +21,7 @@ mod payload;
 mod progress;
 mod registry;
 mod session;
+mod shared;
 mod source;
 mod task_ref;
 
@@ -43,12 +45,13 @@ pub use into_arg::{IntoArg, IntoArgs};
 pub use parallel::{BatchSize, Collect, FailAfter, FailFast, OnError, Parallel};
 pub use payload::{ArgWriter, ArgumentError, DecodeError, EncodeError};
 pub use progress::Progress;
+pub use shared::{Shared, SharedMut};
 pub use task_ref::{Slice, TaskRef};
 
 /// What most programs need: `use allhands::prelude::*`.
 pub mod prelude {
     pub use crate::{
-        BatchSize, Cluster, Collect, Delayed, FailAfter, FailFast, Parallel, Prefer, Resources,
+        BatchSize, Cluster, Collect, Delayed, FailAfter, FailFast, Parallel, Prefer, Resources, Shared,
         TaskError, delayed,
     };
 }

@@ -13,6 +13,7 @@ mod gather;
 mod indices;
 mod inline;
 mod iter;
+mod keeping;
 mod map;
 mod on_error;
 mod options;
@@ -25,7 +26,7 @@ pub use options::BatchSize;
 pub(crate) use options::{Callback, Options};
 
 use allhands_common::failure::Cause;
-use call::{Call, Shared, TASK_BYTES_MAX};
+use call::{Call, Common, TASK_BYTES_MAX};
 pub(crate) use gather::conclude;
 use gather::{Failure, Window, end, gathered, give_all, give_all_async, total_of, wait};
 use inline::{Done, Inline};
@@ -38,6 +39,7 @@ use crate::error::{Finished, Reason, RunError, TaskError, TaskErrorKind, TryErro
 use crate::function::{Arg, NoCapture, Ret};
 use crate::progress::Display;
 use crate::session::inbox::Wanted;
+use crate::shared::mention;
 
 /// Runs calls on every slot of a cluster. Reusable: say once how, call it as often as you like, from
 /// several threads at once.
@@ -99,7 +101,7 @@ impl<M: OnError> Parallel<M> {
         &self,
         calls: impl IntoIterator<Item = Delayed<R>>,
     ) -> Result<M::Out<R>, RunError> {
-        self.gather(calls.into_iter(), false, Shared::default()).map_err(|(error, _)| error)
+        self.gather(calls.into_iter(), false, Common::default()).map_err(|(error, _)| error)
     }
 
     /// Runs all calls of a function that returns a `Result`; what is in their `Ok`s, in order. The
@@ -112,7 +114,7 @@ impl<M: OnError> Parallel<M> {
         calls: impl IntoIterator<Item = Delayed<Result<T, E>>>,
     ) -> Result<Vec<T>, TryError<E>> {
         let fast = self.clone().on_error(FailFast);
-        match fast.gather(calls.into_iter(), true, Shared::default()) {
+        match fast.gather(calls.into_iter(), true, Common::default()) {
             Ok(results) => {
                 let mut values = Vec::with_capacity(results.len());
                 for (index, result) in results.into_iter().enumerate() {
@@ -234,7 +236,8 @@ impl<M: OnError> Parallel<M> {
             let (what, bytes) = ("the context of `map_with`".into(), bytes.len());
             return Err(fail(Reason::TooLarge { what, bytes, limit: TASK_BYTES_MAX }));
         }
-        let shared = Shared { context: bytes, label: Some(std::any::type_name::<F>()) };
+        let label = Some(std::any::type_name::<F>());
+        let shared = Common { context: bytes, named: mention::take(), label };
         let calls = map::calls::<C, I, F, R, K>(items, f);
         self.gather(calls, false, shared).map_err(|(error, _)| error)
     }
@@ -269,7 +272,7 @@ impl<M: OnError> Parallel<M> {
         if self.options.inline() {
             return Ok(Batch::ran(self.start_inline(calls, display).map_err(fail)?, self.mode));
         }
-        let mut call = Call::new(self, false, false, Shared::default())?;
+        let mut call = Call::new(self, false, false, Common::default())?;
         let window = Window { tasks: None, until_committed: true };
         match give_all(&mut call, calls, window, &mut display) {
             Ok(()) => Ok(Batch::sent(Outcomes::new(call, false), self.mode, display)),
@@ -293,10 +296,10 @@ impl<M: OnError> Parallel<M> {
         let calls = calls.into_iter();
         let mut display = Display::of(&self.options, total_of(&calls));
         if self.options.inline() {
-            let ran = self.gather_inline(calls, false, Shared::default(), display);
+            let ran = self.gather_inline(calls, false, Common::default(), display);
             return ran.map_err(|(error, _)| error);
         }
-        let mut call = Call::new(self, true, false, Shared::default())?;
+        let mut call = Call::new(self, true, false, Common::default())?;
         let given = give_all_async(&mut call, calls, self.window(), &mut display).await;
         if given.is_ok() {
             end(&call, &mut display).await;
@@ -309,7 +312,7 @@ impl<M: OnError> Parallel<M> {
         &self,
         calls: impl Iterator<Item = Delayed<R>>,
         errors_count: bool,
-        shared: Shared,
+        shared: Common,
     ) -> Result<M::Out<R>, Failure<R>> {
         self.check().map_err(|reason| (fail(reason), None))?;
         let mut display = Display::of(&self.options, total_of(&calls));
@@ -339,7 +342,7 @@ impl<M: OnError> Parallel<M> {
         calls: impl Iterator<Item = Delayed<R>>,
         mut display: Option<Display>,
     ) -> Result<Vec<Result<R, TaskError>>, Reason> {
-        let mut inline = Inline::new(self, false, Shared::default());
+        let mut inline = Inline::new(self, false, Common::default());
         let (mut outcomes, mut failures) = (Vec::new(), 0);
         for call in calls {
             let outcome = inline.run(call)?.map_err(|(error, _)| error);
@@ -359,7 +362,7 @@ impl<M: OnError> Parallel<M> {
         &self,
         calls: impl Iterator<Item = Delayed<R>>,
         errors_count: bool,
-        shared: Shared,
+        shared: Common,
         mut display: Option<Display>,
     ) -> Result<M::Out<R>, Failure<R>> {
         let mut inline = Inline::new(self, errors_count, shared);

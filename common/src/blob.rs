@@ -10,6 +10,7 @@
 //! ```
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,54 @@ impl Manifest {
     /// The chunks that hold these bytes, none for an empty range; what lies beyond the end has none.
     pub fn chunks_of(&self, bytes: Range<u64>) -> Range<u32> {
         chunks_of(bytes.start.min(self.bytes)..bytes.end.min(self.bytes))
+    }
+}
+
+/// Which file, in which state: another identity is another file, or the same after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileRef {
+    /// The file system.
+    pub device: u64,
+    /// The file in it.
+    pub inode: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written, in nanoseconds since 1970.
+    pub modified_ns: i128,
+    /// When it or its attributes were last changed, in nanoseconds since 1970.
+    pub changed_ns: i128,
+}
+
+/// What bytes that are mapped belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Content {
+    /// A blob.
+    Blob {
+        /// Which.
+        id: BlobId,
+        /// Its length: whoever has only the id need not trust a stranger about it.
+        bytes: u64,
+    },
+    /// A file that is used where it is, and has no blob id as long as nobody needs one.
+    File(FileRef),
+}
+
+impl Content {
+    /// How long it is, in bytes.
+    pub const fn bytes(&self) -> u64 {
+        match self {
+            Self::Blob { bytes, .. } => *bytes,
+            Self::File(file) => file.bytes,
+        }
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blob { id, bytes } => write!(f, "blob {id} of {bytes} bytes"),
+            Self::File(file) => write!(f, "file {}:{} of {} bytes", file.device, file.inode, file.bytes),
+        }
     }
 }
 

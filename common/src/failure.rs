@@ -92,6 +92,21 @@ pub enum Cause {
         /// What it needs and what there is.
         message: String,
     },
+    /// Data that it uses is nowhere any more.
+    BlobLost {
+        /// Which, and who was asked.
+        message: String,
+    },
+    /// A file that it used in place was changed.
+    SourceChanged {
+        /// The file's path, where it was opened.
+        path: String,
+    },
+    /// Its worker could not provide data that it uses: the chunk store is full, say.
+    Unlent {
+        /// What, and why not.
+        message: String,
+    },
 }
 
 impl Cause {
@@ -105,10 +120,13 @@ impl Cause {
             | Self::Cancelled { .. }
             | Self::Lost { .. }
             | Self::Unplaceable { .. }
+            | Self::Unlent { .. }
             | Self::Abandoned => true,
             Self::ExecutorDied { .. }
             | Self::BadArgument { .. }
             | Self::BadResult { .. }
+            | Self::BlobLost { .. }
+            | Self::SourceChanged { .. }
             | Self::Program { .. } => false,
         }
     }
@@ -126,6 +144,9 @@ impl Cause {
             | Self::BadArgument { .. }
             | Self::BadResult { .. }
             | Self::Program { .. }
+            | Self::BlobLost { .. }
+            | Self::SourceChanged { .. }
+            | Self::Unlent { .. }
             | Self::Unplaceable { .. } => false,
         }
     }
@@ -171,6 +192,13 @@ impl fmt::Display for Cause {
             Self::BadResult { message } => write!(f, "its result cannot be encoded: {message}"),
             Self::Program { message } => write!(f, "the program cannot run: {message}"),
             Self::Unplaceable { message } => write!(f, "no worker can hold it: {message}"),
+            Self::BlobLost { message } => write!(f, "its data is lost: {message}"),
+            Self::SourceChanged { path } => write!(
+                f,
+                "{path} was changed while it was in use: open it again, and write files that are in use \
+                 under another name"
+            ),
+            Self::Unlent { message } => write!(f, "its worker cannot provide its data: {message}"),
         }
     }
 }

@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use allhands_common::blob::FileRef;
 use allhands_common::blob::{CHUNK_BYTES, ChunkId, Manifest};
 use bytes::Bytes;
 use rustix::fs::{FileType, Stat};
 use rustix::time::{ClockId, Timespec};
-use serde::{Deserialize, Serialize};
 
 use crate::crew;
 use crate::map::{FileRange, Map};
@@ -37,21 +37,6 @@ const REMEMBERED_FILES_MAX: usize = 1024;
 /// A file that was changed so shortly before it was hashed may change again without showing it: a tick of the
 /// slowest file system clock, twice.
 const TICK_NS: i128 = 20_000_000;
-
-/// Which file, in which state: another identity is another file, or the same after a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct FileRef {
-    /// The file system.
-    pub device: u64,
-    /// The file in it.
-    pub inode: u64,
-    /// Its length.
-    pub bytes: u64,
-    /// When it was last written, in nanoseconds since 1970.
-    pub modified_ns: i128,
-    /// When it or its attributes were last changed, in nanoseconds since 1970.
-    pub changed_ns: i128,
-}
 
 /// A file that is used where it is.
 #[derive(Debug)]
@@ -86,7 +71,12 @@ impl FileInPlace {
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(InPlaceError::NotAFile { path });
         }
-        Ok(Self { identity: FileRef::new(&stat), file, path })
+        Ok(Self { identity: identity_of(&stat), file, path })
+    }
+
+    /// Where it was opened, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Which file, in which state.
@@ -99,7 +89,7 @@ impl FileInPlace {
     /// # Errors
     /// It is not, or the system does not say.
     pub fn check(&self) -> Result<(), InPlaceError> {
-        match FileRef::new(&stat(&self.file, &self.path)?) == self.identity {
+        match identity_of(&stat(&self.file, &self.path)?) == self.identity {
             true => Ok(()),
             false => Err(self.changed()),
         }
@@ -231,15 +221,13 @@ impl FileInPlace {
     }
 }
 
-impl FileRef {
-    fn new(stat: &Stat) -> Self {
-        Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            bytes: u64::try_from(stat.st_size).unwrap_or(0),
-            modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
-            changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
-        }
+fn identity_of(stat: &Stat) -> FileRef {
+    FileRef {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
+        changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
     }
 }
 

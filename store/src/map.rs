@@ -11,10 +11,10 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// A file that cannot be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,15 @@ impl FileRange {
     pub fn map(&self) -> Result<Map, MapError> {
         map(self.file.as_fd(), self.offset, self.bytes)
     }
+
+    /// Maps the bytes for this process to write to: a page that is written becomes its own, and the file and
+    /// other maps never see it.
+    ///
+    /// # Errors
+    /// As [`FileRange::map`].
+    pub fn map_private(&self) -> Result<PrivateMap, MapError> {
+        map_private(self.file.as_fd(), self.offset, self.bytes)
+    }
 }
 
 /// Bytes of a file, as a slice. Byte 0 of a blob is at the start of a page, so its alignment is that of its
@@ -98,11 +107,62 @@ impl fmt::Debug for Map {
     }
 }
 
+/// Bytes of a file as they were, and what this process has made of them.
+pub struct PrivateMap {
+    /// `None` where there is nothing to map.
+    pages: Option<MmapMut>,
+}
+
+impl Deref for PrivateMap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.pages.as_deref().unwrap_or_default()
+    }
+}
+
+impl DerefMut for PrivateMap {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.pages.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for PrivateMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateMap").field("bytes", &self.len()).finish()
+    }
+}
+
 /// Maps `bytes` bytes of `file` from `offset` on.
 #[expect(unsafe_code, reason = "a file's pages are seen through a pointer")]
 pub(crate) fn map(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<Map, MapError> {
+    let Some(options) = options(file, offset, bytes)? else { return Ok(Map { pages: None }) };
+    // SAFETY: the map is read-only and lies within the file. Files of the store are never cut, and a chunk is
+    // written before it is handed out, never after (`blobs/body.rs`), so the bytes stay there and stay the
+    // same. Files in place belong to others: their users are told (`in_place.rs`) and check the file's
+    // identity around each use.
+    let pages = unsafe { options.map(file.as_raw_fd()) };
+    Ok(Map { pages: Some(pages.map_err(|source| MapError::System { bytes, source })?) })
+}
+
+#[expect(unsafe_code, reason = "a file's pages are seen through a pointer")]
+fn map_private(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<PrivateMap, MapError> {
+    let Some(options) = options(file, offset, bytes)? else {
+        return Ok(PrivateMap { pages: None });
+    };
+    // SAFETY: as in `map`; what is written goes to pages of this process alone.
+    let pages = unsafe { options.map_copy(file.as_raw_fd()) };
+    Ok(PrivateMap { pages: Some(pages.map_err(|source| MapError::System { bytes, source })?) })
+}
+
+/// What is to be mapped, if it lies within the file; `None` where there is nothing.
+fn options(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    bytes: u64,
+) -> Result<Option<MmapOptions>, MapError> {
     if bytes == 0 {
-        return Ok(Map { pages: None });
+        return Ok(None);
     }
     let system = |source| MapError::System { bytes, source };
     let end = offset.saturating_add(bytes);
@@ -114,12 +174,7 @@ pub(crate) fn map(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<Map, 
     let length = usize::try_from(bytes).map_err(|_| system(io::ErrorKind::OutOfMemory.into()))?;
     let mut options = MmapOptions::new();
     options.offset(offset).len(length);
-    // SAFETY: the map is read-only and lies within the file. Files of the store are never cut, and a chunk is
-    // written before it is handed out, never after (`blobs/body.rs`), so the bytes stay there and stay the
-    // same. Files in place belong to others: their users are told (`in_place.rs`) and check the file's
-    // identity around each use.
-    let pages = unsafe { options.map(file.as_raw_fd()) }.map_err(system)?;
-    Ok(Map { pages: Some(pages) })
+    Ok(Some(options))
 }
 
 #[cfg(test)]
@@ -153,6 +208,15 @@ mod tests {
         assert!(matches!(range.map(), Err(MapError::Short { offset: 1, end: 4, bytes: 3 })));
         let range = FileRange { file: file(b"abc"), offset: u64::MAX, bytes: 1 };
         assert!(matches!(range.map(), Err(MapError::Short { .. })));
+    }
+
+    #[test]
+    fn what_is_written_to_a_private_map_stays_there() {
+        let range = FileRange { file: file(b"abcdef"), offset: 1, bytes: 4 };
+        let (mut own, shared) = (range.map_private().unwrap(), range.map().unwrap());
+        own[0] = b'X';
+        assert_eq!((&*own, &*shared), (&b"Xcde"[..], &b"bcde"[..]));
+        assert_eq!(&*range.map().unwrap(), b"bcde");
     }
 
     #[test]

@@ -7,12 +7,14 @@
 //!
 //! * `spawner` is the one thread that starts processes, `command` says how, `scratch` where they may
 //!   write, `output` takes what they print.
+//! * `counter` is where executors borrow what they map.
 //! * `outbox` and `inbox` are the two directions of the socket.
 //! * `timeouts` reads the cell to find tasks that run too long.
 //!
 //! Nothing survives a crash of the worker: executors notice it and end themselves.
 
 mod command;
+mod counter;
 mod inbox;
 mod keeper;
 mod outbox;
@@ -36,6 +38,7 @@ use allhands_common::wire::executor::ToExecutor;
 use allhands_scheduler::{ExecutorEvent, Load, PIECES_MAX, Share, Spawn};
 use tokio::sync::mpsc;
 
+use crate::blobs::Blobs;
 pub use command::{Environment, ExecutorCommand, Launch, Stored};
 use seat::Seat;
 use spawner::Spawner;
@@ -61,6 +64,8 @@ pub struct PoolConfig {
     pub directory: PathBuf,
     /// Who takes what executors print.
     pub output: mpsc::Sender<output::Written>,
+    /// What executors may borrow.
+    pub blobs: Blobs,
 }
 
 /// The executors of one worker.

@@ -18,6 +18,7 @@ use allhands_scheduler::{Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEv
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::blobs::Blobs;
 use crate::pool::output::Written;
 use crate::pool::{Launch, Pool, PoolConfig};
 use crate::programs::{Programs, Step};
@@ -40,6 +41,8 @@ pub struct Config {
     pub scratch: PathBuf,
     /// Who takes what executors print.
     pub output: mpsc::Sender<Written>,
+    /// What tasks map.
+    pub blobs: Blobs,
 }
 
 /// A worker that cannot be started.
@@ -84,14 +87,14 @@ pub async fn run(
     coordinators: Coordinators,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let Config { agent, launch, scratch, output } = config;
+    let Config { agent, launch, scratch, output, blobs } = config;
     let store = match &launch {
         Launch::Own(_) => None,
         Launch::Stored(stored) => Some(stored.programs.clone()),
     };
     let programs = Programs::open(store, agent.platform.clone()).map_err(RunError::Programs)?;
     let worker: WorkerId = agent.worker;
-    let pool = PoolConfig { worker, launch, directory: scratch.clone(), output };
+    let pool = PoolConfig { worker, launch, directory: scratch.clone(), output, blobs };
     let (pool, executors) =
         Pool::new(pool).map_err(|source| RunError::Pool { directory: scratch, source })?;
     let shell = Shell {

@@ -5,13 +5,14 @@
 use allhands::__private::parts;
 use allhands::delayed;
 use allhands_common::bulk::Bulk;
-use allhands_common::id::{AttemptId, BatchId, ExecutorId, JobId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, ClusterId, ExecutorId, JobId, WorkerId};
 use allhands_common::policy::{BatchSpec, Function, Policy};
 use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{DONE, Segment, SegmentBuilder};
 use allhands_common::wire::worker::Shared;
 use allhands_scheduler::{ExecutorEvent, Load, Spawn};
+use allhands_worker::blobs::{Blobs, StorePlace};
 use allhands_worker::helper;
 use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{Launch, Pool, PoolConfig, Stored};
@@ -56,8 +57,13 @@ async fn stored_programs_run_as_they_should() {
         variables: Vec::new(),
     });
     let (output, _printed) = tokio::sync::mpsc::channel(4);
-    let pool =
-        PoolConfig { worker: WorkerId(1), launch, directory: directory.path().to_owned(), output };
+    let blobs = Blobs::new(StorePlace {
+        dir: directory.path().join("blobs"),
+        cluster: ClusterId::default(),
+        quota_bytes: 1 << 20,
+    });
+    let worker = WorkerId(1);
+    let pool = PoolConfig { worker, launch, directory: directory.path().to_owned(), output, blobs };
     let (mut pool, mut events) = Pool::new(pool).unwrap();
     let platform = Platform { arch: "any".into(), os: "linux".into(), glibc: None };
     let program = Program { id, bytes: 1, platform, name: "my-program".into() };

@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 
-use super::{Extra, Patch};
+use super::Extra;
 use crate::entry::Entry;
 use crate::payload::{ArgWriter, ArgumentError, Arguments, Codec, EncodeError};
 use crate::registry::Known;
@@ -35,7 +35,7 @@ pub(super) fn write(
         }
     }
     *arguments = Arguments::new(arguments.codec());
-    *extra = Some(Box::new(Extra { patch: Patch::default(), error }));
+    *extra = Some(Box::new(Extra { error, ..Extra::default() }));
 }
 
 fn candidates(entry: &'static Entry, known: &Known) -> &'static [Codec] {

@@ -10,6 +10,7 @@ use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment};
 use super::panics;
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::payload::Codec;
+use crate::shared::whole;
 
 /// Longest encoded result, in bytes: an outcome segment of one task must fit a log entry.
 const RESULT_BYTES_MAX: usize = SEGMENT_BYTES_MAX - 1024;
@@ -63,7 +64,9 @@ pub(super) fn run(
         let codec = Codec::from_byte(segment.codec())
             .ok_or_else(|| damaged("its arguments are in a codec that this program lacks"))?;
         let call = functions.get(tag)?;
-        panics::catch(|| call(codec, &strings[..arity], out))
+        let answer = panics::catch(|| call(codec, &strings[..arity], out));
+        whole::end_task(matches!(answer, Ok(CallStatus::BadArgument { .. })))?;
+        answer
     })();
     match answer {
         Ok(status @ (CallStatus::Done | CallStatus::Failed)) if out.len() <= RESULT_BYTES_MAX => {

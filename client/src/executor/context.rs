@@ -17,6 +17,11 @@ pub(crate) fn with_context<T>(read: impl FnOnce(&Bytes, BatchId) -> T) -> Option
     Some(read(&bytes, batch))
 }
 
+/// Whether a task runs on this thread.
+pub(crate) fn is_set() -> bool {
+    CONTEXT.with_borrow(Option::is_some)
+}
+
 /// From now on tasks of `batch` run on this thread.
 pub(super) fn set(bytes: &Bytes, batch: BatchId) {
     CONTEXT.with_borrow_mut(|context| match context {

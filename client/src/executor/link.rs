@@ -1,7 +1,6 @@
 //! The executor's end of the socket.
 
-use std::io::{self, IoSlice, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, IoSlice, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,9 +10,11 @@ use allhands_common::wire::executor::{
     FromExecutor, HEADER_BYTES, ToExecutor, VERSION, read_frame, read_header, write_frame,
 };
 use allhands_store::cell::{Cell, LANES_MAX};
+use allhands_store::passing;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::loans;
 
 /// What one read asks for, in bytes: most frames, whole.
 const READ_BYTES: usize = 16 << 10;
@@ -33,7 +34,7 @@ pub(super) fn connect(socket: &Path) -> io::Result<Link> {
     let mut writer = Writer { stream: stream.try_clone()?, head: Vec::new(), bulk: Vec::new() };
     let release = env!("CARGO_PKG_VERSION").to_owned();
     writer.write(&mut FromExecutor::Hello { version: VERSION, release })?;
-    let (first, cell) = receive_descriptor(&stream)?;
+    let (first, files) = passing::receive(&stream, READ_BYTES)?;
     let mut reader = Reader { stream, ready: first.into() };
     let Some(ToExecutor::Welcome { version, worker, lanes }) = reader.next()? else {
         return Err(io::Error::other("it did not say welcome"));
@@ -45,24 +46,13 @@ pub(super) fn connect(socket: &Path) -> io::Result<Link> {
         );
         return Err(io::Error::other(words));
     }
-    let cell = cell.ok_or_else(|| io::Error::other("no cell came with its welcome"))?;
+    let mut files = files.into_iter();
+    let (Some(cell), Some(counter)) = (files.next(), files.next()) else {
+        return Err(io::Error::other("no cell and counter came with its welcome"));
+    };
     let cell = Cell::open(cell).map_err(io::Error::other)?;
+    loans::open(counter);
     Ok(Link { reader, writer, cell, worker, lanes })
-}
-
-/// The first bytes, and the descriptor that came with them.
-fn receive_descriptor(stream: &UnixStream) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
-    let mut bytes = vec![0; READ_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let got = recvmsg(stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptor = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    bytes.truncate(got.bytes);
-    Ok((bytes, descriptor))
 }
 
 /// Reads frames.

@@ -14,6 +14,7 @@ use allhands_common::policy::{BatchSpec, Function, Policy};
 use bytes::Bytes;
 
 use super::indices::Indices;
+use super::keeping::Keeping;
 use super::outcome::Decoder;
 use super::{OnError, Parallel};
 use crate::cluster::Cluster;
@@ -23,6 +24,7 @@ use crate::error::{Finished, Reason, RunError};
 use crate::progress::Display;
 use crate::session::exchange::{Exchange, Note, ROOM_BYTES, SPEC_BYTES_MAX, spec_bytes};
 use crate::session::inbox::{Arrived, Inbox, Rules};
+use crate::shared::whole::Whole;
 
 /// What one task may have of arguments, and a call of context.
 pub(super) const TASK_BYTES_MAX: usize = SEGMENT_BYTES_MAX - ROOM_BYTES;
@@ -45,6 +47,8 @@ pub(crate) struct Call<R> {
     pub(super) seen: u64,
     /// Reads results; known with the first call.
     pub(super) decoder: Option<Decoder<R>>,
+    /// What its tasks map.
+    pub(super) keeping: Keeping,
     /// Segments went out since [`has_told`](Self::has_told) was asked last.
     told: bool,
     result: PhantomData<fn() -> R>,
@@ -55,19 +59,21 @@ struct Base {
     policy: Policy,
     env: Vec<(String, String)>,
     name: Option<String>,
-    shared: Shared,
+    shared: Common,
 }
 
 /// What `map_with` adds to a call.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shared {
+pub(super) struct Common {
     /// The encoded context.
     pub(super) context: Bytes,
+    /// What the handles in it look at.
+    pub(super) named: Vec<Arc<Whole>>,
     /// What people call its function, where the entry's own name would tell them nothing.
     pub(super) label: Option<&'static str>,
 }
 
-impl Shared {
+impl Common {
     /// What people call the function.
     pub(super) fn label(&self, entry: &'static Entry) -> String {
         self.label.map_or_else(|| entry.label(), ToOwned::to_owned)
@@ -105,13 +111,15 @@ impl<R> Call<R> {
         parallel: &Parallel<M>,
         hold: bool,
         errors_count: bool,
-        shared: Shared,
+        shared: Common,
     ) -> Result<Self, RunError> {
         let options = &parallel.options;
         let cluster = match &options.cluster {
             Some(cluster) => cluster.clone(),
             None => Cluster::from_env()?,
         };
+        let data = cluster.data();
+        shared.named.iter().try_for_each(|whole| data.provide(whole))?;
         let stop_after = parallel.mode.stop_after();
         let mut policy = options.policy.clone();
         policy.fail_after = stop_after;
@@ -129,6 +137,7 @@ impl<R> Call<R> {
             given: 0,
             seen: 0,
             decoder: None,
+            keeping: Keeping::default(),
             told: false,
             result: PhantomData,
         })
@@ -163,6 +172,9 @@ impl<R> Call<R> {
         if bytes > TASK_BYTES_MAX {
             return Err(self.too_large(&call, bytes));
         }
+        if !call.named().is_empty() {
+            self.keep(&call)?;
+        }
         let part = &mut self.parts[memo.part];
         let codec = call.codec().byte();
         match part.exchange.push(codec, memo.tag, bytes, call.arguments(), last) {
@@ -179,6 +191,14 @@ impl<R> Call<R> {
         }
         self.given += 1;
         Ok(Given::Yes)
+    }
+
+    /// Keeps what a call names, and has the cluster provide it.
+    fn keep(&mut self, call: &Delayed<R>) -> Result<(), Reason> {
+        let data = self.cluster.data();
+        call.named().iter().try_for_each(|whole| data.provide(whole)).map_err(Reason::Cluster)?;
+        self.keeping.keep(self.given, call.named());
+        Ok(())
     }
 
     /// Finds the part and the tag of a call whose function or policy is not that of the last one.

@@ -10,19 +10,20 @@ use allhands_common::policy::Policy;
 use allhands_common::segment::{DONE, ERROR, Segment, SegmentBuilder};
 use bytes::Bytes;
 
-use super::call::Shared;
+use super::call::Common;
 use super::{IndexRun, OnError, Parallel};
 use crate::delayed::Delayed;
 use crate::entry::CallStatus;
 use crate::error::{Finished, Reason, TaskError, TaskErrorKind};
 use crate::executor::{context, panics};
 use crate::payload::Codec;
+use crate::shared::whole;
 
 /// Runs tasks one after the other.
 pub(super) struct Inline {
     policy: Policy,
     begun: Instant,
-    shared: Shared,
+    shared: Common,
     /// Whether a function's own `Err` counts as a failure.
     errors_count: bool,
     /// Names the context, so that it is decoded once.
@@ -41,7 +42,7 @@ impl Inline {
     pub(super) fn new<M: OnError>(
         parallel: &Parallel<M>,
         errors_count: bool,
-        shared: Shared,
+        shared: Common,
     ) -> Self {
         panics::install();
         let policy = parallel.options.policy.clone();
@@ -111,6 +112,7 @@ impl Inline {
             .encoded()
             .with_slices(|args| panics::catch(|| run(call.codec(), args, &mut self.out)));
         context::swap(outer);
+        whole::end_task(matches!(status, Ok(CallStatus::BadArgument { .. })))?;
         status
     }
 

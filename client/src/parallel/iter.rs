@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::call::{Call, Given, Shared};
+use super::call::{Call, Given, Common};
 use super::gather::{WINDOW_BYTES, total_of};
 use super::inline::Inline;
 use super::stream::{Outcomes, call_failed};
@@ -152,11 +152,11 @@ impl<R> Engine<R> {
         let options = &parallel.options;
         parallel.check().map_err(|reason| RunError::new(reason, Default::default()))?;
         if options.inline() {
-            let inline = Inline::new(parallel, false, Shared::default());
+            let inline = Inline::new(parallel, false, Common::default());
             return Ok(Self::Inline(Box::new(inline)));
         }
         // The consumer sees every outcome and decides; the cluster goes on until the iterator ends.
-        let call = Call::new(&parallel.collecting(), false, false, Shared::default())?;
+        let call = Call::new(&parallel.collecting(), false, false, Common::default())?;
         let window = Ahead::new(options, call.slots());
         Ok(Self::Cluster { outcomes: Box::new(Outcomes::new(call, ordered)), window })
     }

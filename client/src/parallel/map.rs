@@ -15,6 +15,7 @@ use crate::delayed::Delayed;
 use crate::entry::{self, NotATask};
 use crate::executor::context::with_context;
 use crate::function::{Arg, Args, Function, NoCapture, Ret};
+use crate::shared::mention;
 use crate::payload::{Codec, EncodeError, check_round_trip, decode, encode, needs_names};
 
 /// A function `F` of a context `C` and an item, as a function of the item. As large as `F`: nothing.
@@ -80,7 +81,7 @@ where
 pub(super) fn encode_context<C: Arg>(context: &C) -> Result<Bytes, EncodeError> {
     let write = |codec: Codec| {
         let mut bytes = vec![codec.byte()];
-        encode(codec, context, &mut bytes).map(|()| bytes)
+        mention::during(|| encode(codec, context, &mut bytes)).map(|()| bytes)
     };
     if !needs_names::<C>()
         && let Ok(bytes) = write(Codec::Bincode)

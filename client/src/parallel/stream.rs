@@ -103,7 +103,9 @@ impl<R> Outcomes<R> {
                 (piece.run.first + piece.taken, piece.run.index + piece.taken as usize);
             piece.taken += 1;
             self.taken += 1;
-            return Some((index, self.call.outcome(&piece.arrived, row, index)));
+            let outcome = self.call.outcome(&piece.arrived, row, index);
+            self.call.keeping.release(index);
+            return Some((index, outcome));
         }
         self.next_piece()
     }
@@ -202,6 +204,7 @@ impl<R> Outcomes<R> {
         }
         missing.pop();
         self.taken += 1;
+        self.call.keeping.release(index);
         let error = match self.call.disorder() {
             Some(error) => {
                 let run = RunError::new(Reason::Cluster(error), self.call.finished([]));

@@ -9,6 +9,7 @@ use bincode::enc::write::Writer;
 use serde::Serialize;
 
 use super::{Codec, EncodeError, encode, encode_bincode};
+use crate::shared::mention;
 
 /// Most arguments of a function.
 const ARGUMENTS_MAX: usize = 8;
@@ -97,7 +98,7 @@ fn encode_aside<T: Serialize + ?Sized>(
     // A value whose `Serialize` makes another call finds the place empty, and brings its own.
     let mut aside = ASIDE.take();
     aside.clear();
-    encode(codec, value, &mut aside)?;
+    mention::during(|| encode(codec, value, &mut aside))?;
     if aside.len() >= MOVED_BYTES_MIN && buffer.bytes().is_empty() {
         aside.shrink_to_fit();
         buffer.heap = aside;

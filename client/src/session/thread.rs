@@ -17,6 +17,7 @@ use super::core::{BATCHES_MAX, Config, Peer};
 use super::program::{Executable, program_name};
 use super::{Beginning, Session, link, run};
 use crate::cluster::EmbeddedConfig;
+use crate::data::Data;
 use crate::error::{Error, chain};
 
 /// How long the last handle waits for the thread to say goodbye and end its executors.
@@ -35,6 +36,8 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) session: Arc<Session>,
+    /// What it keeps for tasks to map.
+    pub(crate) data: Data,
     /// Closed when the thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -57,7 +60,7 @@ pub(crate) fn start(source: Source, patience: Duration) -> Result<Running, Error
         })
         .map_err(Error::thread)?;
     match begins.recv() {
-        Ok(begun) => begun.map(|()| Running { session, ended: Mutex::new(ended) }),
+        Ok(begun) => begun.map(|data| Running { session, data, ended: Mutex::new(ended) }),
         Err(mpsc::RecvError) => Err(Error::thread(std::io::Error::other("it panicked"))),
     }
 }
@@ -82,7 +85,7 @@ fn live(
     session: Arc<Session>,
     source: Source,
     patience: Duration,
-    begun: mpsc::SyncSender<Result<(), Error>>,
+    begun: mpsc::SyncSender<Result<Data, Error>>,
 ) {
     let tell = begun.clone();
     let lived = local::run(async move {
@@ -104,7 +107,7 @@ async fn remote(
     identity: Identity,
     places: Vec<Place>,
     patience: Duration,
-    begun: &mpsc::SyncSender<Result<(), Error>>,
+    begun: &mpsc::SyncSender<Result<Data, Error>>,
 ) {
     let prepared =
         config(identity.own().cluster, patience, Executable::hashed()).and_then(|prepared| {
@@ -129,7 +132,7 @@ async fn remote(
         })
         .collect();
     drop(events);
-    _ = begun.send(Ok(()));
+    _ = begun.send(Ok(Data::Remote));
     run(session, Beginning { config, executable, peers, links }).await;
     // The session is gone; what its links still had to say is sent, then they end.
     for keeper in keepers {
@@ -144,7 +147,7 @@ async fn embedded(
     session: Arc<Session>,
     embedded: EmbeddedConfig,
     patience: Duration,
-    begun: &mpsc::SyncSender<Result<(), Error>>,
+    begun: &mpsc::SyncSender<Result<Data, Error>>,
 ) {
     let prepared = config(embedded.cluster, patience, Executable::named())
         .and_then(|prepared| Ok((prepared, crate::embedded::start(embedded)?)));
@@ -155,7 +158,7 @@ async fn embedded(
             return;
         }
     };
-    _ = begun.send(Ok(()));
+    _ = begun.send(Ok(Data::Embedded(config.cluster, cluster.blobs())));
     beside(session, config, executable, client, why).await;
     cluster.end().await;
 }
@@ -204,7 +207,7 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
         .unwrap();
         drop(alive);
     });
-    Running { session, ended: Mutex::new(ended) }
+    Running { session, data: Data::Remote, ended: Mutex::new(ended) }
 }
 
 #[cfg(not(feature = "embedded"))]
@@ -212,7 +215,7 @@ async fn embedded(
     _session: Arc<Session>,
     _embedded: EmbeddedConfig,
     _patience: Duration,
-    begun: &mpsc::SyncSender<Result<(), Error>>,
+    begun: &mpsc::SyncSender<Result<Data, Error>>,
 ) {
     _ = begun.send(Err(Error::no_embedded()));
 }

@@ -6,6 +6,11 @@
 //! out once, before its first load, and outcomes come back, many to a frame. Which task runs, and
 //! which are taken back, is in the cell: no message a task.
 //!
+//! Blobs and files are mapped by the executor itself. With the welcome comes the *counter*, a socket of
+//! whole messages on which it borrows them ([`Borrow`]), whichever of its threads needs one: one message an
+//! application, with a socket for the answer ([`Loan`]) beside it, on which the descriptor comes. Both are
+//! one message through the codec.
+//!
 //! ```text
 //! frame     head bytes u32 | bulk bytes u32 | head | bulk
 //! ```
@@ -19,14 +24,16 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::blob::Content;
 use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
+use crate::failure::Cause;
 use crate::id::{AttemptId, BatchId, WorkerId};
 use crate::policy::Function;
 use crate::range::TaskRange;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Where an executor finds its worker: `PID:PATH`, the worker's process and the socket to connect to.
 /// A process is meant only if its parent is that process.
@@ -45,7 +52,7 @@ pub const BULK_BYTES_MAX: usize = 1 << 30;
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToExecutor {
-    /// First. The cell's descriptor comes with its bytes.
+    /// First. The descriptors of the cell and of the counter come with its bytes, in this order.
     Welcome {
         /// [`VERSION`] of the worker.
         version: u16,
@@ -131,6 +138,32 @@ pub struct Part {
     pub segment: Bulk,
     /// How long they ran, together, in microseconds.
     pub run_us: u64,
+}
+
+/// Longest message at the counter, in bytes.
+pub const COUNTER_BYTES_MAX: usize = 8 << 10;
+
+/// What an executor wants to map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Borrow {
+    /// Of what.
+    pub content: Content,
+    /// Its first byte, ...
+    pub start: u64,
+    /// ... and the one behind the last.
+    pub end: u64,
+}
+
+/// The answer to [`Borrow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Loan {
+    /// The bytes are those of the descriptor beside this, from `offset` on.
+    Lent {
+        /// Where they begin in the descriptor's file.
+        offset: u64,
+    },
+    /// They cannot be had.
+    Refused(Cause),
 }
 
 impl Carries for ToExecutor {

@@ -2,8 +2,7 @@
 //! it with all that it has started.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -17,7 +16,7 @@ use allhands_common::wire::executor::{
     FromExecutor, Outcomes, Part, ToExecutor, VERSION, write_frame,
 };
 use allhands_store::cell::monotonic_us;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use allhands_store::passing;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -27,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::counter;
 use super::inbox::{Inbox, Read};
 use super::output::{self, Stream, Tail, Written};
 use super::scratch::Directory;
@@ -236,18 +236,25 @@ impl Keeper {
         peer.is_some() && peer == self.seat.process.get()
     }
 
-    /// The first frame, with the cell's descriptor. A fresh socket takes it whole.
+    /// The first frame, with the descriptors of cell and counter. A fresh socket takes it whole. The counter
+    /// is open from now on.
     fn welcome(&self, stream: &UnixStream) -> io::Result<()> {
         let (mut head, mut bulk) = (Vec::new(), Vec::new());
         let (worker, lanes) = (self.config.worker, self.seat.lanes);
         let mut message = ToExecutor::Welcome { version: VERSION, worker, lanes };
         write_frame(&mut message, &mut head, &mut bulk).map_err(io::Error::other)?;
-        let cell = [self.seat.cell.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&cell));
-        let sent = sendmsg(stream, &[IoSlice::new(&head)], &mut ancillary, SendFlags::NOSIGNAL)?;
-        if sent == head.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        let (counter, theirs) = passing::pair()?;
+        let files = [self.seat.cell.as_fd(), theirs.as_fd()];
+        if passing::send(stream, &head, &files)? != head.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let (seat, blobs) = (Rc::clone(&self.seat), self.config.blobs.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = counter::serve(counter, blobs).await {
+                seat.kill(Doom::Broken(format!("what it asks to borrow is damaged: {error}")));
+            }
+        });
+        Ok(())
     }
 
     /// Serves a connected executor until it is to be buried; whether it was ever ready.

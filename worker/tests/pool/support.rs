@@ -8,13 +8,14 @@ use allhands::__private::parts;
 use allhands::Delayed;
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId, ExecutorId, JobId, Term, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, ClusterId, ExecutorId, JobId, Term, WorkerId};
 use allhands_common::policy::{BatchSpec, Function, Policy};
 use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{ERROR, Segment, SegmentBuilder};
 use allhands_common::wire::worker::Shared;
 use allhands_scheduler::{ExecutorEvent, Load, Spawn};
+use allhands_worker::blobs::{Blobs, StorePlace};
 use allhands_worker::pool::output::Written;
 use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{ExecutorCommand, Launch, Pool, PoolConfig};
@@ -70,6 +71,11 @@ pub(crate) fn with_launch(launch: Launch, test: impl AsyncFnOnce(&mut Rig)) {
             launch,
             directory: directory.path().to_owned(),
             output: sink,
+            blobs: Blobs::new(StorePlace {
+                dir: directory.path().join("blobs"),
+                cluster: ClusterId::default(),
+                quota_bytes: 1 << 20,
+            }),
         };
         let (pool, events) = Pool::new(config).unwrap();
         test(&mut Rig { pool, output, events, _directory: directory }).await;

@@ -1,0 +1,241 @@
+//! Arrays that tasks read where they lie: one copy a machine, mapped by everybody who uses them.
+//!
+//! A [`Shared`] is a handle: what it belongs to (a blob, or a file in place), which bytes of it, and a shape.
+//! Serialised it is a hundred bytes. In an executor it maps the same pages as everybody else on the machine.
+//!
+//! * `whole` is the mapped bytes that handles look at, and finds them again when a handle is decoded.
+//! * `mention` notes which handles the arguments of a call hold, so that the call keeps them.
+
+mod handle;
+pub(crate) mod mention;
+mod mutable;
+pub(crate) mod whole;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+use allhands_common::blob::Content;
+use allhands_store::in_place::FileInPlace;
+use bytemuck::Pod;
+
+pub use self::mutable::SharedMut;
+use self::whole::Whole;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A read-only array that is shared by everybody who uses it: [`Cluster::put`](crate::Cluster::put) copies one
+/// into the cluster, once, and [`Shared::open`] uses a file where it lies. As an argument of a task it costs a
+/// hundred bytes, and the task reads it as a slice, straight from the map.
+///
+/// ```no_run
+/// use allhands::{Cluster, Parallel, Shared, delayed};
+///
+/// fn mean(part: Shared<[f64]>) -> f64 {
+///     part.iter().sum::<f64>() / part.len() as f64
+/// }
+///
+/// let cluster = Cluster::from_env()?;
+/// let array = cluster.put(&vec![0.5; 1 << 20])?;
+/// let parts = (0..16).map(|part| array.slice(part << 16..(part + 1) << 16));
+/// let means = Parallel::new().run(parts.map(delayed(mean)))?;
+/// # Ok::<(), allhands::Error>(())
+/// ```
+///
+/// Only the bytes under a handle travel to the machine that uses it. What was put stays for as long as a
+/// handle on it is there, or a call that was given one.
+///
+/// Elements are plain data ([`Pod`](bytemuck::Pod)): numbers, arrays of them, and `#[repr(C)]` structs that
+/// derive it. Elements are laid out as this program's machines lay them out.
+pub struct Shared<T: ?Sized> {
+    whole: Arc<Whole>,
+    /// Which bytes of the content; they lie in what the whole has mapped.
+    bytes: Range<u64>,
+    /// Elements along each axis, the first one outermost; their product is the number of elements.
+    shape: Box<[u64]>,
+    elements: PhantomData<fn() -> Box<T>>,
+}
+
+impl<T: Pod> Shared<[T]> {
+    /// Uses the file at `path` where it lies, all of it, as elements one after the other. Nothing is copied,
+    /// and nothing is read that no task reads.
+    ///
+    /// The file must not be written while it is in use: a task that used it then fails with
+    /// [`Cause::SourceChanged`](crate::Cause::SourceChanged), and one that reads beyond the end of a file that
+    /// was cut dies of it. Replace files by renaming others over them.
+    ///
+    /// # Errors
+    /// It cannot be opened, is no regular file, or its length is no multiple of an element's.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let file = Arc::new(FileInPlace::open(path.as_ref()).map_err(Error::data)?);
+        let bytes = file.identity().bytes;
+        let elements = bytes / size_of_element::<T>();
+        if elements * size_of_element::<T>() != bytes {
+            return Err(Error::new(ErrorKind::Shape(format!(
+                "{} has {bytes} bytes, which is no multiple of the {} of one element: open it as \
+                 `Shared<[u8]>`, or a part of it with `open_part`",
+                path.as_ref().display(),
+                size_of::<T>()
+            ))));
+        }
+        Self::new(Whole::in_place(file)?, 0, &[elements])
+    }
+
+    /// [`open`](Self::open)s the elements of a file that begin `offset` bytes after its start, behind a header
+    /// for example, as an array of `shape`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also if the file has fewer, or `offset` is no multiple of an element's alignment.
+    pub fn open_part(path: impl AsRef<Path>, offset: u64, shape: &[usize]) -> Result<Self> {
+        let file = Arc::new(FileInPlace::open(path.as_ref()).map_err(Error::data)?);
+        let shape: Vec<u64> = shape.iter().map(|axis| *axis as u64).collect();
+        Self::new(Whole::in_place(file)?, offset, &shape)
+    }
+
+    /// The elements of `whole` from byte `offset` of its content on.
+    pub(crate) fn new(whole: Arc<Whole>, offset: u64, shape: &[u64]) -> Result<Self> {
+        let bytes = handle::bytes_of::<T>(offset, shape, whole.content())?;
+        Ok(Self { whole, bytes, shape: shape.into(), elements: PhantomData })
+    }
+
+    /// The elements `range`, as an array of one axis.
+    ///
+    /// # Panics
+    /// As slicing does: when the range ends beyond the array, or before it begins.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let len = self.len();
+        assert!(
+            range.start <= range.end && range.end <= len,
+            "the elements {range:?} of a shared array of {len}"
+        );
+        self.part(range.start as u64..range.end as u64, Box::new([range.len() as u64]))
+    }
+
+    /// The rows `range`: what lies under these indices of the first axis. Only their bytes travel.
+    ///
+    /// # Panics
+    /// When the range ends beyond the first axis, or before it begins.
+    pub fn rows(&self, range: Range<usize>) -> Self {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        let (start, end) = (range.start as u64, range.end as u64);
+        assert!(start <= end && end <= rows, "the rows {range:?} of a shared array of {rows}");
+        let row: u64 = self.shape.iter().skip(1).product();
+        let mut shape = self.shape.clone();
+        shape[0] = end - start;
+        self.part(start * row..end * row, shape)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn whole(&self) -> &Arc<Whole> {
+        &self.whole
+    }
+
+    fn part(&self, elements: Range<u64>, shape: Box<[u64]>) -> Self {
+        let size = size_of_element::<T>();
+        let start = self.bytes.start;
+        let bytes = start + elements.start * size..start + elements.end * size;
+        Self { whole: Arc::clone(&self.whole), bytes, shape, elements: PhantomData }
+    }
+
+    /// The same elements in another shape.
+    ///
+    /// # Errors
+    /// A shape of another number of elements.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        let elements = shape.iter().try_fold(1usize, |product, axis| product.checked_mul(*axis));
+        if elements != Some(self.len()) {
+            return Err(Error::new(ErrorKind::Shape(format!(
+                "{} elements cannot have the shape {shape:?}",
+                self.len()
+            ))));
+        }
+        let shape = shape.iter().map(|axis| *axis as u64).collect();
+        Ok(Self { shape, ..self.clone() })
+    }
+
+    /// The same bytes as elements of another type, as an array of one axis.
+    ///
+    /// # Errors
+    /// The bytes are no multiple of such an element, or do not begin where one may lie.
+    pub fn cast<U: Pod>(&self) -> Result<Shared<[U]>> {
+        let bytes = self.bytes.end - self.bytes.start;
+        let elements = bytes / size_of_element::<U>();
+        if elements * size_of_element::<U>() != bytes {
+            return Err(Error::new(ErrorKind::Shape(format!(
+                "{bytes} bytes are no multiple of the {} of one element",
+                size_of::<U>()
+            ))));
+        }
+        Shared::new(Arc::clone(&self.whole), self.bytes.start, &[elements])
+    }
+
+    /// Elements along each axis, the first one outermost.
+    pub fn shape(&self) -> Vec<usize> {
+        self.shape.iter().map(|axis| *axis as usize).collect()
+    }
+
+    /// A private copy that can be written: pages are copied as they are written to, and nobody else sees what
+    /// is written.
+    ///
+    /// # Errors
+    /// The system has no memory for another map, or a file in place was changed.
+    pub fn to_mut(&self) -> Result<SharedMut<[T]>> {
+        Ok(SharedMut::of(self.whole.private(&self.bytes)?, self.shape()))
+    }
+}
+
+/// As a number of bytes. An element without any is refused when this is compiled.
+const fn size_of_element<T>() -> u64 {
+    const { assert!(size_of::<T>() > 0, "an array's elements have to have bytes") };
+    size_of::<T>() as u64
+}
+
+/// Bytes whose length and alignment were looked at when their handle was made.
+fn elements_of<T: Pod>(bytes: &[u8]) -> &[T] {
+    // No bytes lie nowhere, at no alignment.
+    if bytes.is_empty() { &[] } else { bytemuck::cast_slice(bytes) }
+}
+
+impl<T: Pod> Deref for Shared<[T]> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        elements_of(self.whole.bytes(&self.bytes))
+    }
+}
+
+impl<T: Pod> AsRef<[T]> for Shared<[T]> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
+impl<T: ?Sized> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            whole: Arc::clone(&self.whole),
+            bytes: self.bytes.clone(),
+            shape: self.shape.clone(),
+            elements: PhantomData,
+        }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (element, content) = (std::any::type_name::<T>(), self.whole.content());
+        write!(f, "Shared({element} {:?}, ", self.shape)?;
+        match content {
+            Content::Blob { .. } => write!(f, "{content}, ")?,
+            Content::File(_) => match self.whole.path() {
+                Some(path) => write!(f, "{}, ", path.display())?,
+                None => write!(f, "{content}, ")?,
+            },
+        }
+        write!(f, "bytes {}..{})", self.bytes.start, self.bytes.end)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Which handles the arguments of a call hold: noted while they are written, so that the call keeps what they
+//! name until its tasks have ended.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::whole::Whole;
+
+/// Whether this process has ever had a handle. While it has not, a call pays nothing.
+static ANY: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Whether arguments are being written.
+    static WRITING: Cell<bool> = const { Cell::new(false) };
+    /// What they have named so far.
+    static NAMED: RefCell<Vec<Arc<Whole>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From now on there may be something to note.
+pub(super) fn begin() {
+    ANY.store(true, Ordering::Relaxed);
+}
+
+/// A handle on `whole` is being written.
+pub(super) fn note(whole: &Arc<Whole>) {
+    if !WRITING.get() {
+        return;
+    }
+    NAMED.with_borrow_mut(|named| {
+        if !named.iter().any(|there| Arc::ptr_eq(there, whole)) {
+            named.push(Arc::clone(whole));
+        }
+    });
+}
+
+/// Runs `write`, which writes an argument.
+#[inline]
+pub(crate) fn during<R>(write: impl FnOnce() -> R) -> R {
+    if !ANY.load(Ordering::Relaxed) {
+        return write();
+    }
+    // A value whose `Serialize` makes another call writes that one's arguments meanwhile.
+    let before = WRITING.replace(true);
+    let written = write();
+    WRITING.set(before);
+    written
+}
+
+/// What the arguments named that this thread has written since this was asked last.
+#[inline]
+pub(crate) fn take() -> Vec<Arc<Whole>> {
+    if ANY.load(Ordering::Relaxed) { NAMED.take() } else { Vec::new() }
+}

@@ -1,0 +1,236 @@
+//! Mapped bytes, and where handles find them again.
+//!
+//! Every map of this process is in one list as long as somebody holds it. A handle that is decoded looks there
+//! first: in the client it finds what was put or opened, in an executor what an earlier task has mapped. What
+//! an executor does not find, it borrows from its worker, and keeps for the tasks that follow.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use allhands_common::blob::Content;
+use allhands_common::failure::Cause;
+use allhands_common::id::ClusterId;
+use allhands_store::blobs::Blob;
+use allhands_store::in_place::FileInPlace;
+use allhands_store::map::{FileRange, Map, PrivateMap};
+
+use super::mention;
+use crate::error::{Error, Result};
+use crate::executor::{context, loans};
+
+/// Maps that an executor keeps for tasks that may follow; the one that was used least recently goes first.
+/// Each holds an open file.
+const KEPT_MAX: usize = 128;
+
+/// Mapped bytes of one content.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    content: Content,
+    /// Which of its bytes are mapped.
+    mapped: Range<u64>,
+    map: Map,
+    origin: Origin,
+}
+
+/// Where the bytes come from, and what keeps them there.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// This process put them into the store of this cluster.
+    Put(ClusterId, Blob),
+    /// They are in a file that this process has opened.
+    InPlace(Arc<FileInPlace>),
+    /// A worker lent them: the file, where the mapped bytes begin in it.
+    Lent(OwnedFd, u64),
+}
+
+impl Whole {
+    /// All of a file.
+    pub(super) fn in_place(file: Arc<FileInPlace>) -> Result<Arc<Self>> {
+        let identity = file.identity();
+        let mapped = 0..identity.bytes;
+        let map = file.map(mapped.clone()).map_err(Error::data)?;
+        let (content, origin) = (Content::File(identity), Origin::InPlace(file));
+        Ok(listed(Self { content, mapped, map, origin }))
+    }
+
+    /// All of a blob of `cluster`'s store.
+    pub(crate) fn put(cluster: ClusterId, blob: Blob) -> Result<Arc<Self>> {
+        let mapped = 0..blob.manifest().bytes();
+        let map = blob.map(mapped.clone()).map_err(Error::data)?;
+        let content = Content::Blob { id: blob.id(), bytes: mapped.end };
+        Ok(listed(Self { content, mapped, map, origin: Origin::Put(cluster, blob) }))
+    }
+
+    pub(crate) const fn content(&self) -> Content {
+        self.content
+    }
+
+    pub(crate) const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::InPlace(file) => Some(file.path()),
+            Origin::Put(..) | Origin::Lent(..) => None,
+        }
+    }
+
+    /// Bytes that lie in what is mapped.
+    pub(super) fn bytes(&self, range: &Range<u64>) -> &[u8] {
+        if range.is_empty() {
+            return &[];
+        }
+        let at = |offset: u64| (offset - self.mapped.start) as usize;
+        &self.map[at(range.start)..at(range.end)]
+    }
+
+    /// A map of its own of some of the bytes.
+    pub(super) fn private(&self, range: &Range<u64>) -> Result<PrivateMap> {
+        let bytes = range.end - range.start;
+        let file = match &self.origin {
+            Origin::Put(_, blob) => blob.file_range(range.clone()).map_err(Error::data)?,
+            Origin::InPlace(file) => file.file_range(range.clone()).map_err(Error::data)?,
+            Origin::Lent(file, offset) => {
+                let file = file.try_clone().map_err(Error::data)?;
+                FileRange { file, offset: offset + (range.start - self.mapped.start), bytes }
+            }
+        };
+        file.map_private().map_err(Error::data)
+    }
+
+    /// Whether it is a file in place that is not any more what it was.
+    pub(crate) fn check(&self) -> Result<(), Cause> {
+        let changed = |path: PathBuf| Cause::SourceChanged { path: path.display().to_string() };
+        match (&self.origin, self.content) {
+            (Origin::InPlace(file), _) => file.check().map_err(|_| changed(file.path().to_owned())),
+            (Origin::Lent(file, _), Content::File(expected)) => {
+                // Only its descriptor is known here; the system knows its name.
+                let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+                let path = || std::fs::read_link(&name).unwrap_or_default();
+                let now = file.try_clone().ok().and_then(|file| FileInPlace::of(file, Path::new("")).ok());
+                match now.is_some_and(|now| now.identity() == expected) {
+                    true => Ok(()),
+                    false => Err(changed(path())),
+                }
+            }
+            (Origin::Put(..) | Origin::Lent(..), _) => Ok(()),
+        }
+    }
+
+    fn covers(&self, range: &Range<u64>) -> bool {
+        range.is_empty() || self.mapped.start <= range.start && range.end <= self.mapped.end
+    }
+}
+
+/// All maps of this process; those that are gone are removed when their content is looked for.
+static LIVE: Mutex<BTreeMap<Content, Vec<Weak<Whole>>>> = Mutex::new(BTreeMap::new());
+
+/// What an executor keeps, the most recently used last.
+static KEPT: Mutex<Vec<Arc<Whole>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static TASK: RefCell<Task> = const { RefCell::new(Task { in_place: Vec::new(), failure: None }) };
+}
+
+/// What the running task of this thread has to do with handles.
+struct Task {
+    /// Files in place that it uses.
+    in_place: Vec<Arc<Whole>>,
+    /// Why a handle among its arguments was not found.
+    failure: Option<Cause>,
+}
+
+fn live() -> MutexGuard<'static, BTreeMap<Content, Vec<Weak<Whole>>>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listed(whole: Whole) -> Arc<Whole> {
+    mention::begin();
+    let whole = Arc::new(whole);
+    live().entry(whole.content).or_default().push(Arc::downgrade(&whole));
+    whole
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        let mut live = live();
+        if let Some(maps) = live.get_mut(&self.content) {
+            maps.retain(|map| map.strong_count() > 0);
+            if maps.is_empty() {
+                live.remove(&self.content);
+            }
+        }
+    }
+}
+
+/// The map that holds `range` of `content`, borrowed from the worker if need be.
+pub(super) fn find(content: Content, range: &Range<u64>) -> Result<Arc<Whole>, Cause> {
+    let found = live().get(&content).and_then(|maps| {
+        maps.iter().filter_map(Weak::upgrade).find(|whole| whole.covers(range))
+    });
+    let whole = match found {
+        Some(whole) => Ok(whole),
+        None => borrow(content, range.clone()),
+    };
+    let whole = whole.and_then(|whole| whole.check().map(|()| whole));
+    if context::is_set() {
+        TASK.with_borrow_mut(|task| task.note(&whole));
+    }
+    whole
+}
+
+fn borrow(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
+    let FileRange { file, offset, bytes } = loans::borrow(content, mapped.clone())?;
+    let range = FileRange { file, offset, bytes };
+    let unmapped = |error: allhands_store::map::MapError| Cause::Unlent {
+        message: allhands_common::chain::chain(&error),
+    };
+    let map = range.map().map_err(unmapped)?;
+    let origin = Origin::Lent(range.file, offset);
+    let whole = listed(Whole { content, mapped, map, origin });
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let oldest = (kept.len() >= KEPT_MAX).then(|| kept.remove(0));
+    kept.push(Arc::clone(&whole));
+    drop(kept);
+    drop(oldest);
+    Ok(whole)
+}
+
+impl Task {
+    /// It was given this.
+    fn note(&mut self, found: &Result<Arc<Whole>, Cause>) {
+        match found {
+            Err(cause) => self.failure = Some(cause.clone()),
+            Ok(whole) if matches!(whole.content, Content::Blob { .. }) => {}
+            Ok(whole) => {
+                if !self.in_place.iter().any(|file| Arc::ptr_eq(file, whole)) {
+                    self.in_place.push(Arc::clone(whole));
+                }
+            }
+        }
+    }
+}
+
+/// The task on this thread has ended, or was `refused` for one of its arguments.
+///
+/// # Errors
+/// Why a handle was not found, if it was refused for that; or a file in place that it used was changed: what
+/// was computed from that is worth nothing.
+#[inline]
+pub(crate) fn end_task(refused: bool) -> Result<(), Cause> {
+    TASK.with_borrow_mut(|task| {
+        if task.in_place.is_empty() && task.failure.is_none() {
+            return Ok(());
+        }
+        let unchanged = task.in_place.drain(..).try_for_each(|file| file.check());
+        match task.failure.take() {
+            Some(failure) if refused => Err(failure),
+            _ => unchanged,
+        }
+    })
+}

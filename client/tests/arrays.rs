@@ -1,0 +1,134 @@
+//! Shared arrays on the embedded cluster: the tasks are in executor processes, and map what this one has.
+
+use allhands::{Cause, Cluster, Parallel, Prefer, Shared, delayed};
+
+fn sum(part: Shared<[u64]>) -> u64 {
+    part.iter().sum()
+}
+
+fn numbers(count: u64) -> Vec<u64> {
+    (0..count).collect()
+}
+
+#[allhands::test]
+fn slices_of_what_was_put_are_read_by_tasks() {
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    let array = numbers(1 << 20);
+    let shared = cluster.put(&array).unwrap();
+    assert_eq!(&*shared, &array[..]);
+    let parts = || (0..16).map(|part| shared.slice(part << 16..(part + 1) << 16));
+    let expected: Vec<u64> = array.chunks(1 << 16).map(|part| part.iter().sum()).collect();
+    for prefer in [Prefer::Processes, Prefer::Threads] {
+        let parallel = Parallel::new().on(&cluster).prefer(prefer);
+        assert_eq!(parallel.run(parts().map(delayed(sum))).unwrap(), expected);
+    }
+    assert_eq!(Parallel::new().n_jobs(1).run(parts().map(delayed(sum))).unwrap(), expected);
+}
+
+#[allhands::test]
+fn a_call_keeps_what_its_caller_has_let_go() {
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    let calls = (0..50u64).map(|n| {
+        // Nobody but the call has it.
+        delayed(sum)(cluster.put(&[n, n + 1, n + 2]).unwrap())
+    });
+    let sums = Parallel::new().on(&cluster).run(calls).unwrap();
+    assert_eq!(sums, (0..50).map(|n| 3 * n + 3).collect::<Vec<_>>());
+}
+
+#[allhands::test]
+fn a_reader_is_put_without_being_held_in_memory() {
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let bytes: Vec<u8> = (0..3_000_001u32).map(|at| at as u8).collect();
+    let shared = cluster.put_reader(&bytes[..]).unwrap();
+    assert_eq!(&*shared, &bytes[..]);
+    let tail = |part: Shared<[u8]>| part.to_vec();
+    let call = delayed(tail)(shared.slice(2_999_990..3_000_001));
+    assert_eq!(Parallel::new().on(&cluster).run([call]).unwrap(), [bytes[2_999_990..].to_vec()]);
+}
+
+#[allhands::test]
+fn rows_of_a_file_in_place_are_read_without_a_copy() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let cube: Vec<u8> = (0..8 * 16 * 16u32).map(|at| (at % 251) as u8).collect();
+    std::fs::write(file.path(), &cube).unwrap();
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    let images = Shared::<[u8]>::open_part(file.path(), 0, &[8, 16, 16]).unwrap();
+    let mean = |image: Shared<[u8]>| {
+        assert_eq!(image.shape(), [1, 16, 16]);
+        image.iter().map(|pixel| u64::from(*pixel)).sum::<u64>()
+    };
+    let rows = (0..8).map(|row| images.rows(row..row + 1));
+    let sums = Parallel::new().on(&cluster).map(rows, mean).unwrap();
+    let expected: Vec<u64> =
+        cube.chunks(256).map(|image| image.iter().map(|pixel| u64::from(*pixel)).sum()).collect();
+    assert_eq!(sums, expected);
+}
+
+#[allhands::test]
+fn a_context_may_hold_shared_arrays() {
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    let table = cluster.put(&numbers(1000)).unwrap();
+    let looked_up = Parallel::new()
+        .on(&cluster)
+        .map_with((table, 2u64), 0..100usize, |(table, times), at| table[at] * times)
+        .unwrap();
+    assert_eq!(looked_up, (0..100).map(|at| 2 * at).collect::<Vec<u64>>());
+}
+
+#[allhands::test]
+fn a_task_may_return_a_part_of_what_it_was_given() {
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let shared = cluster.put(&numbers(100)).unwrap();
+    let first_half = |all: Shared<[u64]>| all.slice(0..all.len() / 2);
+    let halves = Parallel::new().on(&cluster).map([shared.clone()], first_half).unwrap();
+    assert_eq!(&*halves[0], &shared[..50]);
+}
+
+#[allhands::test]
+fn a_file_that_changed_after_it_was_opened_is_noticed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [1u8; 64]).unwrap();
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let shared = Shared::<[u8]>::open(file.path()).unwrap();
+    std::fs::write(file.path(), [2u8; 63]).unwrap();
+    let parallel = Parallel::new().on(&cluster);
+    let path = file.path().display().to_string();
+    // The first call of a function is read back in the client, which notices it.
+    let sum = |all: Shared<[u8]>| all.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    let error = parallel.map([shared.clone()], sum).unwrap_err().to_string();
+    assert!(error.contains(&format!("{path} was changed")), "{error}");
+    // A later one is not: its task notices it.
+    let anew = Shared::<[u8]>::open(file.path()).unwrap();
+    assert_eq!(parallel.map([anew], sum).unwrap(), [126]);
+    let error = parallel.map([shared], sum).unwrap_err();
+    let cause = error.task().unwrap().cause();
+    assert_eq!(cause, Some(&Cause::SourceChanged { path }), "{error}");
+}
+
+#[allhands::test]
+fn a_file_that_changes_under_a_task_is_noticed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [1u8; 64]).unwrap();
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let shared = Shared::<[u8]>::open(file.path()).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let spoil = |all: Shared<[u8]>, path: String| {
+        // A clock tick of the file system later, so that the times differ.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        std::fs::write(path, [2u8; 64]).unwrap();
+        all[0]
+    };
+    let error = Parallel::new().on(&cluster).run([delayed(spoil)(shared, path.clone())]).unwrap_err();
+    let cause = error.task().unwrap().cause();
+    assert_eq!(cause, Some(&Cause::SourceChanged { path }), "{error}");
+}
+
+#[allhands::test]
+fn an_array_of_another_cluster_is_refused() {
+    let one = Cluster::embedded().slots(1).start().unwrap();
+    let other = Cluster::embedded().slots(1).start().unwrap();
+    let shared = one.put(&numbers(10)).unwrap();
+    let error = Parallel::new().on(&other).map([shared], sum).unwrap_err().to_string();
+    assert!(error.contains("another cluster") && error.contains("cluster.put"), "{error}");
+}

@@ -1,0 +1,124 @@
+//! The data of one machine that tasks map: blobs in a chunk store, and files of clients in this process that
+//! stay where they are.
+//!
+//! The pool's counters ([`lend`](Blobs::lend)) give executors descriptors of what they ask for. The embedded
+//! cluster's client puts its arrays straight into the same store, and registers its files in place. The store
+//! is opened when it is first needed: most programs never do.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use allhands_common::blob::{BlobId, Content, FileRef};
+use allhands_common::chain::chain;
+use allhands_common::failure::Cause;
+use allhands_common::id::ClusterId;
+use allhands_store::blobs::{OpenStoreError, ReadError, Store};
+use allhands_store::in_place::{FileInPlace, InPlaceError};
+use allhands_store::map::FileRange;
+
+/// What may be lent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Blobs(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    place: StorePlace,
+    store: Mutex<Option<Store>>,
+    /// Removed from when somebody looks for one and finds it gone.
+    files: Mutex<BTreeMap<FileRef, Weak<FileInPlace>>>,
+}
+
+/// Where the store is, and how large.
+#[derive(Debug, Clone)]
+pub struct StorePlace {
+    /// Its directory, which is made.
+    pub dir: PathBuf,
+    /// Whose blobs are in it.
+    pub cluster: ClusterId,
+    /// What it may take of the disk, in bytes.
+    pub quota_bytes: u64,
+}
+
+impl StorePlace {
+    /// In `dir`, with half of what is free on its disk now.
+    ///
+    /// # Errors
+    /// The system does not say what is free.
+    pub fn with_half_of_the_disk(dir: PathBuf, cluster: ClusterId) -> io::Result<Self> {
+        let there = dir.ancestors().find(|place| place.exists()).unwrap_or(&dir);
+        let free = rustix::fs::statvfs(there)?;
+        let quota_bytes = free.f_bavail.saturating_mul(free.f_frsize) / 2;
+        Ok(Self { dir, cluster, quota_bytes })
+    }
+}
+
+impl Blobs {
+    /// Nothing yet; the store will be at `place`.
+    pub fn new(place: StorePlace) -> Self {
+        Self(Arc::new(Inner { place, store: Mutex::default(), files: Mutex::default() }))
+    }
+
+    /// The chunk store, opened now if it was not.
+    ///
+    /// # Errors
+    /// It cannot be opened; the next call tries again.
+    pub fn store(&self) -> Result<Store, OpenStoreError> {
+        let mut store = self.0.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &*store {
+            return Ok(store.clone());
+        }
+        let StorePlace { dir, cluster, quota_bytes } = &self.0.place;
+        Ok(store.insert(Store::open(dir, *cluster, *quota_bytes)?).clone())
+    }
+
+    /// From now on `file` may be lent, for as long as somebody else holds it.
+    pub fn register(&self, file: &Arc<FileInPlace>) {
+        let mut files = self.files();
+        files.retain(|_, held| held.strong_count() > 0);
+        files.insert(file.identity(), Arc::downgrade(file));
+    }
+
+    /// The bytes `range` of `content`, for an executor to map. Blocks on the disk: a chunk that was here at
+    /// the start is hashed before it is first lent.
+    pub(crate) fn lend(&self, content: Content, range: Range<u64>) -> Result<FileRange, Cause> {
+        match content {
+            Content::Blob { id, .. } => self.lend_blob(id, range),
+            Content::File(file) => self.lend_file(file, range),
+        }
+    }
+
+    fn lend_blob(&self, id: BlobId, range: Range<u64>) -> Result<FileRange, Cause> {
+        let unlent = |error: &dyn std::error::Error| Cause::Unlent { message: chain(error) };
+        let store = self.store().map_err(|error| unlent(&error))?;
+        let lost = |what: &str| Cause::BlobLost { message: format!("blob {id} {what}") };
+        let blob = store.get(&id).ok_or_else(|| lost("is in no store that this worker can ask"))?;
+        blob.file_range(range).map_err(|error| match error {
+            ReadError::Missing { .. } | ReadError::Gone { .. } => lost("is here only in part"),
+            ReadError::Damaged { .. } => lost("was damaged on the disk of its only holder"),
+            ReadError::Beyond { .. } | ReadError::Io { .. } | ReadError::Map { .. } => unlent(&error),
+        })
+    }
+
+    fn lend_file(&self, file: FileRef, range: Range<u64>) -> Result<FileRange, Cause> {
+        let found = self.files().get(&file).and_then(Weak::upgrade);
+        let found = found.ok_or_else(|| Cause::BlobLost {
+            message: format!("{} is not open in the client any more", Content::File(file)),
+        })?;
+        found.file_range(range).map_err(|error| match error {
+            InPlaceError::Changed { path } => {
+                Cause::SourceChanged { path: path.display().to_string() }
+            }
+            error => Cause::Unlent { message: chain(&error) },
+        })
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<FileRef, Weak<FileInPlace>>> {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

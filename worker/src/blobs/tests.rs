@@ -1,0 +1,51 @@
+use std::io::Write as _;
+
+use super::*;
+
+fn blobs(dir: &tempfile::TempDir) -> Blobs {
+    let place =
+        StorePlace { dir: dir.path().join("blobs"), cluster: ClusterId([7; 16]), quota_bytes: 64 << 20 };
+    Blobs::new(place)
+}
+
+#[test]
+fn the_store_is_there_once_it_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = blobs(&dir);
+    assert!(!dir.path().join("blobs").exists());
+    let blob = blobs.store().unwrap().put_bytes(b"abcdef").unwrap();
+    let content = Content::Blob { id: blob.id(), bytes: 6 };
+    let lent = blobs.lend(content, 2..5).unwrap();
+    assert_eq!(&*lent.map().unwrap(), b"cde");
+}
+
+#[test]
+fn what_is_nowhere_is_lost_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = blobs(&dir);
+    let id = allhands_common::blob::Manifest::of(b"elsewhere").unwrap().id();
+    let cause = blobs.lend(Content::Blob { id, bytes: 9 }, 0..9).unwrap_err();
+    let Cause::BlobLost { message } = cause else { panic!("{cause:?}") };
+    assert!(message.contains(&id.to_string()), "{message}");
+}
+
+#[test]
+fn a_file_is_lent_while_its_client_has_it_and_it_is_what_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = blobs(&dir);
+    let path = dir.path().join("array");
+    std::fs::write(&path, b"abcdef").unwrap();
+    let file = Arc::new(FileInPlace::open(&path).unwrap());
+    let content = Content::File(file.identity());
+    assert!(matches!(blobs.lend(content, 0..6), Err(Cause::BlobLost { .. })));
+    blobs.register(&file);
+    assert_eq!(&*blobs.lend(content, 1..6).unwrap().map().unwrap(), b"bcdef");
+
+    std::fs::File::options().append(true).open(&path).unwrap().write_all(b"!").unwrap();
+    let cause = blobs.lend(content, 0..6).unwrap_err();
+    assert_eq!(cause, Cause::SourceChanged { path: path.display().to_string() });
+
+    drop(file);
+    assert!(matches!(blobs.lend(content, 0..6), Err(Cause::BlobLost { .. })));
+    assert!(!dir.path().join("blobs").exists(), "no store was needed");
+}
