@@ -24,7 +24,16 @@ pub(crate) enum Data {
 }
 
 impl Data {
-    fn put_bytes(&self, bytes: &[u8]) -> Result<Arc<Whole>> {
+    /// Whose data it is.
+    pub(crate) const fn cluster(&self) -> ClusterId {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Embedded(cluster, _) => *cluster,
+            Self::Remote => ClusterId([0; 16]),
+        }
+    }
+
+    pub(crate) fn put_bytes(&self, bytes: &[u8]) -> Result<Arc<Whole>> {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(cluster, blobs) => {

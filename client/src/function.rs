@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::delayed::Delayed;
 use crate::entry::{self, NotATask};
 use crate::failure::{Failure, OpaqueError};
-use crate::payload::{ArgWriter, Codec, EncodeError, decode};
+use crate::payload::{ArgWriter, Codec, EncodeError, read_argument};
 
 /// A function of arguments `A`: a safe `fn` item, or a closure that captures nothing.
 #[diagnostic::on_unimplemented(
@@ -56,16 +56,17 @@ pub trait NoCapture: Copy + Send + Sync + 'static {}
 #[diagnostic::do_not_recommend]
 impl<F: Copy + Send + Sync + 'static> NoCapture for F {}
 
-/// One argument: owned, and a serde type both ways.
+/// One argument: owned, and a serde type both ways. A long array behind an [`Arc`](std::sync::Arc) (of numbers,
+/// or a text) is written, stored and sent once, however many calls carry it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a task",
     label = "not a serde type",
     note = "an argument is owned and derives `serde::Serialize` and `serde::Deserialize`"
 )]
-pub trait Arg: Serialize + DeserializeOwned {}
+pub trait Arg: Serialize + DeserializeOwned + 'static {}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned> Arg for T {}
+impl<T: Serialize + DeserializeOwned + 'static> Arg for T {}
 
 /// All arguments of a function, as a tuple.
 pub trait Args: Sized {
@@ -152,7 +153,7 @@ impl<F: Future<Output: Ret<K>>, K> Ret<Async<K>> for F {
 
 #[inline]
 fn take_one<T: Arg>(codec: Codec, args: &[&[u8]], position: usize) -> Result<T, BadArgument> {
-    match decode(codec, args[position]) {
+    match read_argument(codec, args[position]) {
         Ok(value) => Ok(value),
         Err(error) => Err(BadArgument { position: position as u8, message: error.to_string() }),
     }
@@ -171,7 +172,7 @@ macro_rules! arities {
 
             #[inline]
             fn put(&self, _writer: &mut ArgWriter<'_>) -> Result<(), EncodeError> {
-                $(_writer.put(&self.$place)?;)*
+                $(_writer.put_owned(&self.$place)?;)*
                 Ok(())
             }
 

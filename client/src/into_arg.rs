@@ -35,7 +35,7 @@ pub trait IntoArg<T> {
 impl<T: Arg> IntoArg<T> for T {
     #[inline]
     fn put(&self, writer: &mut ArgWriter<'_>) -> Result<(), EncodeError> {
-        writer.put(self)
+        writer.put_owned(self)
     }
 }
 

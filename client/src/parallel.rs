@@ -14,6 +14,7 @@ mod indices;
 mod inline;
 mod iter;
 mod keeping;
+mod lift;
 mod map;
 mod on_error;
 mod options;

@@ -7,6 +7,8 @@
 //! ([`guard`]), the second is found by reading back ([`check_round_trip`]) and by asking the type
 //! ([`shape`]). A function that bincode cannot serve uses CBOR, which names its fields.
 //!
+//! What stands behind an `Arc` is written [`once`].
+//!
 //! Our own messages do not pass here: their codec is `allhands_common::codec`.
 
 mod arguments;
@@ -14,6 +16,7 @@ mod budget;
 mod error;
 mod failed;
 mod guard;
+mod once;
 mod shape;
 mod text;
 
@@ -21,6 +24,7 @@ pub use arguments::ArgWriter;
 pub(crate) use arguments::Arguments;
 pub use error::{ArgumentError, DecodeError, EncodeError};
 pub(crate) use failed::is_failed;
+pub(crate) use once::read as read_argument;
 pub(crate) use shape::needs_names;
 pub(crate) use text::bytes_text;
 pub use text::{ArgText, BytesText, DebugText};

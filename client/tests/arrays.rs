@@ -1,5 +1,7 @@
 //! Shared arrays on the embedded cluster: the tasks are in executor processes, and map what this one has.
 
+use std::sync::Arc;
+
 use allhands::{Cause, Cluster, Parallel, Prefer, Shared, delayed};
 
 fn sum(part: Shared<[u64]>) -> u64 {
@@ -119,7 +121,8 @@ fn a_file_that_changes_under_a_task_is_noticed() {
         std::fs::write(path, [2u8; 64]).unwrap();
         all[0]
     };
-    let error = Parallel::new().on(&cluster).run([delayed(spoil)(shared, path.clone())]).unwrap_err();
+    let error =
+        Parallel::new().on(&cluster).run([delayed(spoil)(shared, path.clone())]).unwrap_err();
     let cause = error.task().unwrap().cause();
     assert_eq!(cause, Some(&Cause::SourceChanged { path }), "{error}");
 }
@@ -131,4 +134,54 @@ fn an_array_of_another_cluster_is_refused() {
     let shared = one.put(&numbers(10)).unwrap();
     let error = Parallel::new().on(&other).map([shared], sum).unwrap_err().to_string();
     assert!(error.contains("another cluster") && error.contains("cluster.put"), "{error}");
+}
+
+fn total(array: Arc<Vec<u8>>, n: u64) -> u64 {
+    array.len() as u64 + u64::from(array[0]) + n
+}
+
+#[allhands::test]
+fn a_long_array_behind_an_arc_is_stored_once_for_all_calls() {
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    let array = Arc::new(vec![3u8; 8 << 20]);
+    let calls = (0..5_000u64).map(|n| delayed(total)(Arc::clone(&array), n));
+    let totals = Parallel::new().on(&cluster).run(calls).unwrap();
+    let expected = (8 << 20) + 3;
+    assert_eq!(totals, (expected..expected + 5_000).collect::<Vec<u64>>());
+}
+
+#[allhands::test]
+fn long_arguments_by_value_and_short_ones_mix() {
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    fn join(a: String, b: Vec<u32>, c: u8) -> (usize, u64, u8) {
+        (a.len(), b.iter().map(|n| u64::from(*n)).sum(), c)
+    }
+    let calls = || {
+        [(10, 10), (6 << 20, 10), (10, 2 << 20), (2 << 20, 1 << 20)].map(|(text, numbers)| {
+            let numbers: Vec<u32> = (0..numbers).collect();
+            delayed(join)("x".repeat(text), numbers, 7)
+        })
+    };
+    let sum = |n: u64| n * (n - 1) / 2;
+    let expected = vec![
+        (10, sum(10), 7),
+        (6 << 20, sum(10), 7),
+        (10, sum(2 << 20), 7),
+        (2 << 20, sum(1 << 20), 7),
+    ];
+    assert_eq!(Parallel::new().on(&cluster).run(calls()).unwrap(), expected);
+    let low = Parallel::new().on(&cluster).max_nbytes(16);
+    assert_eq!(low.run(calls()).unwrap(), expected);
+    let error = Parallel::new().on(&cluster).max_nbytes(None).run(calls()).unwrap_err().to_string();
+    assert!(error.contains("task 1") && error.contains("6291"), "{error}");
+}
+
+#[allhands::test]
+fn an_error_names_a_long_argument_by_its_length() {
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let fail = |text: String| -> u8 { panic!("no use for {} bytes", text.len()) };
+    let error =
+        Parallel::new().on(&cluster).map(["x".repeat(3 << 20)], fail).unwrap_err().to_string();
+    assert!(error.contains("(3145736 bytes in a blob)"), "{error}");
+    assert!(error.contains("no use for 3145728 bytes"), "{error}");
 }

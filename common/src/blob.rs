@@ -156,8 +156,43 @@ impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Blob { id, bytes } => write!(f, "blob {id} of {bytes} bytes"),
-            Self::File(file) => write!(f, "file {}:{} of {} bytes", file.device, file.inode, file.bytes),
+            Self::File(file) => {
+                write!(f, "file {}:{} of {} bytes", file.device, file.inode, file.bytes)
+            }
         }
+    }
+}
+
+/// A blob in place of a byte string: an argument that was too long to be sent with each task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobRef {
+    /// Which.
+    pub id: BlobId,
+    /// How long it is, and the string.
+    pub bytes: u64,
+}
+
+impl BlobRef {
+    /// Length of the bytes that stand for it: the id, then the length in little-endian.
+    pub const LEN: usize = 40;
+
+    /// The bytes that stand for it.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..32].copy_from_slice(&self.id.0);
+        bytes[32..].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes
+    }
+
+    /// What these bytes stand for; `None` if their number is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (id, length) = bytes.split_first_chunk::<32>()?;
+        Some(Self { id: BlobId(*id), bytes: u64::from_le_bytes(length.try_into().ok()?) })
+    }
+
+    /// The blob, all of which is the string.
+    pub const fn content(self) -> Content {
+        Content::Blob { id: self.id, bytes: self.bytes }
     }
 }
 
@@ -210,6 +245,15 @@ mod tests {
         assert_eq!(wrong, Err(ManifestError::Chunks { bytes: CHUNK + 1, wanted: 2, chunks: 1 }));
         assert!(Manifest::new(0, one()).is_err());
         assert_eq!(Manifest::new(u64::MAX, one()), Err(ManifestError::TooLong(u64::MAX)));
+    }
+
+    #[test]
+    fn a_reference_is_forty_bytes() {
+        let reference = BlobRef { id: BlobId([7; 32]), bytes: 0x0102 };
+        let bytes = reference.to_bytes();
+        assert_eq!((bytes[31], &bytes[32..35]), (7, &[2, 1, 0][..]));
+        assert_eq!(BlobRef::from_bytes(&bytes), Some(reference));
+        assert_eq!(BlobRef::from_bytes(&bytes[1..]), None);
     }
 
     #[test]

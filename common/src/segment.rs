@@ -28,6 +28,21 @@ const RUN_HEADER_BYTES: usize = 12;
 /// Most strings of one task.
 pub const ARITY_MAX: usize = 8;
 
+/// Functions of one batch, at most: what the tag of an argument run can say.
+pub const FUNCTIONS_MAX: usize = 1 << 8;
+
+/// The tag of arguments: its low byte is the function's number in its batch, the bits of its high byte say
+/// which of the strings are [references](crate::blob::BlobRef) to blobs that hold the strings themselves.
+pub const fn argument_tag(function: u8, lifted: u8) -> u16 {
+    u16::from_le_bytes([function, lifted])
+}
+
+/// The function's number, and which strings are references.
+pub const fn split_argument_tag(tag: u16) -> (u8, u8) {
+    let [function, lifted] = tag.to_le_bytes();
+    (function, lifted)
+}
+
 /// Tag of an outcome: the value of a task that returned.
 pub const DONE: u16 = 0;
 /// Tag of an outcome: the function returned `Err`; the string is the whole encoded `Result`.

@@ -156,11 +156,7 @@ fn map_private(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<PrivateM
 }
 
 /// What is to be mapped, if it lies within the file; `None` where there is nothing.
-fn options(
-    file: BorrowedFd<'_>,
-    offset: u64,
-    bytes: u64,
-) -> Result<Option<MmapOptions>, MapError> {
+fn options(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<Option<MmapOptions>, MapError> {
     if bytes == 0 {
         return Ok(None);
     }

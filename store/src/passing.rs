@@ -67,7 +67,10 @@ pub fn receive(socket: impl AsFd, bytes_max: usize) -> io::Result<(Vec<u8>, Vec<
     };
     let (got, files) = got;
     if got.flags.contains(rustix::net::ReturnFlags::TRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is longer than it may be"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message is longer than it may be",
+        ));
     }
     bytes.truncate(got.bytes);
     Ok((bytes, files))

@@ -98,7 +98,9 @@ impl Blobs {
         blob.file_range(range).map_err(|error| match error {
             ReadError::Missing { .. } | ReadError::Gone { .. } => lost("is here only in part"),
             ReadError::Damaged { .. } => lost("was damaged on the disk of its only holder"),
-            ReadError::Beyond { .. } | ReadError::Io { .. } | ReadError::Map { .. } => unlent(&error),
+            ReadError::Beyond { .. } | ReadError::Io { .. } | ReadError::Map { .. } => {
+                unlent(&error)
+            }
         })
     }
 

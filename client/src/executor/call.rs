@@ -5,7 +5,7 @@ use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, WorkerId};
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::policy::Function;
-use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment};
+use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, split_argument_tag};
 
 use super::panics;
 use crate::entry::{CallFn, CallStatus, Entry};
@@ -30,9 +30,9 @@ impl Functions {
         Self(functions.iter().map(find).collect())
     }
 
-    fn get(&self, tag: u16) -> Result<CallFn, Cause> {
-        self.0.get(usize::from(tag)).cloned().unwrap_or_else(|| {
-            let message = format!("its batch has no function {tag}: the message was damaged");
+    fn get(&self, function: u8) -> Result<CallFn, Cause> {
+        self.0.get(usize::from(function)).cloned().unwrap_or_else(|| {
+            let message = format!("its batch has no function {function}: the message was damaged");
             Err(Cause::Program { message })
         })
     }
@@ -63,8 +63,15 @@ pub(super) fn run(
             .ok_or_else(|| damaged("its arguments were damaged on the way"))?;
         let codec = Codec::from_byte(segment.codec())
             .ok_or_else(|| damaged("its arguments are in a codec that this program lacks"))?;
-        let call = functions.get(tag)?;
-        let answer = panics::catch(|| call(codec, &strings[..arity], out));
+        let (function, lifted) = split_argument_tag(tag);
+        let call = functions.get(function)?;
+        let answer = if lifted == 0 {
+            panics::catch(|| call(codec, &strings[..arity], out))
+        } else {
+            with_lent(&strings[..arity], lifted, |strings| {
+                panics::catch(|| call(codec, strings, out))
+            })?
+        };
         whole::end_task(matches!(answer, Ok(CallStatus::BadArgument { .. })))?;
         answer
     })();
@@ -78,6 +85,26 @@ pub(super) fn run(
         }
         other => refuse(other, identity, out),
     }
+}
+
+/// Calls `run` with the strings themselves in place of the references among them.
+#[cold]
+fn with_lent<R>(
+    strings: &[&[u8]],
+    lifted: u8,
+    run: impl FnOnce(&[&[u8]]) -> R,
+) -> Result<R, Cause> {
+    let mut wholes = Vec::new();
+    for (place, string) in strings.iter().enumerate() {
+        let is_reference = lifted & 1 << place != 0;
+        wholes.push(if is_reference { Some(whole::lend(string)?) } else { None });
+    }
+    let mut whole = [&[][..]; ARITY_MAX];
+    for ((place, string), lent) in whole.iter_mut().zip(strings).zip(&wholes) {
+        *place = lent.as_ref().map_or(*string, |lent| lent.all());
+    }
+    let lent = wholes.iter().flatten().cloned().collect();
+    Ok(whole::lending(lent, || run(&whole[..strings.len()])))
 }
 
 /// Writes the failure of a task that has no value.

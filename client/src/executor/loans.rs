@@ -38,9 +38,9 @@ pub(crate) fn borrow(content: Content, range: Range<u64>) -> Result<FileRange, C
     match ask(counter, Borrow { content, start: range.start, end: range.end }) {
         Ok((Loan::Lent { offset }, Some(file))) => Ok(FileRange { file, offset, bytes }),
         Ok((Loan::Refused(cause), _)) => Err(cause),
-        Ok((Loan::Lent { .. }, None)) => {
-            Err(Cause::Unlent { message: format!("no file came for {content}: are too many open?") })
-        }
+        Ok((Loan::Lent { .. }, None)) => Err(Cause::Unlent {
+            message: format!("no file came for {content}: are too many open?"),
+        }),
         Err(error) => Err(Cause::Unlent { message: format!("{content}: {error}") }),
     }
 }

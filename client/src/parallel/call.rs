@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::policy::{BatchSpec, Function, Policy};
+use allhands_common::segment::argument_tag;
 use bytes::Bytes;
 
 use super::indices::Indices;
-use super::keeping::Keeping;
+use super::keeping::{Keeping, Kept};
+use super::lift::Lifting;
 use super::outcome::Decoder;
 use super::{OnError, Parallel};
 use crate::cluster::Cluster;
@@ -49,6 +51,7 @@ pub(crate) struct Call<R> {
     pub(super) decoder: Option<Decoder<R>>,
     /// What its tasks map.
     pub(super) keeping: Keeping,
+    lifting: Lifting,
     /// Segments went out since [`has_told`](Self::has_told) was asked last.
     told: bool,
     result: PhantomData<fn() -> R>,
@@ -84,7 +87,7 @@ impl Common {
 pub(super) struct Part {
     pub(super) exchange: Arc<Exchange>,
     policy: Policy,
-    /// Its functions, by tag.
+    /// Its functions, by number.
     pub(super) entries: Vec<&'static Entry>,
     pub(super) indices: Indices,
 }
@@ -93,7 +96,8 @@ pub(super) struct Part {
 struct Memo {
     entry: &'static Entry,
     part: usize,
-    tag: u16,
+    /// The function's number in the part.
+    function: u8,
 }
 
 /// What came of giving a task.
@@ -138,6 +142,7 @@ impl<R> Call<R> {
             seen: 0,
             decoder: None,
             keeping: Keeping::default(),
+            lifting: Lifting::new(options.max_nbytes),
             told: false,
             result: PhantomData,
         })
@@ -168,16 +173,54 @@ impl<R> Call<R> {
         if let Some(source) = call.take_error() {
             return Err(Reason::Argument { index: self.given, source });
         }
-        let bytes = call.encoded().bytes().len();
+        let bytes = call.encoded().bytes();
+        if bytes > self.lifting.above() || !call.named().is_empty() {
+            return self.give_with_data(&call, memo, last);
+        }
         if bytes > TASK_BYTES_MAX {
             return Err(self.too_large(&call, bytes));
         }
-        if !call.named().is_empty() {
-            self.keep(&call)?;
+        let tag = argument_tag(memo.function, 0);
+        self.push(&call, memo, tag, bytes, call.arguments(), last)
+    }
+
+    /// Gives a task out that maps data, or whose arguments are long.
+    #[cold]
+    fn give_with_data(
+        &mut self,
+        call: &Delayed<R>,
+        memo: Memo,
+        last: bool,
+    ) -> Result<Given, Reason> {
+        let data = self.cluster.data();
+        call.named().iter().try_for_each(|whole| data.provide(whole)).map_err(Reason::Cluster)?;
+        let lifted = self.lifting.lift(data, call).map_err(Reason::Cluster)?;
+        let bytes = lifted.strings.iter().map(|string| string.len()).sum();
+        if bytes > TASK_BYTES_MAX {
+            return Err(self.too_large(call, bytes));
         }
+        let named = call.named().iter().map(|whole| Arc::clone(whole) as Kept);
+        let named: Vec<Kept> = named.chain(lifted.kept).collect();
+        if !named.is_empty() {
+            self.keeping.keep(self.given, named);
+        }
+        let tag = argument_tag(memo.function, lifted.which);
+        let strings = lifted.strings.iter().map(|string| &**string);
+        self.push(call, memo, tag, bytes, strings, last)
+    }
+
+    #[inline]
+    fn push<'a>(
+        &mut self,
+        call: &Delayed<R>,
+        memo: Memo,
+        tag: u16,
+        bytes: usize,
+        strings: impl ExactSizeIterator<Item = &'a [u8]>,
+        last: bool,
+    ) -> Result<Given, Reason> {
         let part = &mut self.parts[memo.part];
-        let codec = call.codec().byte();
-        match part.exchange.push(codec, memo.tag, bytes, call.arguments(), last) {
+        match part.exchange.push(call.codec().byte(), tag, bytes, strings, last) {
             Note::Stopped => return Ok(Given::Stopped),
             Note::Quiet => {}
             Note::Tell => {
@@ -193,15 +236,7 @@ impl<R> Call<R> {
         Ok(Given::Yes)
     }
 
-    /// Keeps what a call names, and has the cluster provide it.
-    fn keep(&mut self, call: &Delayed<R>) -> Result<(), Reason> {
-        let data = self.cluster.data();
-        call.named().iter().try_for_each(|whole| data.provide(whole)).map_err(Reason::Cluster)?;
-        self.keeping.keep(self.given, call.named());
-        Ok(())
-    }
-
-    /// Finds the part and the tag of a call whose function or policy is not that of the last one.
+    /// Finds the part and the function's number of a call whose function or policy is not that of the last one.
     #[cold]
     fn place(&mut self, call: &Delayed<R>) -> Result<Memo, Reason> {
         self.decoder.get_or_insert_with(|| call.result_decoder());
@@ -216,14 +251,14 @@ impl<R> Call<R> {
             if part.policy != policy || part.indices.tasks() == PART_TASKS_MAX {
                 continue;
             }
-            let tag = match part.entries.iter().position(|known| ptr::eq(*known, entry)) {
-                Some(tag) => u16::try_from(tag).ok(),
+            let number = match part.entries.iter().position(|known| ptr::eq(*known, entry)) {
+                Some(number) => u8::try_from(number).ok(),
                 None => {
                     part.exchange.add_function(function()).inspect(|_| part.entries.push(entry))
                 }
             };
-            if let Some(tag) = tag {
-                return Ok(self.remember(call, place, tag));
+            if let Some(number) = number {
+                return Ok(self.remember(call, place, number));
             }
         }
         // The deadline is the call's: a later part has less time.
@@ -251,8 +286,8 @@ impl<R> Call<R> {
         Ok(self.remember(call, place, 0))
     }
 
-    fn remember(&mut self, call: &Delayed<R>, part: usize, tag: u16) -> Memo {
-        let memo = Memo { entry: call.entry(), part, tag };
+    fn remember(&mut self, call: &Delayed<R>, part: usize, function: u8) -> Memo {
+        let memo = Memo { entry: call.entry(), part, function };
         // What is said at one call is not said of the next.
         if call.patch().is_none() {
             self.memo = Some(memo);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::call::{Call, Given, Common};
+use super::call::{Call, Common, Given};
 use super::gather::{WINDOW_BYTES, total_of};
 use super::inline::Inline;
 use super::stream::{Outcomes, call_failed};

@@ -1,11 +1,13 @@
 //! What the calls of a batch name, kept until their outcomes were taken: an array that nobody else holds any
 //! more must still be there when its task runs.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::shared::whole::Whole;
+/// Something to be kept.
+pub(super) type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Kept arrays, by the places of the calls that name them. Neighbours that name the same are one entry.
 #[derive(Debug, Default)]
@@ -16,15 +18,15 @@ struct Run {
     places: Range<usize>,
     /// Outcomes that were not taken.
     left: usize,
-    named: Vec<Arc<Whole>>,
+    named: Vec<Kept>,
 }
 
 impl Keeping {
     /// The call at `place` names these. Places ascend.
-    pub(super) fn keep(&mut self, place: usize, named: &[Arc<Whole>]) {
+    pub(super) fn keep(&mut self, place: usize, named: Vec<Kept>) {
         let same = |run: &Run| {
-            let pairs = || run.named.iter().zip(named);
-            run.named.len() == named.len() && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
+            let address = |kept: &Kept| Arc::as_ptr(kept).cast::<()>();
+            run.named.iter().map(address).eq(named.iter().map(address))
         };
         match self.0.back_mut() {
             Some(run) if run.places.end == place && same(run) => {
@@ -32,7 +34,7 @@ impl Keeping {
                 run.left += 1;
             }
             _ => {
-                let run = Run { places: place..place + 1, left: 1, named: named.to_vec() };
+                let run = Run { places: place..place + 1, left: 1, named };
                 self.0.push_back(run);
             }
         }
@@ -48,7 +50,9 @@ impl Keeping {
 
     fn release_one(&mut self, place: usize) {
         let at = self.0.partition_point(|run| run.places.end <= place);
-        let Some(run) = self.0.get_mut(at).filter(|run| run.places.contains(&place)) else { return };
+        let Some(run) = self.0.get_mut(at).filter(|run| run.places.contains(&place)) else {
+            return;
+        };
         run.left = run.left.saturating_sub(1);
         if run.left == 0 {
             run.named.clear();
@@ -63,6 +67,7 @@ impl Keeping {
 mod tests {
     use super::*;
     use crate::Shared;
+    use crate::shared::whole::Whole;
 
     fn array(length: usize) -> (tempfile::NamedTempFile, Arc<Whole>) {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -75,10 +80,10 @@ mod tests {
     fn an_array_is_kept_until_the_last_of_its_outcomes_was_taken() {
         let ((_one, a), (_other, b)) = (array(3), array(4));
         let mut keeping = Keeping::default();
-        (0..3).for_each(|place| keeping.keep(place, std::slice::from_ref(&a)));
+        (0..3).for_each(|place| keeping.keep(place, vec![a.clone()]));
         // The call at 3 names nothing.
-        keeping.keep(4, std::slice::from_ref(&b));
-        keeping.keep(5, std::slice::from_ref(&a));
+        keeping.keep(4, vec![b.clone()]);
+        keeping.keep(5, vec![a.clone()]);
         assert_eq!(keeping.0.len(), 3, "neighbours are one entry");
         assert_eq!((Arc::strong_count(&a), Arc::strong_count(&b)), (3, 2));
         [4, 3, 1, 0].into_iter().for_each(|place| keeping.release(place));

@@ -15,8 +15,8 @@ use crate::delayed::Delayed;
 use crate::entry::{self, NotATask};
 use crate::executor::context::with_context;
 use crate::function::{Arg, Args, Function, NoCapture, Ret};
-use crate::shared::mention;
 use crate::payload::{Codec, EncodeError, check_round_trip, decode, encode, needs_names};
+use crate::shared::mention;
 
 /// A function `F` of a context `C` and an item, as a function of the item. As large as `F`: nothing.
 struct Lent<C, F>(F, PhantomData<fn() -> C>);

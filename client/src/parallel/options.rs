@@ -29,6 +29,9 @@ impl From<u32> for BatchSize {
     }
 }
 
+/// Arguments beyond this are stored and sent once, as in joblib.
+const MAX_NBYTES: usize = 1 << 20;
+
 /// A user's own display of progress.
 pub(crate) type Callback = Arc<dyn Fn(&Progress) + Send + Sync>;
 
@@ -39,6 +42,7 @@ pub(crate) struct Options {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) name: Option<String>,
     pub(crate) pre_dispatch: Option<usize>,
+    pub(crate) max_nbytes: Option<usize>,
     pub(crate) verbose: u32,
     pub(crate) progress: Option<Callback>,
     pub(crate) cluster: Option<Cluster>,
@@ -51,6 +55,7 @@ impl Options {
             env: Vec::new(),
             name: None,
             pre_dispatch: None,
+            max_nbytes: Some(MAX_NBYTES),
             verbose: 0,
             progress: None,
             cluster: None,
@@ -147,6 +152,17 @@ impl<M: OnError> Parallel<M> {
     /// which tasks end, up to 16 MiB of arguments. [`start`](Self::start) takes all calls at once.
     pub fn pre_dispatch(mut self, tasks: usize) -> Self {
         self.options.pre_dispatch = Some(tasks);
+        self
+    }
+
+    /// Arguments that take more bytes than this, encoded, go into the chunk store, once for all calls that carry
+    /// equal ones, and tasks read them from there; the default is 1 MiB. `None`: never, and then the arguments of a
+    /// call are limited to 4 MiB.
+    ///
+    /// An array that many calls carry is best put behind an [`Arc`](std::sync::Arc), or
+    /// [`put`](crate::Cluster::put): then it is also encoded and looked at only once.
+    pub fn max_nbytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.options.max_nbytes = bytes.into();
         self
     }
 

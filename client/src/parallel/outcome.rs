@@ -3,10 +3,11 @@
 
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment};
+use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, split_argument_tag};
 use bytes::Bytes;
 
 use super::call::Call;
+use super::lift;
 use crate::delayed::ResultDecoder;
 use crate::error::{Error, ErrorKind, TaskError, TaskErrorKind};
 use crate::payload::Codec;
@@ -125,8 +126,14 @@ impl<R> Call<R> {
             let codec = Codec::from_byte(segment.codec())?;
             let mut strings = [&[][..]; ARITY_MAX];
             let (tag, arity) = segment.row(task - kept.range.start, &mut strings)?;
-            let entry = *entries.get(usize::from(tag))?;
-            Some((self.label(entry), entry.debug_text(codec, &strings[..arity])))
+            let (function, lifted) = split_argument_tag(tag);
+            let entry = *entries.get(usize::from(function))?;
+            let text = if lifted == 0 {
+                entry.debug_text(codec, &strings[..arity])
+            } else {
+                lift::text(&strings[..arity], lifted)
+            };
+            Some((self.label(entry), text))
         });
         let (function, arguments) = found.unwrap_or_else(|| {
             let label = entries.first().map(|entry| self.label(entry)).unwrap_or_default();

@@ -4,11 +4,14 @@ use std::any::type_name;
 use std::cell::Cell;
 use std::fmt;
 use std::mem::needs_drop;
+use std::sync::Arc;
 
 use bincode::enc::write::Writer;
 use serde::Serialize;
 
+use super::once::{self, Once};
 use super::{Codec, EncodeError, encode, encode_bincode};
+use crate::function::Arg;
 use crate::shared::mention;
 
 /// Most arguments of a function.
@@ -32,6 +35,8 @@ pub(crate) struct Arguments {
     ends: [u32; ARGUMENTS_MAX],
     count: u8,
     codec: Codec,
+    /// Those that are written once for many calls; their own byte strings are empty.
+    once: Option<Box<[Option<Arc<Once>>; ARGUMENTS_MAX]>>,
 }
 
 /// Bytes that move to the heap once they are too many for their place.
@@ -116,7 +121,7 @@ impl Arguments {
     #[inline(always)]
     pub(crate) const fn new(codec: Codec) -> Self {
         let buffer = Buffer { inline: [0; INLINE_BYTES_MAX], inline_len: 0, heap: Vec::new() };
-        Self { buffer, ends: [0; ARGUMENTS_MAX], count: 0, codec }
+        Self { buffer, ends: [0; ARGUMENTS_MAX], count: 0, codec, once: None }
     }
 
     /// What they are written in.
@@ -132,19 +137,31 @@ impl Arguments {
     /// One byte string an argument.
     #[inline]
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        (0..self.count()).map(|place| {
-            let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
-            &self.bytes()[start as usize..self.ends[place] as usize]
+        (0..self.count()).map(|place| match self.once(place) {
+            Some(once) => once.bytes(),
+            None => {
+                let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+                &self.buffer.bytes()[start as usize..self.ends[place] as usize]
+            }
         })
     }
 
-    /// All of them, end to end.
+    /// How long all of them are together, in bytes.
     #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.buffer.bytes()
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.once {
+            None => self.buffer.bytes().len(),
+            Some(_) => self.iter().map(<[u8]>::len).sum(),
+        }
     }
 
-    /// Where each argument ends in [`bytes`](Self::bytes).
+    /// The argument in this place, if it is written once for many calls.
+    #[inline]
+    pub(crate) fn once(&self, place: usize) -> Option<&Arc<Once>> {
+        self.once.as_ref()?.get(place)?.as_ref()
+    }
+
+    /// Where each argument ends, with those before it.
     #[cfg(test)]
     pub(crate) fn ends(&self) -> &[u32] {
         &self.ends[..self.count()]
@@ -207,6 +224,27 @@ impl<'a> ArgWriter<'a> {
         };
         self.arguments.ends[usize::from(self.arguments.count)] = end;
         self.arguments.count += 1;
+        Ok(())
+    }
+
+    /// [`put`](Self::put)s an owned argument; a long array behind an `Arc` is written once, for all calls
+    /// that carry it.
+    #[inline]
+    pub(crate) fn put_owned<T: Arg>(&mut self, value: &T) -> Result<(), EncodeError> {
+        if needs_drop::<T>() && size_of::<T>() <= size_of::<Arc<str>>() {
+            if let Some(once) = once::write(self.arguments.codec, value)? {
+                return self.put_once(once);
+            }
+        }
+        self.put(value)
+    }
+
+    #[cold]
+    fn put_once(&mut self, once: Arc<Once>) -> Result<(), EncodeError> {
+        let place = usize::from(self.arguments.count);
+        // Its place among the byte strings, as an empty one.
+        self.put(&())?;
+        self.arguments.once.get_or_insert_default()[place] = Some(once);
         Ok(())
     }
 }

@@ -141,12 +141,12 @@ impl Exchange {
         self.beating.store(beating, Ordering::Relaxed);
     }
 
-    /// Adds a function; its tag. `None` once the batch is open, for then its functions are fixed, and
+    /// Adds a function; its number. `None` once the batch is open, for then its functions are fixed, and
     /// when the specification cannot hold it.
-    pub(crate) fn add_function(&self, function: Function) -> Option<u16> {
+    pub(crate) fn add_function(&self, function: Function) -> Option<u8> {
         let mut feed = self.feed();
         let (spec, _) = feed.spec.as_mut()?;
-        let tag = u16::try_from(spec.functions.len()).ok()?;
+        let tag = u8::try_from(spec.functions.len()).ok()?;
         spec.functions.push(function);
         if spec_bytes(spec) > SPEC_BYTES_MAX {
             spec.functions.pop();

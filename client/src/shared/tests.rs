@@ -60,7 +60,10 @@ fn what_cannot_be_an_array_is_named() {
     let file = file_of(&[1u8, 2, 3, 4, 5, 6, 7, 8, 9]);
     let error = |result: Result<Shared<[u32]>>| format!("{:?}", result.unwrap_err());
     let odd = error(Shared::open(file.path()));
-    assert!(odd.contains("has 9 bytes, which is no multiple of the 4") && odd.contains("u8"), "{odd}");
+    assert!(
+        odd.contains("has 9 bytes, which is no multiple of the 4") && odd.contains("u8"),
+        "{odd}"
+    );
     let short = error(Shared::open_part(file.path(), 4, &[2]));
     assert!(short.contains("no room for an array of the shape [2]"), "{short}");
     let unaligned = error(Shared::open_part(file.path(), 1, &[2]));
@@ -124,7 +127,8 @@ fn a_call_keeps_what_its_arguments_name_wherever_they_name_it() {
         parts.iter().flatten().map(|part| part.iter().sum::<u64>()).sum()
     }
     let ((_one, a), (_other, b)) = (numbers(8), numbers(9));
-    let call = crate::delayed(total)(vec![Some(a.slice(0..2)), None, Some(b.clone()), Some(a.clone())], 1);
+    let call =
+        crate::delayed(total)(vec![Some(a.slice(0..2)), None, Some(b.clone()), Some(a.clone())], 1);
     let named: Vec<_> = call.named().iter().map(Arc::as_ptr).collect();
     assert_eq!(named, [Arc::as_ptr(a.whole()), Arc::as_ptr(b.whole())]);
     assert_eq!(crate::delayed(|n: u64| n)(1).named().len(), 0);

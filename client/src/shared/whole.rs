@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use allhands_common::blob::Content;
+use allhands_common::blob::{BlobRef, Content};
 use allhands_common::failure::Cause;
 use allhands_common::id::ClusterId;
 use allhands_store::blobs::Blob;
@@ -89,6 +89,11 @@ impl Whole {
         &self.map[at(range.start)..at(range.end)]
     }
 
+    /// All that is mapped.
+    pub(crate) fn all(&self) -> &[u8] {
+        &self.map
+    }
+
     /// A map of its own of some of the bytes.
     pub(super) fn private(&self, range: &Range<u64>) -> Result<PrivateMap> {
         let bytes = range.end - range.start;
@@ -112,7 +117,10 @@ impl Whole {
                 // Only its descriptor is known here; the system knows its name.
                 let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
                 let path = || std::fs::read_link(&name).unwrap_or_default();
-                let now = file.try_clone().ok().and_then(|file| FileInPlace::of(file, Path::new("")).ok());
+                let now = file
+                    .try_clone()
+                    .ok()
+                    .and_then(|file| FileInPlace::of(file, Path::new("")).ok());
                 match now.is_some_and(|now| now.identity() == expected) {
                     true => Ok(()),
                     false => Err(changed(path())),
@@ -135,6 +143,26 @@ static KEPT: Mutex<Vec<Arc<Whole>>> = Mutex::new(Vec::new());
 
 thread_local! {
     static TASK: RefCell<Task> = const { RefCell::new(Task { in_place: Vec::new(), failure: None }) };
+    /// Arguments of the running task that are blobs.
+    static LENT: RefCell<Vec<Arc<Whole>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a task some of whose arguments are all of these.
+pub(crate) fn lending<R>(arguments: Vec<Arc<Whole>>, run: impl FnOnce() -> R) -> R {
+    // A task may itself run tasks, inline.
+    let before = LENT.replace(arguments);
+    let ran = run();
+    LENT.set(before);
+    ran
+}
+
+/// What an argument is a blob of, if it is one.
+#[inline]
+pub(crate) fn lent_at(bytes: &[u8]) -> Option<Content> {
+    LENT.with_borrow(|lent| {
+        let is_it = |whole: &&Arc<Whole>| std::ptr::eq(bytes, &*whole.map);
+        lent.iter().find(is_it).map(|whole| whole.content)
+    })
 }
 
 /// What the running task of this thread has to do with handles.
@@ -169,10 +197,10 @@ impl Drop for Whole {
 }
 
 /// The map that holds `range` of `content`, borrowed from the worker if need be.
-pub(super) fn find(content: Content, range: &Range<u64>) -> Result<Arc<Whole>, Cause> {
-    let found = live().get(&content).and_then(|maps| {
-        maps.iter().filter_map(Weak::upgrade).find(|whole| whole.covers(range))
-    });
+pub(crate) fn find(content: Content, range: &Range<u64>) -> Result<Arc<Whole>, Cause> {
+    let found = live()
+        .get(&content)
+        .and_then(|maps| maps.iter().filter_map(Weak::upgrade).find(|whole| whole.covers(range)));
     let whole = match found {
         Some(whole) => Ok(whole),
         None => borrow(content, range.clone()),
@@ -182,6 +210,14 @@ pub(super) fn find(content: Content, range: &Range<u64>) -> Result<Arc<Whole>, C
         TASK.with_borrow_mut(|task| task.note(&whole));
     }
     whole
+}
+
+/// The blob that `reference` names, all of it.
+pub(crate) fn lend(reference: &[u8]) -> Result<Arc<Whole>, Cause> {
+    let Some(reference) = BlobRef::from_bytes(reference) else {
+        return Err(Cause::Program { message: "its arguments were damaged on the way".into() });
+    };
+    find(reference.content(), &(0..reference.bytes))
 }
 
 fn borrow(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {

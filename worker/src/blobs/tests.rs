@@ -3,8 +3,11 @@ use std::io::Write as _;
 use super::*;
 
 fn blobs(dir: &tempfile::TempDir) -> Blobs {
-    let place =
-        StorePlace { dir: dir.path().join("blobs"), cluster: ClusterId([7; 16]), quota_bytes: 64 << 20 };
+    let place = StorePlace {
+        dir: dir.path().join("blobs"),
+        cluster: ClusterId([7; 16]),
+        quota_bytes: 64 << 20,
+    };
     Blobs::new(place)
 }
 

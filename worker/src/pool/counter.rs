@@ -31,8 +31,9 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
     let counter = AsyncFd::with_interest(counter, Interest::READABLE)?;
     let mut applications = JoinSet::new();
     loop {
-        let (message, files) =
-            counter.async_io(Interest::READABLE, |socket| passing::receive(socket, COUNTER_BYTES_MAX)).await?;
+        let (message, files) = counter
+            .async_io(Interest::READABLE, |socket| passing::receive(socket, COUNTER_BYTES_MAX))
+            .await?;
         if message.is_empty() {
             return Ok(());
         }
