@@ -34,6 +34,8 @@ enum Workload {
     Memory,
     /// The core alone, with workers that execute nothing.
     Scheduler,
+    /// Means of slices of an array that tasks map; beside it threads of one process.
+    Array,
     /// Putting an array into a chunk store; beside it hashing and writing alone.
     Put,
     /// One blob from process to process; beside it bare streams.
@@ -78,7 +80,7 @@ pub(crate) struct Arguments {
     /// `kill`: in the middle of calls that do nothing, instead of calls that sleep.
     #[arg(long)]
     noop: bool,
-    /// `put`, `transfer`, `broadcast`, `slices`, `delta`: length of the array in MiB; each has its own default.
+    /// `array`, `put`, `transfer`, `broadcast`, `slices`, `delta`: length of the array in MiB; each has its own default.
     #[arg(long)]
     mib: Option<u64>,
     /// `broadcast`, `slices`: how many processes fetch.

@@ -37,6 +37,12 @@ pub(crate) struct Line {
     pub(crate) bytes_per_task: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes_per_s: Option<f64>,
+    /// Which of several runs, where a workload has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<String>,
+    /// Memory of all processes together, beside the length of the array that they share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pss_ratio: Option<f64>,
     /// Workers, where it is a matter of the measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workers: Option<u32>,

@@ -1,5 +1,6 @@
 //! The workloads, one file each where there is something to them.
 
+mod array;
 mod broadcast;
 mod delta;
 mod factorial;
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Workload::Startup => startup::run(arguments),
         Workload::Memory => memory::run(arguments),
         Workload::Scheduler => scheduler::run(arguments),
+        Workload::Array => array::run(arguments),
         Workload::Put => put::run(arguments),
         Workload::Transfer => transfer::run(arguments),
         Workload::Broadcast => broadcast::run(arguments),

@@ -9,6 +9,10 @@
 mod handle;
 pub(crate) mod mention;
 mod mutable;
+#[cfg(feature = "npy")]
+mod npy;
+#[cfg(feature = "ndarray")]
+mod view;
 pub(crate) mod whole;
 
 use std::fmt;

@@ -64,3 +64,17 @@ fn pages_are_fetched_by_threads() {
 fn no_update_of_the_database_is_lost() {
     assert_eq!(run("db_updates"), "200 updates, the table counts 200\n");
 }
+
+#[test]
+fn each_image_of_the_cube_has_its_mean() {
+    let text = run("cube");
+    assert!(text.starts_with("the first three means: [1.000, 2.000, 3.000]\n"), "{text}");
+    assert!(text.contains("64 images of 1 MiB in "), "{text}");
+}
+
+#[test]
+fn one_model_serves_all_tasks() {
+    let text = run("broadcast");
+    assert!(text.starts_with("the first three scores: [0.4"), "{text}");
+    assert!(text.contains("200 predictions by "), "{text}");
+}
