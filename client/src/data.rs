@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use allhands_common::id::ClusterId;
+use allhands_common::blob::BlobId;
+use allhands_common::id::{BatchId, ClusterId};
+use allhands_store::blobs::Blob;
 #[cfg(feature = "embedded")]
 use allhands_worker::blobs::Blobs;
 use bytemuck::Pod;
@@ -14,7 +16,7 @@ use crate::shared::Shared;
 use crate::shared::whole::{Origin, Whole};
 
 /// The data of one session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Data {
     /// In the store of the embedded cluster's worker, in this process.
     #[cfg(feature = "embedded")]
@@ -52,6 +54,15 @@ impl Data {
                 Whole::put(*cluster, store.put(reader).map_err(Error::data)?)
             }
             Self::Remote => Err(Error::new(ErrorKind::RemoteData)),
+        }
+    }
+
+    /// Takes over the long result that a task of `batch` has left, if it is there.
+    pub(crate) fn claim(&self, batch: BatchId, id: &BlobId) -> Option<Blob> {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_, blobs) => blobs.claim(batch, id),
+            Self::Remote => None,
         }
     }
 

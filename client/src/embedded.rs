@@ -73,7 +73,7 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why
     let memory_bytes = rustix::system::sysinfo().totalram;
     let store = scratch.path().join("blobs");
     let store = StorePlace::with_half_of_the_disk(store, config.cluster).map_err(failed)?;
-    let blobs = Blobs::new(store);
+    let blobs = Blobs::beside_its_client(store);
     let worker = Config {
         agent: AgentConfig {
             worker: WorkerId(u64::from(u32::from_le_bytes(first(boot)))),

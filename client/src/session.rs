@@ -12,6 +12,7 @@ pub(crate) mod core;
 pub(crate) mod exchange;
 pub(crate) mod inbox;
 pub(crate) mod link;
+pub(crate) mod outcomes;
 pub(crate) mod program;
 mod shell;
 pub(crate) mod thread;

@@ -185,3 +185,36 @@ fn an_error_names_a_long_argument_by_its_length() {
     assert!(error.contains("(3145736 bytes in a blob)"), "{error}");
     assert!(error.contains("no use for 3145728 bytes"), "{error}");
 }
+
+#[allhands::test]
+fn long_results_come_back_whatever_their_number_and_their_length() {
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    let make = |n: u64| vec![n; 1 << 20];
+    // 8 MiB each, and the half of them equal.
+    let calls = || (0..12).map(move |n| delayed(make)(n / 2));
+    let expected: Vec<Vec<u64>> = (0..12).map(|n| vec![n / 2; 1 << 20]).collect();
+    let parallel = Parallel::new().on(&cluster);
+    assert!(parallel.run(calls()).unwrap() == expected);
+    assert!(parallel.run_iter(calls()).map(Result::unwrap).eq(expected.clone()));
+    let singles: Vec<_> = calls().map(|call| parallel.start([call]).unwrap()).collect();
+    assert!(singles.into_iter().flat_map(|one| one.wait().unwrap()).eq(expected.clone()));
+    let inline = Parallel::new().n_jobs(1).run(calls().take(2)).unwrap();
+    assert!(inline == expected[..2]);
+}
+
+#[allhands::test]
+fn an_error_that_carries_finished_results_carries_long_ones_too() {
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let make = |n: u64| {
+        assert!(n != 3, "three is too much");
+        vec![n; 1 << 20]
+    };
+    let error = Parallel::new().on(&cluster).batch_size(1).map(0..4, make).unwrap_err();
+    let partial = error.partial::<Vec<u64>>();
+    let done: Vec<u64> = partial.iter().flatten().map(|array| array[0]).collect();
+    assert!(
+        done.iter().all(|n| partial[*n as usize].as_ref().unwrap().len() == 1 << 20),
+        "{error}"
+    );
+    assert!(error.to_string().contains("three is too much"), "{error}");
+}

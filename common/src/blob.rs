@@ -163,8 +163,8 @@ impl fmt::Display for Content {
     }
 }
 
-/// A blob in place of a byte string: an argument that was too long to be sent with each task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A blob in place of a byte string: an argument or a result that is too long to be sent with its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlobRef {
     /// Which.
     pub id: BlobId,

@@ -47,6 +47,15 @@ pub const fn split_argument_tag(tag: u16) -> (u8, u8) {
 pub const DONE: u16 = 0;
 /// Tag of an outcome: the function returned `Err`; the string is the whole encoded `Result`.
 pub const FAILED: u16 = 1;
+/// Tag of an outcome: the value of a task that returned, in a blob of its worker; the string is a
+/// [`BlobRef`](crate::blob::BlobRef).
+pub const STORED: u16 = 3;
+
+/// Whether a task with this tag has a value.
+pub const fn is_value(tag: u16) -> bool {
+    tag == DONE || tag == STORED
+}
+
 /// Tag of an outcome: there is no value; the string is an encoded [`crate::failure::Failed`].
 pub const ERROR: u16 = 2;
 

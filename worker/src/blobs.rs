@@ -8,16 +8,18 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use allhands_common::blob::{BlobId, Content, FileRef};
+use allhands_common::blob::{BlobId, BlobRef, Content, FileRef};
 use allhands_common::chain::chain;
 use allhands_common::failure::Cause;
-use allhands_common::id::ClusterId;
-use allhands_store::blobs::{OpenStoreError, ReadError, Store};
+use allhands_common::id::{BatchId, ClusterId};
+use allhands_store::blobs::{Blob, OpenStoreError, ReadError, Store};
 use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::FileRange;
+use rustix::fs::{SealFlags, fcntl_get_seals};
 
 /// What may be lent. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,7 +28,11 @@ pub struct Blobs(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     place: StorePlace,
+    /// Whether somebody can claim results.
+    claimed: bool,
     store: Mutex<Option<Store>>,
+    /// Results of tasks of these batches that nobody has claimed.
+    results: Mutex<BTreeMap<BatchId, Vec<Blob>>>,
     /// Removed from when somebody looks for one and finds it gone.
     files: Mutex<BTreeMap<FileRef, Weak<FileInPlace>>>,
 }
@@ -58,7 +64,22 @@ impl StorePlace {
 impl Blobs {
     /// Nothing yet; the store will be at `place`.
     pub fn new(place: StorePlace) -> Self {
-        Self(Arc::new(Inner { place, store: Mutex::default(), files: Mutex::default() }))
+        Self::with(place, false)
+    }
+
+    /// [`Blobs::new`], for a worker in the process of its only client, which [`claims`](Self::claim) long results.
+    pub fn beside_its_client(place: StorePlace) -> Self {
+        Self::with(place, true)
+    }
+
+    fn with(place: StorePlace, claimed: bool) -> Self {
+        Self(Arc::new(Inner {
+            place,
+            claimed,
+            store: Mutex::default(),
+            results: Mutex::default(),
+            files: Mutex::default(),
+        }))
     }
 
     /// The chunk store, opened now if it was not.
@@ -88,6 +109,52 @@ impl Blobs {
             Content::Blob { id, .. } => self.lend_blob(id, range),
             Content::File(file) => self.lend_file(file, range),
         }
+    }
+
+    /// Stores a long result of a task of `batch`, the first `bytes` bytes of a memory file. It stays until it is
+    /// claimed or the batch is forgotten.
+    pub(crate) fn keep(&self, batch: BatchId, file: OwnedFd, bytes: u64) -> Result<BlobRef, Cause> {
+        let bad = |what: &str| Cause::BadResult { message: what.to_owned() };
+        if !self.0.claimed {
+            return Err(bad(&format!(
+                "it is {bytes} bytes long, more than about 4 MiB, which only an embedded cluster returns: \
+                 write it to a file, or return it in pieces"
+            )));
+        }
+        // What its executor could still change would be stored under a name that is not its own.
+        let seals = fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
+        if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK) {
+            return Err(bad("it was handed over in a file that can still be written"));
+        }
+        let map =
+            FileRange { file, offset: 0, bytes }.map().map_err(|error| bad(&chain(&error)))?;
+        let store = self.store().map_err(|error| bad(&chain(&error)))?;
+        let blob = store.put_bytes(&map).map_err(|error| bad(&chain(&error)))?;
+        let id = blob.id();
+        self.results().entry(batch).or_default().push(blob);
+        Ok(BlobRef { id, bytes })
+    }
+
+    /// Takes over a result that a task of `batch` has left: from now on it stays as long as what is returned.
+    pub fn claim(&self, batch: BatchId, id: &BlobId) -> Option<Blob> {
+        let mut results = self.results();
+        let of_batch = results.get_mut(&batch)?;
+        let at = of_batch.iter().position(|blob| blob.id() == *id)?;
+        let blob = of_batch.swap_remove(at);
+        if of_batch.is_empty() {
+            results.remove(&batch);
+        }
+        Some(blob)
+    }
+
+    /// Nobody will claim what tasks of `batch` have left.
+    pub(crate) fn forget(&self, batch: BatchId) {
+        let forgotten = self.results().remove(&batch);
+        drop(forgotten);
+    }
+
+    fn results(&self) -> MutexGuard<'_, BTreeMap<BatchId, Vec<Blob>>> {
+        self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lend_blob(&self, id: BlobId, range: Range<u64>) -> Result<FileRange, Cause> {

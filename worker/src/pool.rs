@@ -148,6 +148,7 @@ impl Pool {
     /// No load of `batch` will follow on any executor.
     pub fn forget(&mut self, batch: BatchId) {
         self.seats.values().for_each(|seat| seat.forget(batch));
+        self.config.blobs.forget(batch);
     }
 
     /// Kills an executor and everything that it has started. `Died` follows.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use allhands_common::segment::{DONE, FAILED, Segment};
+use allhands_common::segment::{DONE, FAILED, STORED};
 use serde::de::DeserializeOwned;
 
 use super::{Error, TaskError};
 use crate::entry::NotInExecutable;
 use crate::parallel::IndexRun;
 use crate::payload::{ArgumentError, Codec, EncodeError, decode_received};
+use crate::session::outcomes::Outcomes;
 
 /// A call of [`Parallel`](crate::Parallel) failed. What had finished is still here: see
 /// [`partial`](Self::partial).
@@ -48,7 +49,7 @@ pub(crate) enum Reason {
 pub(crate) struct Finished {
     /// Tasks that the call had taken from its iterator.
     pub(crate) tasks: usize,
-    pub(crate) segments: Vec<(Vec<IndexRun>, Segment)>,
+    pub(crate) segments: Vec<(Vec<IndexRun>, Outcomes)>,
 }
 
 impl RunError {
@@ -75,11 +76,15 @@ impl RunError {
                 continue;
             };
             for (row, index) in runs.iter().flat_map(|run| run.rows()) {
-                if let Some((DONE | FAILED, bytes)) = segment.value(row)
-                    && let Some(place) = results.get_mut(index)
-                {
-                    *place = decode_received(codec, bytes).ok();
-                }
+                let Some(place) = results.get_mut(index) else { continue };
+                *place = match segment.value(row) {
+                    Some((DONE | FAILED, bytes)) => decode_received(codec, bytes).ok(),
+                    Some((STORED, reference)) => segment
+                        .stored(reference)
+                        .ok()
+                        .and_then(|bytes| decode_received(codec, &bytes).ok()),
+                    _ => None,
+                };
             }
         }
         results

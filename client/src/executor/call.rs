@@ -2,18 +2,23 @@
 
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, WorkerId};
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::policy::Function;
-use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, split_argument_tag};
+use allhands_common::segment::{
+    ARITY_MAX, DONE, ERROR, FAILED, STORED, Segment, split_argument_tag,
+};
 
-use super::panics;
+use super::{loans, panics};
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::payload::Codec;
 use crate::shared::whole;
 
-/// Longest encoded result, in bytes: an outcome segment of one task must fit a log entry.
+/// Longest encoded result, in bytes, that goes through the log: an outcome segment of one task must fit an entry.
 const RESULT_BYTES_MAX: usize = SEGMENT_BYTES_MAX - 1024;
+
+/// A longer one stays with the worker, as a blob, where the worker takes it.
+const RESULT_BYTES_SENT: usize = 1 << 20;
 
 /// Kept memory of the buffer that results are written to, in bytes.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -43,6 +48,7 @@ impl Functions {
 pub(super) struct Identity {
     pub(super) worker: WorkerId,
     pub(super) attempt: AttemptId,
+    pub(super) batch: BatchId,
 }
 
 /// Runs the `row`-th task of `segment`; its outcome is the tag, and the string in `out`.
@@ -76,14 +82,23 @@ pub(super) fn run(
         answer
     })();
     match answer {
-        Ok(status @ (CallStatus::Done | CallStatus::Failed)) if out.len() <= RESULT_BYTES_MAX => {
-            if status == CallStatus::Done {
-                DONE
-            } else {
-                FAILED
-            }
-        }
+        Ok(CallStatus::Done) if out.len() > RESULT_BYTES_SENT => leave(identity, out),
+        Ok(CallStatus::Done) => DONE,
+        Ok(CallStatus::Failed) if out.len() <= RESULT_BYTES_MAX => FAILED,
         other => refuse(other, identity, out),
+    }
+}
+
+/// Leaves a long result with the worker; a reference takes its place.
+#[cold]
+fn leave(identity: Identity, out: &mut Vec<u8>) -> u16 {
+    match loans::deposit(identity.batch, out) {
+        Ok(reference) => {
+            *out = reference.to_bytes().to_vec();
+            STORED
+        }
+        Err(_) if out.len() <= RESULT_BYTES_MAX => DONE,
+        Err(cause) => refuse(Err(cause), identity, out),
     }
 }
 
@@ -117,14 +132,13 @@ fn refuse(answer: Result<CallStatus, Cause>, identity: Identity, out: &mut Vec<u
         Ok(CallStatus::BadResult { message }) => Cause::BadResult { message },
         Ok(CallStatus::Done | CallStatus::Failed) => Cause::BadResult {
             message: format!(
-                "it is {} bytes long, more than the {RESULT_BYTES_MAX} that one result may be: write \
-                 it to a file, or return it in pieces",
+                "it is an error of {} bytes, more than the {RESULT_BYTES_MAX} that one may be: shorten it",
                 out.len()
             ),
         },
         Err(cause) => cause,
     };
-    let Identity { worker, attempt } = identity;
+    let Identity { worker, attempt, .. } = identity;
     let failed = Failed { cause, worker: Some(worker), attempt: Some(attempt), tries: 1 };
     tidy(out);
     out.clear();

@@ -89,7 +89,7 @@ impl Load {
             sequence: load.sequence,
             range: load.range,
             timed: load.timed,
-            identity: Identity { worker, attempt: load.attempt },
+            identity: Identity { worker, attempt: load.attempt, batch: load.batch },
             batch: Arc::clone(batch),
             segments,
         })

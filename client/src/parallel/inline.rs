@@ -17,6 +17,7 @@ use crate::entry::CallStatus;
 use crate::error::{Finished, Reason, TaskError, TaskErrorKind};
 use crate::executor::{context, panics};
 use crate::payload::Codec;
+use crate::session::outcomes::Outcomes;
 use crate::shared::whole;
 
 /// Runs tasks one after the other.
@@ -153,7 +154,7 @@ pub(super) struct Done {
     /// Place in the call of the open segment's first task.
     first: usize,
     tasks: usize,
-    segments: Vec<(Vec<IndexRun>, Segment)>,
+    segments: Vec<(Vec<IndexRun>, Outcomes)>,
 }
 
 impl Done {
@@ -181,7 +182,8 @@ impl Done {
     fn cut(&mut self) {
         let tasks = self.open.tasks();
         if let Ok(segment) = Segment::parse(self.open.finish()) {
-            self.segments.push((vec![IndexRun { first: 0, tasks, index: self.first }], segment));
+            let rows = vec![IndexRun { first: 0, tasks, index: self.first }];
+            self.segments.push((rows, Outcomes::plain(segment)));
         }
         self.first = self.tasks;
     }

@@ -3,7 +3,9 @@
 
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, split_argument_tag};
+use allhands_common::segment::{
+    ARITY_MAX, DONE, ERROR, FAILED, STORED, Segment, split_argument_tag,
+};
 use bytes::Bytes;
 
 use super::call::Call;
@@ -31,8 +33,24 @@ impl<R> Call<R> {
             (Some((DONE | FAILED, bytes)), Some(codec), Some(decoder)) => decoder
                 .decode(codec, bytes)
                 .map_err(|error| self.error(arrived, row, index, undecodable(&error))),
+            (Some((STORED, reference)), Some(codec), Some(decoder)) => self
+                .stored(arrived, codec, decoder, reference)
+                .map_err(|kind| self.error(arrived, row, index, kind)),
             _ => Err(self.failure(arrived, row, index)),
         }
+    }
+
+    /// The long result that `reference` names.
+    #[cold]
+    fn stored(
+        &self,
+        arrived: &Arrived,
+        codec: Codec,
+        decoder: Decoder<R>,
+        reference: &[u8],
+    ) -> Result<R, TaskErrorKind> {
+        let bytes = arrived.outcomes.stored(reference).map_err(|error| undecodable(&error))?;
+        decoder.decode(codec, &bytes).map_err(|error| undecodable(&error))
     }
 
     /// The error of a row that has no value, or whose value is an error that counts as none.

@@ -13,10 +13,11 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{DONE, ERROR, FAILED, Segment};
+use allhands_common::segment::{ERROR, FAILED, is_value};
 use bytes::Bytes;
 
 use super::core::End;
+use super::outcomes::Outcomes;
 pub(crate) use kept::{Kept, KeptSegment};
 
 /// Where a call finds what comes back.
@@ -68,7 +69,7 @@ pub(crate) struct Mail {
 pub(crate) struct Arrived {
     pub(crate) part: u32,
     pub(crate) range: TaskRange,
-    pub(crate) outcomes: Segment,
+    pub(crate) outcomes: Outcomes,
     /// Argument segments of these tasks, where one of them has no value.
     pub(crate) arguments: Vec<KeptSegment>,
 }
@@ -161,7 +162,7 @@ impl Inbox {
     }
 
     /// Outcomes have come. Whether they are one failure too many.
-    pub(super) fn deliver(&self, part: u32, range: TaskRange, outcomes: Segment) -> bool {
+    pub(super) fn deliver(&self, part: u32, range: TaskRange, outcomes: Outcomes) -> bool {
         let mail = self.put_in(part, range, outcomes);
         let stopped = mail.is_stopped(self.rules);
         self.ring(mail);
@@ -169,16 +170,16 @@ impl Inbox {
     }
 
     /// The outcome of a part of one task has come, and with it the part's end.
-    pub(super) fn finish(&self, part: u32, outcome: Segment) {
+    pub(super) fn finish(&self, part: u32, outcome: Outcomes) {
         let mut mail = self.put_in(part, TaskRange::new(0, 1), outcome);
         mail.ends.push((part, End::Complete { rest: None }));
         self.ring(mail);
     }
 
-    fn put_in(&self, part: u32, range: TaskRange, outcomes: Segment) -> MutexGuard<'_, Mail> {
+    fn put_in(&self, part: u32, range: TaskRange, outcomes: Outcomes) -> MutexGuard<'_, Mail> {
         let (mut failures, mut valueless) = (0, false);
         for (tag, tasks) in outcomes.runs() {
-            valueless |= tag != DONE;
+            valueless |= !is_value(tag);
             if tag == ERROR || (tag == FAILED && self.rules.errors_count) {
                 failures += u64::from(tasks.len());
             }

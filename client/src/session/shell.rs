@@ -21,7 +21,9 @@ use super::Session;
 use super::core::{Action, Config, Core, End, Event, Peer};
 use super::exchange::{Exchange, Place, Taken};
 use super::link::LinkEvent;
+use super::outcomes::Outcomes;
 use super::program::Executable;
+use crate::data::Data;
 use crate::notice::notice;
 use convoy::{CONVOYS_MAX, Convoy, shared_spec};
 
@@ -37,6 +39,7 @@ const NEVER: Instant = Instant(u64::MAX);
 pub(crate) struct Beginning {
     pub(crate) config: Config,
     pub(crate) executable: Executable,
+    pub(crate) data: Data,
     /// How many coordinators are dialled.
     pub(crate) peers: usize,
     pub(crate) links: UnboundedReceiver<LinkEvent>,
@@ -46,6 +49,7 @@ struct Shell {
     session: Arc<Session>,
     core: Core,
     executable: Executable,
+    data: Data,
     started: tokio::time::Instant,
     out: BTreeMap<Peer, UnboundedSender<FromClient>>,
     batches: BTreeMap<BatchId, Opened>,
@@ -71,11 +75,12 @@ enum Opened {
 
 /// Speaks for `session` until it is closed. Whatever ends it, no caller is left waiting.
 pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
-    let Beginning { config, executable, peers, mut links } = beginning;
+    let Beginning { config, executable, data, peers, mut links } = beginning;
     session.state().causes = vec![None; peers];
     let mut shell = Shell {
         core: Core::new(config, Instant(0)),
         executable,
+        data,
         started: tokio::time::Instant::now(),
         out: BTreeMap::new(),
         batches: BTreeMap::new(),
@@ -348,7 +353,9 @@ impl Shell {
                     };
                     match Segment::parse(segment) {
                         Ok(segment) if segment.tasks() == range.len() => {
-                            match opened.deliver(range, segment, now) {
+                            let outcomes =
+                                Outcomes::claimed(segment, |id| self.data.claim(batch, id));
+                            match opened.deliver(range, outcomes, now) {
                                 Ok(Some(consumed)) => held.push((batch, consumed)),
                                 Ok(None) => {}
                                 Err(error) => unreadable.push((batch, error.to_string())),
@@ -417,7 +424,7 @@ impl Opened {
     fn deliver(
         &mut self,
         range: TaskRange,
-        outcomes: Segment,
+        outcomes: Outcomes,
         now: Instant,
     ) -> Result<Option<u32>, SegmentError> {
         match self {
@@ -466,7 +473,10 @@ mod tests {
             Executable::hashed(),
         )
         .unwrap();
-        let waits = run(Arc::default(), Beginning { config, executable, peers: 1, links });
+        let waits = run(
+            Arc::default(),
+            Beginning { config, executable, data: Data::Remote, peers: 1, links },
+        );
         let used = || {
             let time = clock_gettime(ClockId::ThreadCPUTime);
             Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

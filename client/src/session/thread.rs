@@ -132,8 +132,9 @@ async fn remote(
         })
         .collect();
     drop(events);
-    _ = begun.send(Ok(Data::Remote));
-    run(session, Beginning { config, executable, peers, links }).await;
+    let data = Data::Remote;
+    _ = begun.send(Ok(data.clone()));
+    run(session, Beginning { config, executable, data, peers, links }).await;
     // The session is gone; what its links still had to say is sent, then they end.
     for keeper in keepers {
         _ = tokio::time::timeout(Duration::from_millis(500), keeper).await;
@@ -158,8 +159,9 @@ async fn embedded(
             return;
         }
     };
-    _ = begun.send(Ok(Data::Embedded(config.cluster, cluster.blobs())));
-    beside(session, config, executable, client, why).await;
+    let data = Data::Embedded(config.cluster, cluster.blobs());
+    _ = begun.send(Ok(data.clone()));
+    beside(session, (config, executable, data), client, why).await;
     cluster.end().await;
 }
 
@@ -167,8 +169,7 @@ async fn embedded(
 #[cfg(any(feature = "embedded", test))]
 async fn beside(
     session: Arc<Session>,
-    config: Config,
-    executable: Executable,
+    (config, executable, data): (Config, Executable, Data),
     client: link::ClientLink,
     why: std::rc::Rc<std::cell::OnceCell<String>>,
 ) {
@@ -179,7 +180,7 @@ async fn beside(
             _ = events.send(link::LinkEvent::Lost { cause });
         }
     });
-    run(session, Beginning { config, executable, peers: 1, links }).await;
+    run(session, Beginning { config, executable, data, peers: 1, links }).await;
     _ = tokio::time::timeout(Duration::from_millis(500), served).await;
 }
 
@@ -202,7 +203,7 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
             let patience = Duration::from_secs(30);
             let executable = Executable::hashed();
             let (config, executable) = config(ClusterId([9; 16]), patience, executable).unwrap();
-            beside(own, config, executable, client, Default::default()).await;
+            beside(own, (config, executable, Data::Remote), client, Default::default()).await;
         })
         .unwrap();
         drop(alive);

@@ -7,9 +7,9 @@
 //! which are taken back, is in the cell: no message a task.
 //!
 //! Blobs and files are mapped by the executor itself. With the welcome comes the *counter*, a socket of
-//! whole messages on which it borrows them ([`Borrow`]), whichever of its threads needs one: one message an
-//! application, with a socket for the answer ([`Loan`]) beside it, on which the descriptor comes. Both are
-//! one message through the codec.
+//! whole messages on which it borrows them, and leaves long results, whichever of its threads has to: one
+//! message an [`Application`], with a socket for the [`Reply`] beside it, on which the descriptor comes. Both
+//! are one message through the codec.
 //!
 //! ```text
 //! frame     head bytes u32 | bulk bytes u32 | head | bulk
@@ -24,7 +24,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::blob::Content;
+use crate::blob::{BlobRef, Content};
 use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::failure::Cause;
@@ -143,26 +143,39 @@ pub struct Part {
 /// Longest message at the counter, in bytes.
 pub const COUNTER_BYTES_MAX: usize = 8 << 10;
 
-/// What an executor wants to map.
+/// What an executor wants at the counter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Borrow {
-    /// Of what.
-    pub content: Content,
-    /// Its first byte, ...
-    pub start: u64,
-    /// ... and the one behind the last.
-    pub end: u64,
+pub enum Application {
+    /// To map these bytes.
+    Borrow {
+        /// Of what.
+        content: Content,
+        /// The first one, ...
+        start: u64,
+        /// ... and the one behind the last.
+        end: u64,
+    },
+    /// To leave a long result: `bytes` bytes of a sealed memory file, whose descriptor is behind that of the
+    /// socket for the answer.
+    Deposit {
+        /// Of a task of which batch.
+        batch: BatchId,
+        /// How long it is.
+        bytes: u64,
+    },
 }
 
-/// The answer to [`Borrow`].
+/// The answer to an [`Application`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Loan {
+pub enum Reply {
     /// The bytes are those of the descriptor beside this, from `offset` on.
     Lent {
         /// Where they begin in the descriptor's file.
         offset: u64,
     },
-    /// They cannot be had.
+    /// The result is stored.
+    Kept(BlobRef),
+    /// It cannot be.
     Refused(Cause),
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, SegmentBuilder};
+use allhands_common::segment::{ARITY_MAX, ERROR, FAILED, Segment, SegmentBuilder, is_value};
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::Order;
 use bytes::Bytes;
@@ -89,7 +89,7 @@ impl Dispatcher {
 
 /// The runs of `segment`, of the tasks `range`, that are values.
 pub(super) fn values(segment: &Segment, range: TaskRange) -> impl Iterator<Item = TaskRange> + '_ {
-    let runs = segment.runs().filter(|(tag, _)| *tag == DONE);
+    let runs = segment.runs().filter(|(tag, _)| is_value(*tag));
     runs.map(move |(_, rows)| TaskRange::new(range.start + rows.start, range.start + rows.end))
 }
 
@@ -122,7 +122,7 @@ fn to_try_again(known: &Batch, origin: Origin, range: TaskRange, segment: &Segme
     if policy.retries == 0 || !policy.idempotent {
         return again;
     }
-    for (tag, rows) in segment.runs().filter(|(tag, _)| *tag != DONE) {
+    for (tag, rows) in segment.runs().filter(|(tag, _)| !is_value(*tag)) {
         for row in rows.start..rows.end {
             let index = range.start + row;
             let users = match tag {

@@ -6,7 +6,7 @@ use allhands_common::codec;
 use allhands_common::failure::Failed;
 use allhands_common::id::{AttemptId, BatchId, JobId, SegmentId, WorkerId};
 use allhands_common::range::{RangeSet, TaskRange};
-use allhands_common::segment::{DONE, ERROR, FAILED, Segment, SegmentBuilder};
+use allhands_common::segment::{ERROR, FAILED, Segment, SegmentBuilder, is_value};
 use bytes::Bytes;
 
 use super::{Batch, OutcomeSegment, State, Stop};
@@ -164,7 +164,7 @@ impl Batch {
         for (tag, rows) in outcomes.runs() {
             let tasks = TaskRange::new(range.start + rows.start, range.start + rows.end);
             let count: u32 = accepted.intersection(tasks).map(TaskRange::len).sum();
-            if tag != DONE {
+            if !is_value(tag) {
                 progress.failed += count;
             }
             if tag == ERROR || tag == FAILED && errors_count {

@@ -1,14 +1,17 @@
-//! The counter of one executor: the socket at which its threads borrow what they map.
+//! The counter of one executor: the socket at which its threads borrow what they map, and leave long results.
 //!
 //! Each application comes with a socket for its answer, so that one which has to wait for the disk, or for
 //! other machines, delays no other. The task ends with the executor.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
+use allhands_common::blob::Content;
 use allhands_common::codec;
 use allhands_common::failure::Cause;
-use allhands_common::wire::executor::{Borrow, COUNTER_BYTES_MAX, Loan};
+use allhands_common::id::BatchId;
+use allhands_common::wire::executor::{Application, COUNTER_BYTES_MAX, Reply};
 use allhands_store::cell::LANES_MAX;
 use allhands_store::map::FileRange;
 use allhands_store::passing;
@@ -37,30 +40,46 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
         if message.is_empty() {
             return Ok(());
         }
-        let borrow: Borrow = codec::decode(&message).map_err(io::Error::other)?;
-        let Some(reply) = files.into_iter().next() else {
+        let application: Application = codec::decode(&message).map_err(io::Error::other)?;
+        let mut files = files.into_iter();
+        let Some(reply) = files.next() else {
             return Err(io::Error::other("no socket for the answer came with an application"));
         };
+        let file = files.next();
         if applications.len() >= APPLICATIONS_MAX {
             applications.join_next().await;
         }
         while applications.try_join_next().is_some() {}
         let blobs = blobs.clone();
         applications.spawn_blocking(move || {
-            let lent = blobs.lend(borrow.content, borrow.start..borrow.end);
+            let (answer, file) = match application {
+                Application::Borrow { content, start, end } => lend(&blobs, content, start..end),
+                Application::Deposit { batch, bytes } => (keep(&blobs, batch, file, bytes), None),
+            };
             // An executor that has gone wants no answer.
-            _ = answer(&reply, lent);
+            _ = say(&reply, &answer, file.as_ref());
         });
     }
 }
 
-fn answer(reply: &OwnedFd, lent: Result<FileRange, Cause>) -> io::Result<()> {
-    let (loan, file) = match lent {
-        Ok(FileRange { file, offset, .. }) => (Loan::Lent { offset }, Some(file)),
-        Err(cause) => (Loan::Refused(cause), None),
+fn lend(blobs: &Blobs, content: Content, range: Range<u64>) -> (Reply, Option<OwnedFd>) {
+    match blobs.lend(content, range) {
+        Ok(FileRange { file, offset, .. }) => (Reply::Lent { offset }, Some(file)),
+        Err(cause) => (Reply::Refused(cause), None),
+    }
+}
+
+fn keep(blobs: &Blobs, batch: BatchId, file: Option<OwnedFd>, bytes: u64) -> Reply {
+    let kept = match file {
+        Some(file) => blobs.keep(batch, file, bytes),
+        None => Err(Cause::BadResult { message: "it did not come with its announcement".into() }),
     };
+    kept.map_or_else(Reply::Refused, Reply::Kept)
+}
+
+fn say(to: &OwnedFd, reply: &Reply, file: Option<&OwnedFd>) -> io::Result<()> {
     let mut message = Vec::new();
-    codec::encode(&loan, &mut message).map_err(io::Error::other)?;
-    let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-    passing::send(reply, &message, &files).map(drop)
+    codec::encode(reply, &mut message).map_err(io::Error::other)?;
+    let files: Vec<_> = file.into_iter().map(AsFd::as_fd).collect();
+    passing::send(to, &message, &files).map(drop)
 }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use allhands_common::segment::SegmentBuilder;
+use allhands_common::segment::{DONE, Segment, SegmentBuilder};
 
 use super::*;
 
 const RULES: Rules = Rules { hold: false, stop_after: Some(2), errors_count: false };
 
-fn outcomes(tags: &[u16]) -> Segment {
+fn outcomes(tags: &[u16]) -> Outcomes {
     let mut builder = SegmentBuilder::new(1);
     tags.iter().for_each(|tag| builder.push(*tag, std::iter::once(&b"x"[..])));
-    Segment::parse(builder.finish()).unwrap()
+    Outcomes::plain(Segment::parse(builder.finish()).unwrap())
 }
 
 #[test]

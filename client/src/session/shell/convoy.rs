@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::session::core::End;
 use crate::session::exchange::{Exchange, Taken};
+use crate::session::outcomes::Outcomes;
 
 /// A convoy takes at most so many appends: each leaves a record in the state until its tasks have ended,
 /// and all of them are looked at when one has.
@@ -156,7 +157,7 @@ impl Convoy {
     pub(super) fn deliver(
         &mut self,
         range: TaskRange,
-        outcomes: &Segment,
+        outcomes: &Outcomes,
         now: Instant,
     ) -> Result<(), SegmentError> {
         self.held += 1;
@@ -164,7 +165,7 @@ impl Convoy {
             let row = u32::try_from(row).unwrap_or(u32::MAX);
             let one = match range.len() {
                 1 => outcomes.clone(),
-                _ => Segment::parse(outcomes.slice(TaskRange::new(row, row + 1))?)?,
+                _ => outcomes.one(row)?,
             };
             if let Some(rider) = self.leave(task, now) {
                 rider.inbox.finish(rider.part, one);
