@@ -60,9 +60,20 @@ fn a_functions_own_error_comes_back_typed() {
 
 #[test]
 fn a_cluster_error_names_the_thing_the_cause_and_what_to_do() {
+    let no_link = |cause: &str, retry_can_help| {
+        let cause = cause.to_owned();
+        Some(NoLink { cause, retry_can_help })
+    };
+    let refused = || ("10.0.0.3:7001".to_owned(), no_link("it is of another cluster", false));
+    let error = Error::new(Kind::NoCluster { causes: vec![refused()] });
+    let text = error.to_string();
+    assert!(text.contains("7001: it is of another cluster. Trying again cannot help"), "{text}");
+    assert!(text.contains("ALLHANDS_IDENTITY") && !error.retry_can_help(), "{text}");
+
     let causes = vec![
-        ("10.0.0.1:7001".to_owned(), Some("nothing answers".to_owned())),
+        ("10.0.0.1:7001".to_owned(), no_link("nothing answers", true)),
         ("10.0.0.2:7001".to_owned(), None),
+        refused(),
     ];
     let error = Error::new(Kind::NoCluster { causes });
     let text = error.to_string();
