@@ -390,6 +390,50 @@ fn a_refusal_ends_what_it_names() {
     assert!(matches!(said(&actions)[..], [FromClient::OpenJob { request: RequestId(1), .. }]));
 }
 
+/// Of a batch that the cluster does not take all of.
+fn refused(batch: Option<BatchId>) -> ToClient {
+    ToClient::Refused { batch, request: None, reason: "too long".into() }
+}
+
+#[test]
+fn what_is_refused_in_part_is_cancelled_at_the_cluster() {
+    for named in [true, false] {
+        let mut bench = Bench::attached();
+        let (batch, _) = bench.open();
+        bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
+        bench.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"a") });
+        bench.hear(appended(batch, 1, false));
+        bench.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"b") });
+        let refusal = refused(named.then_some(batch));
+        let actions = bench.hear(refusal.clone());
+        assert_eq!(actions[0], Action::End { batch, end: End::Refused("too long".into()) });
+        assert!(matches!(said(&actions)[..], [FromClient::Cancel { .. }]), "{actions:?}");
+        assert_eq!(bench.hear(refusal), []);
+
+        // A new leader is told as well, and nothing of it again, until it says that it is over.
+        let view = ToClient::Attached { term: Term(2), batches: vec![(batch, 1)], slots: 2 };
+        assert!(matches!(said(&bench.hear(view))[..], [FromClient::Cancel { .. }]));
+        bench.hear(ToClient::Ended { batch, segments: 0, rest: None });
+        assert!(matches!(
+            said(&bench.pass(HEARTBEAT))[..],
+            [FromClient::Acknowledge(batches)] if batches[..] == [(batch, DONE_WITH_BATCH)]
+        ));
+        assert!(bench.core.batches.is_empty());
+        assert_eq!((bench.core.said_bytes, bench.core.open_batches), (0, 0));
+    }
+}
+
+#[test]
+fn what_was_never_opened_need_not_be_cancelled() {
+    let mut bench = Bench::attached();
+    let (batch, _) = bench.open();
+    bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
+    let end = Action::End { batch, end: End::Refused("too long".into()) };
+    assert_eq!(bench.hear(refused(Some(batch))), [end]);
+    assert!(bench.core.batches.is_empty());
+    assert_eq!(bench.core.open_batches, 0);
+}
+
 #[test]
 fn a_batch_that_the_leader_does_not_know_when_asked_is_lost() {
     let mut bench = Bench::attached();
