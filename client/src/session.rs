@@ -15,6 +15,7 @@ pub(crate) mod link;
 pub(crate) mod program;
 mod shell;
 pub(crate) mod thread;
+mod workers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use tokio::sync::Notify;
 use self::core::End;
 use exchange::{Exchange, Note};
 pub(crate) use shell::{Beginning, run};
+use workers::Workers;
 
 /// The callers' side of a session.
 #[derive(Debug, Default)]
@@ -36,6 +38,7 @@ pub(crate) struct Session {
     attached: Condvar,
     /// Slots of the cluster, as last heard.
     slots: AtomicU32,
+    workers: Mutex<Workers>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +83,11 @@ impl Session {
         if note == Note::Tell {
             self.note(exchange);
         }
+    }
+
+    /// What the workers are called.
+    pub(crate) fn workers(&self) -> MutexGuard<'_, Workers> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a batch into the list of what the loop looks at.

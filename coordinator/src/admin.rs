@@ -92,9 +92,9 @@ fn explained(task: TaskId, found: &Explanation) -> Answer {
         }
         Explanation::Ended => vec!["it has ended; its outcome is committed".into()],
         Explanation::Stopped { reason } => vec![format!("its batch was stopped: {reason}")],
-        Explanation::WithWorker { worker, attempt, running, since_ms } => {
+        Explanation::WithWorker { name, attempt, running, since_ms, .. } => {
             let how = if *running { "it runs" } else { "it waits as next" };
-            vec![format!("{how} on worker {worker}, attempt {attempt}, for {since_ms} ms")]
+            vec![format!("{how} on worker {name}, attempt {attempt}, for {since_ms} ms")]
         }
         Explanation::Delayed { until, tries } => vec![format!(
             "it failed {tries} times and waits to be tried again at cluster time {} ms",

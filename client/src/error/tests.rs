@@ -26,6 +26,10 @@ fn a_task_error_says_which_what_where_and_at_which_try() {
     assert_eq!(error.to_string(), text);
     assert_eq!(format!("{error:?}"), format!("{text}\napp::heavy"));
     assert!(error.retry_can_help());
+
+    let error = error.on(Some("oak".into()));
+    assert!(error.to_string().ends_with("(on worker oak, attempt 2.40, try 3)"), "{error}");
+    assert_eq!((error.worker(), error.worker_name()), (Some(WorkerId(8)), Some("oak")));
 }
 
 #[test]

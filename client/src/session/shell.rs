@@ -381,6 +381,7 @@ impl Shell {
                         self.session.attached.notify_all();
                     }
                 }
+                Action::Workers(names) => self.session.workers().learn(names),
                 Action::NoWorkers => notice(
                     "no worker is there, so calls wait: start `allhands worker` on some machine \
                      (`allhands status` shows who has joined)",

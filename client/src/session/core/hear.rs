@@ -73,6 +73,7 @@ impl Core {
                 }
             }
             ToClient::Slots { slots } => self.count_slots(slots, out),
+            ToClient::Workers(names) => out.push(Action::Workers(names)),
         }
     }
 
