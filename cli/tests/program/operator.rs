@@ -62,10 +62,12 @@ pub(crate) fn an_operator_sees_and_cancels() {
     let jobs = json(&dev, &["jobs"]);
     let job = jobs["jobs"][0]["job"].as_u64().unwrap().to_string();
     assert_eq!(jobs["jobs"][0]["owner"], "client");
-    assert_eq!(jobs["jobs"][0]["batches"][0]["name"], "naps");
+    assert_eq!((&jobs["jobs"][0]["batches_total"], &jobs["more_jobs"]), (&1.into(), &0.into()));
 
     let shown = json(&dev, &["job", &job]);
     let id = shown["batches"][0]["batch"].as_str().unwrap();
+    assert_eq!(shown["batches"][0]["name"], "naps");
+    assert_eq!((&shown["batches_total"], &shown["more_batches"]), (&1.into(), &0.into()));
     let people = output(&mut dev.ask(["job", &job]));
     assert!(people.contains(&format!("allhands explain {id}:0")), "{people}");
     eventually("it is whole", || {
