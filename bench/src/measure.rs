@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
+use tempfile::TempDir;
 
 /// First argument of the other end of the bare round trip.
 pub(crate) const AS_PEER: &str = "as-peer";
@@ -110,15 +111,30 @@ pub(crate) fn complain(error: &anyhow::Error) {
     _ = writeln!(std::io::stderr(), "allhands-bench: {error:#}");
 }
 
+/// The other end of a bare round trip: a process that sends back what comes.
+struct Peer {
+    process: Child,
+    /// Where its socket is; goes with it.
+    _folder: TempDir,
+}
+
+impl Peer {
+    /// Starts it, and listens for it.
+    fn spawn() -> anyhow::Result<(Self, UnixListener)> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path)?;
+        let process = Command::new(std::env::current_exe()?)
+            .args([AS_PEER.as_ref(), path.as_os_str()])
+            .spawn()
+            .context("cannot start the other end")?;
+        Ok((Self { process, _folder: folder }, listener))
+    }
+}
+
 /// Bare round trips of 64 bytes between two processes over a Unix socket, its ends on different cores.
 pub(crate) fn bare_round_trips(count: u64) -> anyhow::Result<Vec<Duration>> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("socket");
-    let listener = UnixListener::bind(&path)?;
-    let mut child = Command::new(std::env::current_exe()?)
-        .args([AS_PEER.as_ref(), path.as_os_str()])
-        .spawn()
-        .context("cannot start the other end")?;
+    let (mut peer, listener) = Peer::spawn()?;
     // A thread of its own: the pin must not outlive the measurement.
     let measured = std::thread::spawn(move || -> anyhow::Result<Vec<Duration>> {
         pin(0)?;
@@ -134,20 +150,14 @@ pub(crate) fn bare_round_trips(count: u64) -> anyhow::Result<Vec<Duration>> {
         Ok(times)
     });
     let times = measured.join().map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?;
-    child.wait()?;
+    peer.process.wait()?;
     times
 }
 
 /// The same through a thread in between, which waits for the caller and for the other process at once:
 /// caller to thread to process to thread to caller, with nothing done on the way.
 pub(crate) fn relayed_round_trips(count: u64) -> anyhow::Result<Vec<Duration>> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("socket");
-    let listener = UnixListener::bind(&path)?;
-    let mut child = Command::new(std::env::current_exe()?)
-        .args([AS_PEER.as_ref(), path.as_os_str()])
-        .spawn()
-        .context("cannot start the other end")?;
+    let (mut peer, listener) = Peer::spawn()?;
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let (answered, answers) = mpsc::channel();
     let rung = Arc::clone(&bell);
@@ -173,7 +183,7 @@ pub(crate) fn relayed_round_trips(count: u64) -> anyhow::Result<Vec<Duration>> {
         times.push(begun.elapsed());
     }
     relay.join().map_err(|_| anyhow::anyhow!("the relaying thread panicked"))??;
-    child.wait()?;
+    peer.process.wait()?;
     Ok(times)
 }
 

@@ -4,9 +4,18 @@ use std::io::{IsTerminal, Write, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// What a daemon logs if nothing is asked for, and what everything else does. openraft warns of each message
-/// that a dead coordinator does not answer, ten times a second; our own log says it once in a while.
-const DAEMON: &str = "info,openraft=error,raft_log=warn,chunked_wal=warn";
+/// What a daemon logs if nothing is asked for, and what everything else does. Of openraft's warnings, those
+/// stay out that a healthy cluster causes as well:
+///
+/// * `core::heartbeat`, `replication` and its handler: each message that another coordinator does not answer, ten
+///   times a second while one is away. Our own log says that once in a while. What cannot be read of a snapshot
+///   stays in.
+/// * `core::raft_core`: votes that were not answered, and what came too late for the office that it was meant
+///   for, at every change of leader.
+const DAEMON: &str = "info,raft_log=warn,chunked_wal=warn,openraft=warn,openraft::core::heartbeat=error,\
+                      openraft::core::raft_core=error,openraft::replication=error,\
+                      openraft::engine::handler::replication_handler=error,\
+                      openraft::replication::snapshot_transmitter=warn";
 const COMMAND: &str = "warn";
 
 /// Starts to log what `filter` lets through. A filter that is none is said to be so.

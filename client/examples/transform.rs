@@ -3,6 +3,8 @@
 //! ```text
 //! cargo run --release --example transform
 //! ```
+//! Without further ado this starts a cluster in the process, with a slot for each core: on less than four
+//! cores fewer run at once. With `ALLHANDS_CLUSTER` set it runs on that one, unchanged.
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 #![expect(clippy::disallowed_methods, reason = "sleeping stands for work")]
 
@@ -19,11 +21,8 @@ fn transform(item: u32) -> String {
 
 #[allhands::main]
 fn main() -> allhands::Result<()> {
-    // Four slots, however many cores there are: the tasks wait rather than compute.
-    let cluster = Cluster::embedded().slots(4).start()?;
     let started = Instant::now();
-    let lines =
-        Parallel::new().on(&cluster).n_jobs(4).verbose(1).run((0..100).map(delayed(transform)))?;
+    let lines = Parallel::new().n_jobs(4).verbose(1).run((0..100).map(delayed(transform)))?;
     println!("{}", lines[7]);
     println!("{} items in {:.1?} (one after the other: 20 s)", lines.len(), started.elapsed());
     Ok(())

@@ -82,7 +82,8 @@ impl Cluster {
     /// holder of the identity in the directory `identity`, which `allhands init` made.
     ///
     /// # Errors
-    /// No leader answers within a few seconds, the identity cannot be used, or `init()` was not called.
+    /// No leader answers within a few seconds, no coordinator takes this program (which is said at once),
+    /// the identity cannot be used, or `init()` was not called.
     pub fn connect(addresses: impl AsRef<str>, identity: impl AsRef<Path>) -> Result<Self> {
         Self::connect_patiently(addresses, identity, PATIENCE)
     }
@@ -106,8 +107,8 @@ impl Cluster {
         let names: Vec<String> = places.iter().map(|place| place.name.clone()).collect();
         let running = start(Source::Remote { identity, places }, patience)?;
         running.session.wait_attached(CONNECT_PATIENCE).map_err(|causes| {
-            let names = names.into_iter();
-            Error::new(ErrorKind::NoCluster { causes: names.zip(causes).collect() })
+            let causes = names.into_iter().zip(causes).collect();
+            Error::new(ErrorKind::NoCluster { causes })
         })?;
         Ok(Self(Arc::new(running)))
     }

@@ -19,6 +19,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::session::NoLink;
+
 /// What most functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -37,7 +39,7 @@ pub struct Error {
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// No coordinator answers, or none leads: causes by address.
-    NoCluster { causes: Vec<(String, Option<String>)> },
+    NoCluster { causes: Vec<(String, Option<NoLink>)> },
     /// The address list cannot be read.
     Address { text: String, cause: String },
     /// The identity's directory cannot be used.
@@ -127,8 +129,8 @@ impl Error {
     /// Whether doing the same again, with nothing changed by hand, might succeed.
     pub fn retry_can_help(&self) -> bool {
         match &*self.kind {
-            Kind::NoCluster { .. }
-            | Kind::Leaderless { .. }
+            Kind::NoCluster { causes } => can_come(causes),
+            Kind::Leaderless { .. }
             | Kind::Expired
             | Kind::Forgotten
             | Kind::Unreadable { .. }
@@ -161,6 +163,11 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Whether one of these links may come to stand without anybody's doing.
+fn can_come(causes: &[(String, Option<NoLink>)]) -> bool {
+    causes.iter().any(|(_, cause)| cause.as_ref().is_none_or(|cause| cause.retry_can_help))
 }
 
 impl fmt::Debug for Error {

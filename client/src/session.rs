@@ -16,6 +16,7 @@ pub(crate) mod outcomes;
 pub(crate) mod program;
 mod shell;
 pub(crate) mod thread;
+mod workers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use self::core::End;
 use exchange::{Exchange, Note};
 pub(crate) use shell::{Beginning, run};
+use workers::Workers;
 
 /// The callers' side of a session.
 #[derive(Debug, Default)]
@@ -33,10 +35,11 @@ pub(crate) struct Session {
     state: Mutex<State>,
     /// Wakes the session's loop.
     bell: Notify,
-    /// Wakes who waits for the first attach.
+    /// Wakes who waits for the first attach, or for what there is instead.
     attached: Condvar,
     /// Slots of the cluster, as last heard.
     slots: AtomicU32,
+    workers: Mutex<Workers>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +53,24 @@ struct State {
     /// A leader has taken the session, once.
     attached: bool,
     /// Why links are not there, by address.
-    causes: Vec<Option<String>>,
+    causes: Vec<Option<NoLink>>,
+}
+
+/// Why there is no link to an address.
+#[derive(Debug, Clone)]
+pub(crate) struct NoLink {
+    /// For people.
+    pub(crate) cause: String,
+    /// Whether there may be one without anybody's doing.
+    pub(crate) retry_can_help: bool,
+}
+
+impl State {
+    /// No address will ever have a leader for this process, unless somebody does something.
+    fn is_hopeless(&self) -> bool {
+        let refused = |cause: &Option<NoLink>| cause.as_ref().is_some_and(|c| !c.retry_can_help);
+        !self.causes.is_empty() && self.causes.iter().all(refused)
+    }
 }
 
 impl Session {
@@ -64,6 +84,11 @@ impl Session {
         if note == Note::Tell {
             self.note(exchange);
         }
+    }
+
+    /// What the workers are called.
+    pub(crate) fn workers(&self) -> MutexGuard<'_, Workers> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a batch into the list of what the loop looks at.
@@ -98,11 +123,11 @@ impl Session {
     /// Waits for the first attach; else says why there is none, by address.
     ///
     /// # Errors
-    /// No leader has taken the session in time.
-    pub(crate) fn wait_attached(&self, patience: Duration) -> Result<(), Vec<Option<String>>> {
+    /// No leader has taken the session in time, or none can.
+    pub(crate) fn wait_attached(&self, patience: Duration) -> Result<(), Vec<Option<NoLink>>> {
         let until = Instant::now() + patience;
         let mut state = self.state();
-        while !state.attached && state.ended.is_none() {
+        while !state.attached && state.ended.is_none() && !state.is_hopeless() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

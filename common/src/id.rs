@@ -1,5 +1,5 @@
-//! Identifiers. One macro for the counted ones, one for the random and derived ones, one for those that
-//! are what they name, so that two `u64` never stand side by side as arguments and every id prints alike.
+//! Identifiers. One macro for the counted ones, one for those that are random or derived from what they
+//! name, so that two `u64` never stand side by side as arguments and every id prints alike.
 
 use core::fmt;
 use core::str::FromStr;
@@ -41,20 +41,20 @@ macro_rules! counted_id {
     };
 }
 
-/// An id of 128 bits: random, or the start of a blake3. Prints as 32 hexadecimal digits.
-macro_rules! wide_id {
-    ($(#[$meta:meta])* $name:ident, $what:literal) => {
+/// An id of so many hexadecimal digits: random bits, or (the start of) a blake3.
+macro_rules! hex_id {
+    ($(#[$meta:meta])* $name:ident($digits:literal), $what:literal) => {
         $(#[$meta])*
         #[derive(
             Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
         )]
-        pub struct $name(pub [u8; 16]);
+        pub struct $name(pub [u8; $digits / 2]);
 
         impl $name {
-            /// The first 16 bytes of a blake3.
+            /// The first bytes of a blake3, as many as there are.
             pub fn from_hash(hash: blake3::Hash) -> Self {
-                let mut bytes = [0; 16];
-                bytes.copy_from_slice(&hash.as_bytes()[..16]);
+                let mut bytes = [0; $digits / 2];
+                bytes.copy_from_slice(&hash.as_bytes()[..$digits / 2]);
                 Self(bytes)
             }
         }
@@ -75,75 +75,42 @@ macro_rules! wide_id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                parse_hex(text)
-                    .map(Self)
-                    .ok_or(ParseIdError { what: $what, expected: "32 hexadecimal digits" })
+                let expected = concat!($digits, " hexadecimal digits");
+                parse_hex(text).map(Self).ok_or(ParseIdError { what: $what, expected })
             }
         }
     };
 }
 
-/// An id of 256 bits: the blake3 of what it names, or of a description of that. Prints as 64
-/// hexadecimal digits.
-macro_rules! content_id {
-    ($(#[$meta:meta])* $name:ident, $what:literal) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub struct $name(pub [u8; 32]);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                hex(&self.0, f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseIdError;
-
-            fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                parse_hex(text)
-                    .map(Self)
-                    .ok_or(ParseIdError { what: $what, expected: "64 hexadecimal digits" })
-            }
-        }
-    };
-}
-
-wide_id! {
+hex_id! {
     /// One cluster: 128 random bits, given by `allhands init`. In every certificate and directory.
-    ClusterId, "a cluster id"
+    ClusterId(32), "a cluster id"
 }
-wide_id! {
+hex_id! {
     /// One client process's stay: 128 random bits, given by the client.
-    SessionId, "a session id"
+    SessionId(32), "a session id"
 }
-wide_id! {
+hex_id! {
     /// One batch, named by its submitter before anything is sent, so that submitting it again is
     /// submitting it once.
-    BatchId, "a batch id"
+    BatchId(32), "a batch id"
 }
-wide_id! {
+hex_id! {
     /// One start of a worker daemon: a new boot id means that every attempt of the old one ended.
-    BootId, "a boot id"
+    BootId(32), "a boot id"
 }
 
-content_id! {
+hex_id! {
     /// A user's executable: blake3 of the file.
-    ProgramId, "a program id"
+    ProgramId(64), "a program id"
 }
-content_id! {
+hex_id! {
     /// A chunk: blake3 of its bytes.
-    ChunkId, "a chunk id"
+    ChunkId(64), "a chunk id"
 }
-content_id! {
+hex_id! {
     /// A blob: blake3 of its length and of its chunks' ids, see [`crate::blob::Manifest::id`].
-    BlobId, "a blob id"
+    BlobId(64), "a blob id"
 }
 
 counted_id! {
@@ -265,11 +232,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wide_ids_print_and_parse_alike() {
+    fn ids_of_digits_print_and_parse_alike() {
         let id = BatchId::of_session(ClusterId([1; 16]), SessionId([2; 16]), 3);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("12".parse::<BatchId>().is_err());
         assert!("+1".repeat(16).parse::<BatchId>().is_err());
+        let error = "12".parse::<ChunkId>().unwrap_err().to_string();
+        assert_eq!(error, "not a chunk id: expected 64 hexadecimal digits");
+        let id = ChunkId::from_hash(blake3::hash(b"chunk"));
+        assert_eq!(id.to_string(), blake3::hash(b"chunk").to_hex().as_str());
+        assert_eq!(id.to_string().parse(), Ok(id));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use allhands_common::id::{BatchId, SegmentId};
 use allhands_common::limit::ENTRY_BYTES_MAX;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
-use allhands_common::wire::client::ToClient;
+use allhands_common::wire::client::{Appended, ToClient};
 use allhands_common::wire::worker::{Order, ToWorker};
 use allhands_scheduler::{Action, Command, OutcomeSegment};
 use bytes::Bytes;
@@ -63,11 +63,20 @@ impl Shell {
                 self.seats.tell(session, message);
             }
             Command::Append { batch, .. } => {
-                let job = self.state.batches.get(&batch).and_then(|known| self.state.job_of(known));
-                let Some(session) = job.map(|job| job.session) else { return };
                 let reason = reason("the arguments of one message");
+                let known = self.state.batches.get(&batch);
+                let job = known.and_then(|known| self.state.job_of(known));
+                let (Some(known), Some(job)) = (known, job) else {
+                    // It is being opened, and its client is told when it is stopped. This is short.
+                    let stop = Command::Stop { batch, rest: cancelled(reason) };
+                    _ = self.proposals.push(self.now(), stop);
+                    return;
+                };
+                // So that it knows that there is something to cancel.
+                let appended = Appended { batch, tasks: known.tasks, sealed: known.sealed };
+                self.seats.tell(job.session, ToClient::Appended(vec![appended]));
                 let message = ToClient::Refused { batch: Some(batch), request: None, reason };
-                self.seats.tell(session, message);
+                self.seats.tell(job.session, message);
             }
             Command::OpenJob { session, request, .. } => {
                 let reason = reason("a program's names");
@@ -142,3 +151,10 @@ impl Shell {
         whole.slice(rows).map_err(|error| error.to_string())
     }
 }
+
+fn cancelled(reason: String) -> Failed {
+    Failed { cause: Cause::Cancelled { reason }, worker: None, attempt: None, tries: 0 }
+}
+
+#[cfg(test)]
+mod tests;

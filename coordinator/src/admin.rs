@@ -1,7 +1,7 @@
 //! Answers to an operator's questions.
 
 use allhands_common::id::{BatchId, CoordinatorId, JobId, TaskId, Term};
-use allhands_common::wire::admin::{Answer, BatchView, Question};
+use allhands_common::wire::admin::{Answer, Question};
 use allhands_scheduler::Explanation;
 
 use crate::shell::{Log, Shell};
@@ -30,9 +30,7 @@ impl Shell {
                 }
                 Answer::Status(status)
             }
-            Question::Jobs => Answer::Jobs(
-                state.jobs.keys().filter_map(|job| dispatcher.job(state, *job)).collect(),
-            ),
+            Question::Jobs => Answer::Jobs(dispatcher.jobs(state)),
             Question::Job(id) => match dispatcher.job(state, *id) {
                 Some(job) => Answer::Job(job),
                 None => self.unknown_job(*id),
@@ -41,10 +39,10 @@ impl Shell {
                 explained(*task, &dispatcher.explain(self.now(), state, *task))
             }
             Question::CancelJob(id) => {
-                let Some(job) = dispatcher.job(state, *id) else { return self.unknown_job(*id) };
-                let over =
-                    |batch: &BatchView| batch.stopped || batch.sealed && batch.ended == batch.tasks;
-                if job.batches.iter().all(over) {
+                if !state.jobs.contains_key(id) {
+                    return self.unknown_job(*id);
+                }
+                if state.batches_of(*id).all(|(_, batch)| batch.over()) {
                     return Answer::Done(format!(
                         "nothing of job {id} is left to cancel: all its batches are over"
                     ));
@@ -92,9 +90,9 @@ fn explained(task: TaskId, found: &Explanation) -> Answer {
         }
         Explanation::Ended => vec!["it has ended; its outcome is committed".into()],
         Explanation::Stopped { reason } => vec![format!("its batch was stopped: {reason}")],
-        Explanation::WithWorker { worker, attempt, running, since_ms } => {
+        Explanation::WithWorker { name, attempt, running, since_ms, .. } => {
             let how = if *running { "it runs" } else { "it waits as next" };
-            vec![format!("{how} on worker {worker}, attempt {attempt}, for {since_ms} ms")]
+            vec![format!("{how} on worker {name}, attempt {attempt}, for {since_ms} ms")]
         }
         Explanation::Delayed { until, tries } => vec![format!(
             "it failed {tries} times and waits to be tried again at cluster time {} ms",

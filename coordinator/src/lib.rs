@@ -25,6 +25,7 @@ pub mod raft;
 mod seats;
 pub mod segments;
 mod shell;
+mod silence;
 mod start;
 
 pub use config::Config;

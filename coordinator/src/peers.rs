@@ -10,7 +10,6 @@ use allhands_common::bulk::{Bulk, Carries};
 use allhands_common::chain::chain;
 use allhands_common::frame::{Kind, Message};
 use allhands_common::net::access::{Purpose, Role};
-use allhands_common::net::complaint::Complaint;
 use allhands_common::net::connection::Connection;
 use allhands_common::net::endpoint::{Endpoint, Expected};
 use allhands_common::net::handshake::open_link;
@@ -23,12 +22,10 @@ use crate::raft::message::{PeerReply, PeerRequest};
 use crate::raft::node::Node;
 use crate::raft::transport::{Lane, PeerError, PeerTransport};
 use crate::raft::types::NodeId;
+use crate::silence::Silence;
 
 /// Longest wait for a connection to another coordinator.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
-
-/// Who has not failed to answer for so long is there again.
-const CALM: Duration = Duration::from_secs(2);
 
 /// A request with its bulk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,9 +69,8 @@ pub(crate) struct QuicPeers {
     endpoint: Endpoint,
     addresses: BTreeMap<NodeId, SocketAddr>,
     lanes: Mutex<BTreeMap<(NodeId, Lane), Way>>,
-    /// Who did not answer, and when that was last so: openraft asks ten times a second, and is not asked to
-    /// log it.
-    silent: Mutex<BTreeMap<NodeId, (Complaint, Instant)>>,
+    /// Who does not answer: openraft asks ten times a second, and is not asked to log it.
+    silence: Mutex<Silence>,
 }
 
 /// A connection of one lane, and its links that no call uses.
@@ -86,28 +82,21 @@ struct Way {
 
 impl QuicPeers {
     pub(crate) fn new(endpoint: Endpoint, addresses: BTreeMap<NodeId, SocketAddr>) -> Self {
-        Self { endpoint, addresses, lanes: Mutex::default(), silent: Mutex::default() }
+        Self { endpoint, addresses, lanes: Mutex::default(), silence: Mutex::default() }
     }
 
     /// Logs who does not answer, from time to time, and who does again.
-    fn note(&self, node: NodeId, answered: Result<(), &PeerError>) {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note(&self, node: NodeId, lane: Lane, answered: Result<(), &PeerError>) {
+        let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match answered {
             Ok(()) => {
-                if let Some((complaint, failed)) = silent.get_mut(&node)
-                    && now - *failed > CALM
-                    && complaint.settle()
-                {
+                if silence.answered(node, lane, now) {
                     tracing::info!(coordinator = node, "answers again");
                 }
             }
             Err(error) => {
-                let new = || (Complaint::default(), now);
-                let (complaint, failed) = silent.entry(node).or_insert_with(new);
-                *failed = now;
-                // Each lane has its own words for the same silence.
-                if complaint.is_due("silent", now) {
+                if silence.failed(node, lane, now) {
                     tracing::warn!(coordinator = node, cause = chain(error), "does not answer");
                 }
             }
@@ -187,7 +176,7 @@ impl PeerTransport for QuicPeers {
             Ok(answered) => answered,
             Err(_) => Err(no_answer(format!("nothing within {} ms", ttl.as_millis()))),
         };
-        self.note(node, answered.as_ref().map(|_| ()));
+        self.note(node, lane, answered.as_ref().map(|_| ()));
         answered
     }
 }

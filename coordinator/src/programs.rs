@@ -256,4 +256,4 @@ impl Shell {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

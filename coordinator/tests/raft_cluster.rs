@@ -1,17 +1,21 @@
 //! Members of the replicated log through lost leaders, restarts and lag. No assertion depends on time.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "raft_support/bad_disk.rs"]
+mod bad_disk;
 #[path = "raft_support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
+use allhands_common::chain::chain;
 use allhands_common::id::{ClusterId, SegmentId};
 use allhands_coordinator::raft::config::Compaction;
 use allhands_coordinator::raft::error::{ProposeError, ReadIndexError};
 use allhands_coordinator::raft::message::{PeerCall, PeerReply, PeerRequest, Refusal};
 use allhands_coordinator::raft::types::ENTRY_BYTES_MAX;
+use bad_disk::BadDisk;
 use bytes::Bytes;
 use support::{CLUSTER, Cluster, hang, member, outcome};
 
@@ -139,6 +143,48 @@ async fn a_node_that_was_away_gets_a_snapshot_with_the_segments_it_misses() {
     for (index, text) in &written {
         assert_eq!(cluster.running[&3].segments.read(SegmentId(*index)).unwrap(), text.as_str());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_log_cannot_be_written_stops_and_acknowledges_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    let first = cluster.write("one").await;
+    cluster.applied(1, first).await;
+    cluster.stop_node(1).await;
+    let disk = BadDisk::below(&cluster.node_dir(1).join("raft/log"));
+    cluster.start_node(1).await;
+    let mut leadership = cluster.node(1).leader();
+    while !leadership.borrow().am_leader {
+        let (leader, _) = cluster.leader().await;
+        cluster.node(leader).transfer_leader(1).await.unwrap();
+        // It may not have caught up yet: then nothing comes of it.
+        let led = leadership.wait_for(|now| now.am_leader);
+        _ = tokio::time::timeout(std::time::Duration::from_secs(2), led).await;
+    }
+    let second = cluster.write_to(&[1], "two").await;
+
+    disk.fail();
+    let fence = leadership.borrow().leader.unwrap();
+    let lost = hang(outcome(cluster.node(1), Bytes::from_static(b"lost"), fence)).await;
+    assert!(lost.is_err(), "{lost:?}");
+    // The node says what happened, and the others go on.
+    let stopped = hang(cluster.node(1).stopped()).await;
+    assert!(chain(&stopped).contains("not permitted"), "{stopped:?}");
+    let third = cluster.write_to(&[2, 3], "three").await;
+    assert!(third > second);
+
+    cluster.stop_node(1).await;
+    disk.replace();
+    cluster.start_node(1).await;
+    let last = cluster.write("four").await;
+    let expected = cluster.applied(2, last).await;
+    let lines: Vec<_> = expected.lines.iter().map(|(_, line)| line.as_ref()).collect();
+    // Others may have had it before its own disk failed: then its outcome was unknown, and it counts.
+    assert!(
+        lines.starts_with(&[b"one", b"two"]) && lines.ends_with(&[b"three", b"four"]),
+        "{lines:?}"
+    );
+    assert_eq!(cluster.applied(1, last).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

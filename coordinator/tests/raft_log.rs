@@ -2,8 +2,11 @@
 //! forgotten silently.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "raft_support/bad_disk.rs"]
+mod bad_disk;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use allhands_coordinator::raft::config::Durability;
 use allhands_coordinator::raft::log::{LogStore, OpenLogError};
@@ -12,6 +15,8 @@ use bytes::Bytes;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, RaftLogReader};
+
+use bad_disk::{BadDisk, chunks};
 
 type Entry = openraft::alias::EntryOf<TypeConfig>;
 
@@ -38,17 +43,6 @@ async fn entries(log: &mut LogStore) -> Vec<Entry> {
 
 fn open(dir: &Path) -> LogStore {
     LogStore::open(dir, Durability::Disk).unwrap()
-}
-
-/// The chunk files, oldest first.
-fn chunks(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "wal"))
-        .collect();
-    paths.sort();
-    paths
 }
 
 #[tokio::test]
@@ -103,6 +97,45 @@ async fn a_torn_tail_is_cut_wherever_it_is_torn() {
         append(&mut log, [entry(2, 50)]).await;
         assert_eq!(entries(&mut log).await.len(), 3);
     }
+}
+
+/// A write to the log fails, once. Whether it is a write or a sync that fails, the writer of `raft-log` does the
+/// same: it says so to everybody who waits, and ends.
+#[tokio::test]
+async fn after_a_write_that_failed_nothing_is_acknowledged_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    append(&mut log, (0..3).map(|index| entry(index, 50))).await;
+    drop(log);
+    let disk = BadDisk::below(dir.path());
+    let mut log = open(dir.path());
+    append(&mut log, [entry(3, 50)]).await;
+
+    disk.fail();
+    // Two that come together, and one that comes late.
+    let (first, one) = TypeConfig::oneshot();
+    let (second, two) = TypeConfig::oneshot();
+    log.append([entry(4, 50)], IOFlushed::signal(first)).await.unwrap();
+    let taken = log.append([entry(5, 50)], IOFlushed::signal(second)).await;
+    for (appended, flushed) in [(Ok(()), one), (taken, two)] {
+        let acknowledged = appended.is_ok() && matches!(flushed.await, Ok(Ok(())));
+        assert!(!acknowledged, "what was not written is acknowledged");
+    }
+    let (late, flushed) = TypeConfig::oneshot();
+    let taken = log.append([entry(6, 50)], IOFlushed::signal(late)).await;
+    assert!(taken.is_err() || !matches!(flushed.await, Ok(Ok(()))));
+    let vote = Vote { leader_id: LeaderId { term: 2, node_id: 2 }, committed: false };
+    assert!(log.save_vote(&vote).await.is_err(), "a vote that is forgotten may be given twice");
+    assert!(log.purge(entry(2, 50).log_id).await.is_err() || chunks(dir.path()).len() == 1);
+    drop(log);
+
+    // The disk is well again.
+    disk.replace();
+    let mut log = open(dir.path());
+    let kept: Vec<_> = (0..4).map(|index| entry(index, 50)).collect();
+    assert_eq!(entries(&mut log).await, kept);
+    append(&mut log, [entry(4, 60)]).await;
+    assert_eq!(entries(&mut log).await.len(), 5);
 }
 
 #[tokio::test]

@@ -382,3 +382,6 @@ impl Agent {
         out.push(AgentAction::Send(FromWorker::Report { processed, ended }));
     }
 }
+
+#[cfg(test)]
+mod tests;

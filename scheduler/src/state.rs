@@ -11,7 +11,7 @@ mod retire;
 mod snapshot;
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -91,6 +91,16 @@ pub struct WorkerRecord {
     pub resources: Resources,
 }
 
+/// Longest name of a worker that is shown, in bytes: that of a host has no more.
+const NAME_BYTES_MAX: usize = 64;
+
+impl WorkerRecord {
+    /// Its name, as far as it is shown.
+    pub fn short_name(&self) -> String {
+        self.name[..self.name.floor_char_boundary(NAME_BYTES_MAX)].into()
+    }
+}
+
 impl State {
     /// Applies the entry at `index`. What it changed is appended to `out`.
     pub fn apply(&mut self, index: LogIndex, entry: Entry, out: &mut Vec<Effect>) {
@@ -123,6 +133,17 @@ impl State {
                 .chain(outcomes.map(|outcome| outcome.segment))
                 .chain(progress.and_then(|progress| progress.context))
         })
+    }
+
+    /// What people call a worker: its name, its number beside it where another has that name too, or its
+    /// number where it has left.
+    pub fn worker_name(&self, worker: WorkerId) -> String {
+        let Some(record) = self.workers.get(&worker) else { return worker.to_string() };
+        let name = record.short_name();
+        match self.workers.values().filter(|other| other.name == record.name).nth(1) {
+            Some(_) => alloc::format!("{name} ({worker})"),
+            None => name,
+        }
     }
 
     /// Whether a job of this id was ever opened.

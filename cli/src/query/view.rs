@@ -130,16 +130,32 @@ impl Display for StatusView {
 /// `allhands jobs`.
 #[derive(Debug, Serialize)]
 pub(crate) struct JobsView {
-    jobs: Vec<JobView>,
+    jobs: Vec<JobSummaryView>,
+    /// Jobs before these.
+    more_jobs: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct JobSummaryView {
+    job: u64,
+    name: String,
+    owner: String,
+    batches_total: u64,
+    tasks: u64,
+    ended: u64,
+    failed: u64,
+    /// As in [`StatusView`].
+    running: u64,
 }
 
 /// `allhands job`.
 #[derive(Debug, Serialize)]
 pub(crate) struct JobView {
-    job: u64,
-    name: String,
-    owner: String,
+    #[serde(flatten)]
+    summary: JobSummaryView,
     batches: Vec<BatchView>,
+    /// Batches that are not shown.
+    more_batches: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,23 +172,33 @@ struct BatchView {
 }
 
 impl JobsView {
-    pub(crate) fn new(jobs: Vec<admin::JobView>) -> Self {
-        Self { jobs: jobs.into_iter().map(JobView::new).collect() }
+    pub(crate) fn new(admin::Jobs { jobs, more }: admin::Jobs) -> Self {
+        Self { jobs: jobs.into_iter().map(JobSummaryView::new).collect(), more_jobs: more }
     }
 }
 
-impl JobView {
-    pub(crate) fn new(job: admin::JobView) -> Self {
+impl JobSummaryView {
+    fn new(job: admin::JobSummary) -> Self {
         Self {
             job: job.job.0,
             name: job.name,
             owner: job.owner,
-            batches: job.batches.into_iter().map(BatchView::new).collect(),
+            batches_total: job.batches,
+            tasks: job.tasks,
+            ended: job.ended,
+            failed: job.failed,
+            running: job.running,
         }
     }
+}
 
-    fn sum(&self, count: impl Fn(&BatchView) -> u32) -> String {
-        self.batches.iter().map(|batch| u64::from(count(batch))).sum::<u64>().to_string()
+impl JobView {
+    pub(crate) fn new(admin::JobView { summary, batches, more }: admin::JobView) -> Self {
+        Self {
+            summary: JobSummaryView::new(summary),
+            batches: batches.into_iter().map(BatchView::new).collect(),
+            more_batches: more,
+        }
     }
 }
 
@@ -204,20 +230,25 @@ impl Display for JobsView {
                 job.job.to_string(),
                 job.name.clone(),
                 job.owner.clone(),
-                job.batches.len().to_string(),
-                job.sum(|batch| batch.tasks),
-                job.sum(|batch| batch.ended),
-                job.sum(|batch| batch.failed),
-                job.sum(|batch| batch.running),
+                job.batches_total.to_string(),
+                job.tasks.to_string(),
+                job.ended.to_string(),
+                job.failed.to_string(),
+                job.running.to_string(),
             ]);
         }
-        write!(f, "{table}")
+        write!(f, "{table}")?;
+        match self.more_jobs {
+            0 => Ok(()),
+            more => writeln!(f, "\nand {more} earlier jobs"),
+        }
     }
 }
 
 impl Display for JobView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "job {}  {}  of {}\n", self.job, self.name, self.owner)?;
+        let JobSummaryView { job, name, owner, .. } = &self.summary;
+        writeln!(f, "job {job}  {name}  of {owner}\n")?;
         let heading = ["batch", "name", "state", "tasks", "ended", "failed", "given out"];
         let mut table = Table::new(heading);
         for batch in &self.batches {
@@ -233,6 +264,18 @@ impl Display for JobView {
             ]);
         }
         write!(f, "{table}")?;
+        if self.more_batches > 0 {
+            let JobSummaryView { batches_total, tasks, ended, failed, running, .. } = &self.summary;
+            writeln!(
+                f,
+                "\nand {} more batches; those that are not over are shown first",
+                self.more_batches
+            )?;
+            writeln!(
+                f,
+                "all {batches_total}: tasks {tasks}  ended {ended}  failed {failed}  given out {running}"
+            )?;
+        }
         match self.batches.first() {
             Some(first) => writeln!(f, "\none task: allhands explain {}:0", first.batch),
             None => Ok(()),

@@ -25,7 +25,7 @@ fn three_and_two_survive_their_leader_and_end_with_ctrl_c() {
     let shown = output(&mut dev.ask(["status"]));
     assert!(shown.contains("worker-2") && shown.contains("leader"), "{shown}");
     assert!(output(&mut dev.ask(["jobs"])).starts_with("job "));
-    assert_eq!(output(&mut dev.ask(["jobs", "--json"])), "{\"jobs\":[]}\n");
+    assert_eq!(output(&mut dev.ask(["jobs", "--json"])), "{\"jobs\":[],\"more_jobs\":0}\n");
 
     let first = dev.leader().unwrap();
     let name = format!("coordinator-{first}");

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use allhands::Cause;
 use allhands::prelude::*;
 use rustix::process::{Signal, kill_process};
 
@@ -55,6 +56,24 @@ pub(crate) fn all_coordinators_are_killed() {
     });
     println!("{came}");
     assert!(came.gap < Duration::from_secs(5), "{came}");
+}
+
+/// A call that has no leader for longer than its deadline ends of that, long before its client gives the
+/// cluster up.
+pub(crate) fn a_deadline_needs_no_coordinator() {
+    let dev = Dev::start(&["--coordinators", "1", "--workers", "1", "--slots", "1"]);
+    let cluster = connect(&dev);
+    kill_9(dev.pid("coordinator-1"));
+    let parallel = Parallel::new().on(&cluster).deadline(Duration::from_secs(3));
+    let begun = Instant::now();
+    let error = parallel.run((0..9).map(delayed(identity))).unwrap_err();
+    println!("ended after {:.2?}", begun.elapsed());
+    let cause = error.task().and_then(TaskError::cause);
+    assert!(matches!(cause, Some(Cause::DeadlinePassed { limit_ms: 3000 })), "{error}");
+}
+
+fn identity(n: u64) -> u64 {
+    n
 }
 
 /// Promises 5 and 19. The other worker goes on meanwhile.

@@ -17,7 +17,7 @@ mod full;
 mod operator;
 mod user;
 
-const TESTS: [(&str, fn()); 11] = [
+const TESTS: [(&str, fn()); 13] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -29,6 +29,8 @@ const TESTS: [(&str, fn()); 11] = [
     ("the_disk_of_an_embedded_cluster_is_full", full::the_disk_of_an_embedded_cluster_is_full),
     ("tasks_run_as_the_user_of_the_worker", user::tasks_run_as_the_user_of_the_worker),
     ("an_operator_sees_and_cancels", operator::an_operator_sees_and_cancels),
+    ("a_worker_is_called_by_its_name", operator::a_worker_is_called_by_its_name),
+    ("a_deadline_needs_no_coordinator", faults::a_deadline_needs_no_coordinator),
 ];
 
 #[allhands::main]

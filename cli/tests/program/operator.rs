@@ -22,6 +22,35 @@ fn json(dev: &Dev, words: &[&str]) -> Value {
     serde_json::from_str(&output(dev.ask(words).arg("--json"))).unwrap()
 }
 
+fn panics(n: u64) -> u64 {
+    assert!(n != 3, "three");
+    n
+}
+
+/// As `allhands dev` calls them.
+pub(crate) fn a_worker_is_called_by_its_name() {
+    let dev = cluster();
+    let cluster = connect(&dev);
+    let error = Parallel::new().on(&cluster).run((0..9).map(delayed(panics))).unwrap_err();
+    let name = error.task().unwrap().worker_name().unwrap().to_owned();
+    assert!(["worker-1", "worker-2"].contains(&name.as_str()), "{name}");
+    assert!(error.to_string().contains(&format!("(on worker {name}, attempt ")), "{error}");
+
+    let batch = Parallel::new().on(&cluster).start([delayed(long_nap)(0)]).unwrap();
+    let explained = eventually("the task runs", || {
+        let jobs = json(&dev, &["jobs"]);
+        let job = jobs["jobs"][0]["job"].as_u64()?.to_string();
+        let shown = json(&dev, &["job", &job]);
+        let batches = shown["batches"].as_array()?;
+        let id = batches.iter().find(|batch| batch["running"] == 1)?["batch"].as_str()?;
+        // It may be over meanwhile.
+        let (code, said, _) = run(&mut dev.ask(["explain", &format!("{id}:0")]));
+        (code == Some(0) && said.contains(" on worker ")).then_some(said)
+    });
+    assert!(explained.contains(" on worker worker-"), "{explained}");
+    drop(batch);
+}
+
 pub(crate) fn an_operator_sees_and_cancels() {
     let dev = cluster();
     let cluster = connect(&dev);
@@ -33,10 +62,12 @@ pub(crate) fn an_operator_sees_and_cancels() {
     let jobs = json(&dev, &["jobs"]);
     let job = jobs["jobs"][0]["job"].as_u64().unwrap().to_string();
     assert_eq!(jobs["jobs"][0]["owner"], "client");
-    assert_eq!(jobs["jobs"][0]["batches"][0]["name"], "naps");
+    assert_eq!((&jobs["jobs"][0]["batches_total"], &jobs["more_jobs"]), (&1.into(), &0.into()));
 
     let shown = json(&dev, &["job", &job]);
     let id = shown["batches"][0]["batch"].as_str().unwrap();
+    assert_eq!(shown["batches"][0]["name"], "naps");
+    assert_eq!((&shown["batches_total"], &shown["more_batches"]), (&1.into(), &0.into()));
     let people = output(&mut dev.ask(["job", &job]));
     assert!(people.contains(&format!("allhands explain {id}:0")), "{people}");
     eventually("it is whole", || {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Kind;
+use super::{Kind, can_come};
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,15 +11,24 @@ impl fmt::Display for Kind {
                 f.write_str("no cluster: ")?;
                 for (place, (address, cause)) in causes.iter().enumerate() {
                     let gap = if place == 0 { "" } else { "; " };
-                    let cause = cause.as_deref();
+                    let cause = cause.as_ref().map(|cause| cause.cause.as_str());
                     let cause = cause.unwrap_or("it answers, and knows no leader yet");
                     write!(f, "{gap}{address}: {cause}")?;
                 }
-                f.write_str(
-                    ". Check that the coordinators run (`allhands status`) and that ALLHANDS_CLUSTER \
-                     and ALLHANDS_IDENTITY are those that `allhands dev` or `allhands init` gave; \
-                     without ALLHANDS_CLUSTER the program runs on an embedded cluster",
-                )
+                f.write_str(match can_come(causes) {
+                    true => {
+                        ". Check that the coordinators run (`allhands status`) and that \
+                         ALLHANDS_CLUSTER and ALLHANDS_IDENTITY are those that `allhands dev` or \
+                         `allhands init` gave; without ALLHANDS_CLUSTER the program runs on an \
+                         embedded cluster"
+                    }
+                    false => {
+                        ". Trying again cannot help: the addresses and the identity (ALLHANDS_CLUSTER \
+                         and ALLHANDS_IDENTITY, or the arguments of Cluster::connect) must be of the \
+                         same `allhands init` or `allhands dev`, the identity one of a client, and both \
+                         sides of the same release"
+                    }
+                })
             }
             Self::Address { text, cause } => write!(
                 f,

@@ -28,6 +28,7 @@ struct Inner {
     arguments: String,
     kind: TaskErrorKind,
     worker: Option<WorkerId>,
+    worker_name: Option<String>,
     attempt: Option<AttemptId>,
     tries: u32,
 }
@@ -66,8 +67,17 @@ impl TaskError {
         kind: TaskErrorKind,
     ) -> Self {
         let arguments = shortened(arguments);
-        let (worker, attempt, tries) = (None, None, 0);
-        Self(Box::new(Inner { index, function, arguments, kind, worker, attempt, tries }))
+        let (worker, worker_name, attempt, tries) = (None, None, None, 0);
+        Self(Box::new(Inner {
+            index,
+            function,
+            arguments,
+            kind,
+            worker,
+            worker_name,
+            attempt,
+            tries,
+        }))
     }
 
     pub(crate) fn at(
@@ -77,6 +87,12 @@ impl TaskError {
         tries: u32,
     ) -> Self {
         (self.0.worker, self.0.attempt, self.0.tries) = (worker, attempt, tries);
+        self
+    }
+
+    /// Says what people call the worker, where somebody knows.
+    pub(crate) fn on(mut self, worker_name: Option<String>) -> Self {
+        self.0.worker_name = worker_name;
         self
     }
 
@@ -121,6 +137,12 @@ impl TaskError {
     /// The worker where it happened, if the task had come to one.
     pub fn worker(&self) -> Option<WorkerId> {
         self.0.worker
+    }
+
+    /// What that worker is called (`allhands worker --name`, or its host's name), and its number beside it
+    /// where several are called so. `None` where the cluster did not say.
+    pub fn worker_name(&self) -> Option<&str> {
+        self.0.worker_name.as_deref()
     }
 
     /// The attempt that ended so, if there was one.
@@ -191,8 +213,10 @@ impl fmt::Display for Inner {
             open = ", ";
             f.write_fmt(text)
         };
-        if let Some(worker) = self.worker {
-            part(f, format_args!("on worker {worker}"))?;
+        match (&self.worker_name, self.worker) {
+            (Some(name), _) => part(f, format_args!("on worker {name}"))?,
+            (None, Some(worker)) => part(f, format_args!("on worker {worker}"))?,
+            (None, None) => {}
         }
         if let Some(attempt) = self.attempt {
             part(f, format_args!("attempt {attempt}"))?;

@@ -26,6 +26,10 @@ fn a_task_error_says_which_what_where_and_at_which_try() {
     assert_eq!(error.to_string(), text);
     assert_eq!(format!("{error:?}"), format!("{text}\napp::heavy"));
     assert!(error.retry_can_help());
+
+    let error = error.on(Some("oak".into()));
+    assert!(error.to_string().ends_with("(on worker oak, attempt 2.40, try 3)"), "{error}");
+    assert_eq!((error.worker(), error.worker_name()), (Some(WorkerId(8)), Some("oak")));
 }
 
 #[test]
@@ -60,9 +64,20 @@ fn a_functions_own_error_comes_back_typed() {
 
 #[test]
 fn a_cluster_error_names_the_thing_the_cause_and_what_to_do() {
+    let no_link = |cause: &str, retry_can_help| {
+        let cause = cause.to_owned();
+        Some(NoLink { cause, retry_can_help })
+    };
+    let refused = || ("10.0.0.3:7001".to_owned(), no_link("it is of another cluster", false));
+    let error = Error::new(Kind::NoCluster { causes: vec![refused()] });
+    let text = error.to_string();
+    assert!(text.contains("7001: it is of another cluster. Trying again cannot help"), "{text}");
+    assert!(text.contains("ALLHANDS_IDENTITY") && !error.retry_can_help(), "{text}");
+
     let causes = vec![
-        ("10.0.0.1:7001".to_owned(), Some("nothing answers".to_owned())),
+        ("10.0.0.1:7001".to_owned(), no_link("nothing answers", true)),
         ("10.0.0.2:7001".to_owned(), None),
+        refused(),
     ];
     let error = Error::new(Kind::NoCluster { causes });
     let text = error.to_string();

@@ -9,6 +9,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use allhands_common::id::WorkerId;
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::policy::{BatchSpec, Function, Policy};
 use allhands_common::segment::argument_tag;
@@ -161,6 +162,11 @@ impl<R> Call<R> {
     /// Slots of the cluster.
     pub(super) fn slots(&self) -> u32 {
         self.cluster.slots()
+    }
+
+    /// What people call a worker of the cluster.
+    pub(super) fn worker_name(&self, worker: Option<WorkerId>) -> Option<String> {
+        self.cluster.session().workers().name(worker?)
     }
 
     /// Gives a task out. `last` is said when no other follows.

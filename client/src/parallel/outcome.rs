@@ -61,7 +61,8 @@ impl<R> Call<R> {
             (Some((ERROR, bytes)), _) => match codec::decode::<Failed>(bytes) {
                 Ok(Failed { cause, worker, attempt, tries }) => self
                     .error(arrived, row, index, TaskErrorKind::Ended(cause))
-                    .at(worker, attempt, tries),
+                    .at(worker, attempt, tries)
+                    .on(self.worker_name(worker)),
                 Err(error) => self.error(arrived, row, index, undecodable(&error)),
             },
             (Some((FAILED, bytes)), Some(codec)) => {
@@ -128,6 +129,7 @@ impl<R> Call<R> {
         };
         self.error_of(part, task, index, kept.as_ref(), TaskErrorKind::Ended(cause))
             .at(worker, attempt, tries)
+            .on(self.worker_name(worker))
     }
 
     fn error_of(

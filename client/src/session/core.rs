@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{BatchId, ClusterId, CoordinatorId, JobId, RequestId, SessionId, Term};
 use allhands_common::limit::HEARTBEAT_MS;
 use allhands_common::policy::BatchSpec;
@@ -142,14 +143,16 @@ impl Core {
         match self.leader {
             Some(_) => Some(self.said_at + HEARTBEAT),
             None => {
-                let oldest = self.batches.values().filter(|batch| batch.cancelled.is_none());
-                oldest.map(|batch| self.patient_until(batch)).min()
+                let waiting = self.batches.values().filter(|batch| batch.is_wanted());
+                waiting.map(|batch| self.patient_until(batch)).min()
             }
         }
     }
 
+    /// Until when a batch waits for a leader: its deadline is kept here while there is none to keep it.
     fn patient_until(&self, batch: &Batch) -> Instant {
-        batch.since.max(self.leaderless_since) + self.config.patience
+        let patience = batch.since.max(self.leaderless_since) + self.config.patience;
+        batch.deadline().map_or(patience, |deadline| deadline.min(patience))
     }
 
     /// One step: what has happened, then what there is to say about it.
@@ -292,17 +295,30 @@ impl Core {
             self.miss_workers(out);
             return;
         }
-        let waited = |batch: &Batch| now - batch.since.max(self.leaderless_since);
-        let lost: Vec<(BatchId, Duration)> = self
+        let impatient = |batch: &Batch| batch.is_wanted() && self.patient_until(batch) <= now;
+        let lost: Vec<(BatchId, End)> = self
             .batches
             .iter()
-            .filter(|(_, batch)| batch.cancelled.is_none() && !batch.inbox.over)
-            .map(|(id, batch)| (*id, waited(batch)))
-            .filter(|(_, waited)| *waited >= self.config.patience)
+            .filter(|(_, batch)| impatient(batch))
+            .map(|(id, batch)| (*id, self.given_up(batch)))
             .collect();
-        for (batch, waited) in lost {
-            out.push(Action::End { batch, end: End::Leaderless(waited) });
+        for (batch, end) in lost {
+            out.push(Action::End { batch, end });
             self.cancel(batch, "its client had lost all coordinators".into());
+        }
+    }
+
+    /// The end of a batch that has waited for a leader for as long as it may.
+    fn given_up(&self, batch: &Batch) -> End {
+        let limit_ms = batch.spec.policy.deadline_ms;
+        match limit_ms.filter(|_| batch.deadline().is_some_and(|deadline| deadline <= self.now)) {
+            // In the words of the leader that is not there.
+            Some(limit_ms) => {
+                let cause = Cause::DeadlinePassed { limit_ms };
+                let rest = Some(Failed { cause, worker: None, attempt: None, tries: 0 });
+                End::Complete { rest }
+            }
+            None => End::Leaderless(self.now - batch.since.max(self.leaderless_since)),
         }
     }
 
@@ -311,11 +327,8 @@ impl Core {
         let Some(since) = self.workless_since.filter(|_| !self.workless_told) else {
             return;
         };
-        let waits = |batch: &Batch| {
-            batch.cancelled.is_none()
-                && !batch.inbox.over
-                && self.now - batch.since.max(since) >= WORKLESS
-        };
+        let waits =
+            |batch: &Batch| batch.is_wanted() && self.now - batch.since.max(since) >= WORKLESS;
         if self.batches.values().any(waits) {
             self.workless_told = true;
             out.push(Action::NoWorkers);

@@ -1,7 +1,8 @@
 //! Links to coordinators, for as long as the session lives: [`dial`] keeps them, here is said what happens
 //! on them. What may pile up before a writer is bounded by the session's credit.
 
-use std::future::ready;
+use std::cell::Cell;
+use std::future::{pending, ready};
 
 use allhands_common::chain::chain;
 use allhands_common::id::CoordinatorId;
@@ -13,6 +14,7 @@ use allhands_common::net::place::Place;
 use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::NoLink;
 use super::core::Peer;
 
 /// The client's end of a link.
@@ -26,7 +28,7 @@ pub(crate) enum LinkEvent {
     /// A message has come.
     Said { peer: Peer, message: ToClient },
     /// There is no link, or no longer.
-    Down { peer: Peer, cause: String },
+    Down { peer: Peer, why: NoLink },
     /// The cluster was in this process and has ended.
     #[cfg_attr(
         not(any(feature = "embedded", test)),
@@ -38,7 +40,8 @@ pub(crate) enum LinkEvent {
 /// Release of this library, for the other side's log.
 const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
 
-/// Keeps a link to the coordinator at `place`.
+/// Keeps a link to the coordinator at `place` until the session has ended. Then a link that stands still
+/// sends what was put in; one that does not is given up.
 pub(super) async fn keep(
     peer: Peer,
     endpoint: Endpoint,
@@ -46,7 +49,25 @@ pub(super) async fn keep(
     events: UnboundedSender<LinkEvent>,
 ) {
     let dialler = Dialler { endpoint, place, purpose: Purpose::Client, build: BUILD };
-    dialler.keep(|event| ready(tell(&events, peer, event))).await;
+    let stands = Cell::new(false);
+    let keeping = dialler.keep(|event| {
+        match event {
+            Event::Up { .. } => stands.set(true),
+            Event::Down(_) => stands.set(false),
+            Event::Said(_) => {}
+        }
+        ready(tell(&events, peer, event))
+    });
+    let given_up = async {
+        events.closed().await;
+        if stands.get() {
+            pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = given_up => {}
+    }
 }
 
 /// Serves a link inside this process until it is gone, and says why; `None` once the session has ended.
@@ -68,7 +89,10 @@ fn tell(
     let event = match event {
         Event::Up { coordinator, out } => LinkEvent::Up { peer, coordinator, out },
         Event::Said(message) => LinkEvent::Said { peer, message },
-        Event::Down(down) => LinkEvent::Down { peer, cause: chain(&down) },
+        Event::Down(down) => {
+            let (cause, retry_can_help) = (chain(&down), down.retry_can_help());
+            LinkEvent::Down { peer, why: NoLink { cause, retry_can_help } }
+        }
     };
     events.send(event).is_ok()
 }

@@ -17,12 +17,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Sleep;
 
-use super::Session;
 use super::core::{Action, Config, Core, End, Event, Peer};
 use super::exchange::{Exchange, Place, Taken};
 use super::link::LinkEvent;
 use super::outcomes::Outcomes;
 use super::program::Executable;
+use super::{NoLink, Session};
 use crate::data::Data;
 use crate::notice::notice;
 use convoy::{CONVOYS_MAX, Convoy, shared_spec};
@@ -326,18 +326,26 @@ impl Shell {
         match event {
             LinkEvent::Up { peer, coordinator, out } => {
                 self.out.insert(peer, out);
+                self.note_cause(peer, None);
                 self.events.push(Event::LinkUp { peer, coordinator });
             }
             LinkEvent::Said { peer, message } => self.events.push(Event::Said { peer, message }),
-            LinkEvent::Down { peer, cause } => {
+            LinkEvent::Down { peer, why } => {
                 self.out.remove(&peer);
-                if let Some(place) = self.session.state().causes.get_mut(peer.0) {
-                    *place = Some(cause);
-                }
+                self.note_cause(peer, Some(why));
                 self.events.push(Event::LinkDown { peer });
             }
             LinkEvent::Lost { cause } => self.end = Some(End::Lost(cause)),
         }
+    }
+
+    fn note_cause(&self, peer: Peer, cause: Option<NoLink>) {
+        let mut state = self.session.state();
+        if let Some(place) = state.causes.get_mut(peer.0) {
+            *place = cause;
+        }
+        drop(state);
+        self.session.attached.notify_all();
     }
 
     fn act(&mut self) {
@@ -380,6 +388,7 @@ impl Shell {
                         self.session.attached.notify_all();
                     }
                 }
+                Action::Workers(names) => self.session.workers().learn(names),
                 Action::NoWorkers => notice(
                     "no worker is there, so calls wait: start `allhands worker` on some machine \
                      (`allhands status` shows who has joined)",
@@ -457,35 +466,4 @@ impl Opened {
 }
 
 #[cfg(test)]
-mod tests {
-    use rustix::time::{ClockId, clock_gettime};
-
-    use super::*;
-    use crate::session::thread::config;
-
-    #[test]
-    fn who_waits_for_nothing_does_nothing() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (_events, links) = tokio::sync::mpsc::unbounded_channel();
-        let (config, executable) = config(
-            allhands_common::id::ClusterId([9; 16]),
-            Duration::from_secs(30),
-            Executable::hashed(),
-        )
-        .unwrap();
-        let waits = run(
-            Arc::default(),
-            Beginning { config, executable, data: Data::Remote, peers: 1, links },
-        );
-        let used = || {
-            let time = clock_gettime(ClockId::ThreadCPUTime);
-            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-        };
-        let before = used();
-        let ended = runtime
-            .block_on(async { tokio::time::timeout(Duration::from_millis(300), waits).await });
-        assert!(ended.is_err());
-        let used = used() - before;
-        assert!(used < Duration::from_millis(100), "{used:?} of a core in 300 ms");
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ pub enum Answer {
     /// To [`Question::Status`].
     Status(Status),
     /// To [`Question::Jobs`].
-    Jobs(Vec<JobView>),
+    Jobs(Jobs),
     /// To [`Question::Job`].
     Job(JobView),
     /// To [`Question::Explain`]: lines for people, from the general to the particular.
@@ -84,9 +84,27 @@ pub struct WorkerView {
     pub tasks: u64,
 }
 
+/// Jobs that [`Jobs`] names, the latest: of 300 bytes each that is a third of a reply.
+pub const JOBS_SHOWN_MAX: usize = 1000;
+
+/// Batches that [`JobView`] names: of 200 bytes each that is a fifth of a reply.
+pub const BATCHES_SHOWN_MAX: usize = 1000;
+
+/// What is shown of a name of a job, an owner or a batch, in bytes.
+pub const TEXT_SHOWN_BYTES_MAX: usize = 128;
+
+/// All jobs at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// The latest, at most [`JOBS_SHOWN_MAX`], in the order of their ids.
+    pub jobs: Vec<JobSummary>,
+    /// How many there are before them.
+    pub more: u64,
+}
+
 /// A job at a glance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JobView {
+pub struct JobSummary {
     /// Which.
     pub job: JobId,
     /// For people.
@@ -94,7 +112,26 @@ pub struct JobView {
     /// Whose certificate opened it.
     pub owner: String,
     /// Its batches that are not forgotten.
+    pub batches: u64,
+    /// Their tasks so far.
+    pub tasks: u64,
+    /// Of these, how many ended.
+    pub ended: u64,
+    /// Of these, without a value.
+    pub failed: u64,
+    /// Tasks that are with a worker.
+    pub running: u64,
+}
+
+/// A job with its batches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// At a glance.
+    pub summary: JobSummary,
+    /// At most [`BATCHES_SHOWN_MAX`], those that are not over first, then in the order of coming.
     pub batches: Vec<BatchView>,
+    /// How many more there are.
+    pub more: u64,
 }
 
 /// A batch at a glance.

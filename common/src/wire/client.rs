@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Bulk, Carries};
 use crate::failure::Failed;
-use crate::id::{BatchId, CoordinatorId, JobId, RequestId, SegmentId, SessionId, Term};
+use crate::id::{BatchId, CoordinatorId, JobId, RequestId, SegmentId, SessionId, Term, WorkerId};
 use crate::policy::BatchSpec;
 use crate::program::{Program, ProgramId};
 use crate::range::TaskRange;
@@ -219,6 +219,8 @@ pub enum ToClient {
         /// How many.
         slots: u32,
     },
+    /// Names of workers, for people: of all that there are after each `Attached`, then of those that join.
+    Workers(Vec<(WorkerId, String)>),
 }
 
 /// A batch has this many tasks, committed.
@@ -245,7 +247,8 @@ impl Carries for ToClient {
             | Self::Refused { .. }
             | Self::SessionExpired
             | Self::SegmentUnreadable { .. }
-            | Self::Slots { .. } => {}
+            | Self::Slots { .. }
+            | Self::Workers(_) => {}
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::segments::Segments;
 use crate::shell::Log;
 
 const BYTES: &[u8] = b"#!/bin/sh\n";
-const CLIENT: SessionId = SessionId([1; 16]);
+pub(crate) const CLIENT: SessionId = SessionId([1; 16]);
 const OTHER: SessionId = SessionId([2; 16]);
 const WORKER: WorkerId = WorkerId(7);
 
@@ -23,15 +23,15 @@ fn id_of(bytes: &[u8]) -> ProgramId {
     ProgramId(*blake3::hash(bytes).as_bytes())
 }
 
-fn program(bytes: &[u8]) -> Program {
+pub(crate) fn program(bytes: &[u8]) -> Program {
     let platform = Platform { arch: "any".into(), os: "linux".into(), glibc: None };
     Program { id: id_of(bytes), bytes: bytes.len() as u64, platform, name: "app".into() }
 }
 
 /// A leader with its clients and one worker, who hear what it says.
-struct Rig {
-    shell: Shell,
-    client: UnboundedReceiver<ToClient>,
+pub(crate) struct Rig {
+    pub(crate) shell: Shell,
+    pub(crate) client: UnboundedReceiver<ToClient>,
     worker: UnboundedReceiver<ToWorker>,
     dir: TempDir,
 }
@@ -40,7 +40,7 @@ fn programs(dir: &Path) -> PathBuf {
     dir.join("programs")
 }
 
-fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     rig_in(tempfile::tempdir().unwrap())
 }
 

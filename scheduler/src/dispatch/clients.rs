@@ -2,11 +2,12 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use core::time::Duration;
 
-use allhands_common::id::{BatchId, RequestId, SessionId};
+use allhands_common::id::{BatchId, RequestId, SessionId, WorkerId};
 use allhands_common::limit::SUBMIT_BYTES_MAX;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{Appended, FromClient, ToClient};
@@ -41,6 +42,9 @@ pub(super) struct Notices {
 
 /// How long a notice waits for company.
 const NOTICE_PATIENCE: Duration = Duration::from_millis(5);
+
+/// Names of one message, of at most 64 bytes each: some 400 KiB of a head that may have 6 MiB.
+const NAMES_MAX: usize = 4096;
 
 /// Committed bytes that a client is told of at once, because its credit may end.
 const NOTICE_BYTES: u64 = SUBMIT_BYTES_MAX as u64 / 16;
@@ -180,10 +184,38 @@ impl Dispatcher {
     }
 
     /// The session is in the state: its client can go on where it was.
-    pub(super) fn session_opened(&mut self, session: SessionId, out: &mut Vec<Action>) {
+    pub(super) fn session_opened(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        out: &mut Vec<Action>,
+    ) {
         let message =
             ToClient::Attached { term: self.config.term, batches: Vec::new(), slots: self.slots };
         self.tell(session, message, out);
+        self.name_workers(state, session, out);
+    }
+
+    /// Tells a client what the workers are called.
+    fn name_workers(&mut self, state: &State, session: SessionId, out: &mut Vec<Action>) {
+        let mut roster = state.workers.iter().map(|(id, record)| (*id, record.short_name()));
+        loop {
+            let names: Vec<_> = roster.by_ref().take(NAMES_MAX).collect();
+            if names.is_empty() {
+                return;
+            }
+            self.tell(session, ToClient::Workers(names), out);
+        }
+    }
+
+    /// Tells all clients what a worker that has joined is called.
+    pub(super) fn name_worker(&mut self, state: &State, worker: WorkerId, out: &mut Vec<Action>) {
+        let Some(record) = state.workers.get(&worker) else { return };
+        let sessions: Vec<SessionId> = self.clients.keys().copied().collect();
+        for session in sessions {
+            let names = vec![(worker, record.short_name())];
+            self.tell(session, ToClient::Workers(names), out);
+        }
     }
 
     fn welcome_client(&mut self, state: &State, session: SessionId, out: &mut Vec<Action>) {
@@ -197,6 +229,7 @@ impl Dispatcher {
             named.keys().filter_map(|id| Some((*id, theirs(id)?.tasks))).collect();
         let message = ToClient::Attached { term: self.config.term, batches, slots: self.slots };
         self.tell(session, message, out);
+        self.name_workers(state, session, out);
         // Nothing follows from a batch that is not named: this may be an old connection's greeting,
         // come late. Who is done with a batch says so, over each connection.
         for (id, received) in named.iter().filter(|(id, _)| theirs(id).is_some()) {

@@ -24,7 +24,7 @@ impl Dispatcher {
     ) {
         match effect {
             Effect::Keep { .. } | Effect::Drop { .. } => {}
-            Effect::SessionOpened { session } => self.session_opened(session, out),
+            Effect::SessionOpened { session } => self.session_opened(state, session, out),
             Effect::SessionClosed { session } => {
                 self.tell(session, ToClient::SessionExpired, out);
                 self.clients.remove(&session);
@@ -65,6 +65,7 @@ impl Dispatcher {
             }
             Effect::Roster { worker, present } => {
                 self.roster_changed(now, worker, present, out);
+                self.name_worker(state, worker, out);
             }
         }
     }

@@ -32,6 +32,8 @@ pub enum Explanation {
     WithWorker {
         /// Which.
         worker: WorkerId,
+        /// What people call it, see [`State::worker_name`].
+        name: String,
         /// As which attempt.
         attempt: AttemptId,
         /// Whether the worker said that the attempt runs.
@@ -95,6 +97,7 @@ impl Dispatcher {
         if let Some((id, attempt)) = holder {
             return Explanation::WithWorker {
                 worker: attempt.worker,
+                name: state.worker_name(attempt.worker),
                 attempt: *id,
                 running: attempt.running,
                 since_ms: u64::try_from(now.since(attempt.since).as_millis()).unwrap_or(u64::MAX),

@@ -1,12 +1,12 @@
 //! Workers, leaders and clients that come and go.
 
-use allhands_common::id::{BatchId, CoordinatorId, JobId, RequestId, SessionId, Term};
+use allhands_common::id::{BatchId, CoordinatorId, JobId, RequestId, SessionId, TaskId, Term};
 use allhands_common::policy::Policy;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{Appended, DONE_WITH_BATCH, FromClient, ToClient};
-use allhands_common::wire::worker::{How, Order};
-use allhands_scheduler::{Action, Command, Config, Event};
+use allhands_common::wire::worker::{FromWorker, How, Order};
+use allhands_scheduler::{Action, Command, Config, Event, Explanation};
 use bytes::Bytes;
 
 use crate::support::*;
@@ -294,7 +294,7 @@ fn more_jobs_than_a_session_remembers_replies() {
 fn what_a_draining_worker_returns_goes_elsewhere() {
     let mut leader = Leader::with_workers(2, 1);
     leader.submit(0, 4, single());
-    leader.worker(1, allhands_common::wire::worker::FromWorker::Draining);
+    leader.worker(1, FromWorker::Draining);
     let actions = leader.end(1, attempt(2), 0, range(2, 3), How::Returned);
     assert_eq!(runs(&actions), []);
     let actions = leader.finish(2, attempt(1), 0, range(1, 2));
@@ -336,4 +336,45 @@ fn an_open_that_is_said_again_with_more_than_the_first_time_is_heard() {
     let before = leader.state.clone();
     leader.client(again(2, true));
     assert_eq!(leader.state.batches[&batch(0)], before.batches[&batch(0)]);
+}
+
+/// The names of workers that `actions` tell a client.
+fn names(actions: &[Action]) -> Vec<(u64, String)> {
+    let names = told(actions).into_iter().filter_map(|message| match message {
+        ToClient::Workers(names) => Some(names),
+        _ => None,
+    });
+    names.flatten().map(|(worker, name)| (worker.0, name)).collect()
+}
+
+#[test]
+fn a_client_knows_the_names_of_those_who_work_for_it() {
+    let mut leader = Leader::new();
+    leader.register(1, Resources::cpus(1), Vec::new());
+    assert_eq!(names(&leader.attach(&[])), [(1, "host1".into())]);
+    let mut other = registration(2, Resources::cpus(1), Vec::new());
+    other.name = "é".repeat(40);
+    let joined = leader.worker(2, FromWorker::Register(other));
+    assert_eq!(names(&joined), [(2, "é".repeat(32))], "as much as is shown");
+    // Also by the next leader, whom they have not told.
+    let mut leader = leader.succeed();
+    let all = [(1, "host1".into()), (2, "é".repeat(32))];
+    assert_eq!(names(&leader.attach(&[])), all);
+}
+
+#[test]
+fn a_worker_is_explained_by_name_and_by_number_where_that_helps() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.submit(0, 1, single());
+    let task = TaskId { batch: batch(0), index: 0 };
+    let holder = |leader: &Leader| match leader.dispatcher.explain(leader.now, &leader.state, task)
+    {
+        Explanation::WithWorker { worker, name, .. } => (worker.0, name),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(holder(&leader), (1, "host1".into()));
+    let mut namesake = registration(2, Resources::cpus(1), Vec::new());
+    namesake.name = "host1".into();
+    leader.worker(2, FromWorker::Register(namesake));
+    assert_eq!(holder(&leader), (1, "host1 (1)".into()));
 }

@@ -10,3 +10,4 @@ mod replicas;
 mod runs;
 mod support;
 mod unplaceable;
+mod views;

@@ -1,12 +1,14 @@
 //! A batch runs.
 
-use allhands_common::id::{JobId, Term};
-use allhands_common::policy::{Policy, Prefer};
+use allhands_common::bulk::Carries as _;
+use allhands_common::frame::{Header, Message as _};
+use allhands_common::id::{BatchId, JobId, Term};
+use allhands_common::policy::{BatchSpec, Policy, Prefer};
 use allhands_common::resources::Resources;
 use allhands_common::segment::SegmentBuilder;
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
-use allhands_common::wire::worker::Order;
-use allhands_scheduler::{Action, AgentEvent};
+use allhands_common::wire::worker::{Order, ToWorker};
+use allhands_scheduler::{Action, AgentEvent, ArgumentSegment};
 
 use bytes::Bytes;
 
@@ -180,4 +182,71 @@ fn a_range_of_fixed_length_is_never_longer_than_a_message() {
     }
     let (_, _, tasks) = runs(&given)[0];
     assert!(tasks.len() <= 41, "{tasks:?}");
+}
+
+/// A message to a worker as its shell sends it, with the bytes that are stored: it has to fit a frame.
+fn fits(leader: &Leader, number: u64, mut orders: Vec<Order>) {
+    for order in &mut orders {
+        match order {
+            Order::Batch(shared) => {
+                let progress = leader.state.batches[&shared.batch].progress();
+                if let Some(context) = progress.and_then(|progress| progress.context) {
+                    shared.context = leader.segments[&context].clone().into();
+                }
+            }
+            Order::Run(run) => {
+                let arguments = leader.state.batches[&run.batch].arguments_of(run.range);
+                let stored =
+                    |argument: &ArgumentSegment| leader.segments[&argument.segment].clone();
+                run.segments = arguments.map(|argument| stored(argument).into()).collect();
+            }
+            _ => {}
+        }
+    }
+    let mut message = ToWorker::Orders { term: leader.dispatcher.term(), number, orders };
+    let (mut bulk, mut head) = (0, Vec::new());
+    message.each_bulk(&mut |one| bulk += one.bytes.len());
+    allhands_common::codec::encode(&message, &mut head).unwrap();
+    Header::new(ToWorker::KIND, head.len(), bulk).unwrap();
+}
+
+#[test]
+fn batches_with_much_to_share_are_given_in_messages_that_fit() {
+    const BATCHES: u32 = 60;
+    let mut leader = Leader::with_workers(0, 0);
+    let (kib, mib) = (|n: usize| vec![0; n << 10], 1 << 20);
+    for sequence in 0..BATCHES {
+        // 40 KiB of head each, and of every third a context of almost all that an entry holds.
+        let env = vec![("KEY".into(), "v".repeat(40 << 10))];
+        let context = if sequence % 3 == 0 { kib(3 << 10) } else { Vec::new() };
+        let mut segment = SegmentBuilder::new(0);
+        segment.push(0, [kib(700).as_slice()].into_iter());
+        leader.client(FromClient::OpenBatch {
+            batch: batch(sequence),
+            sequence,
+            call: sequence,
+            job: JobId(0),
+            spec: BatchSpec { env, ..spec(Policy::default()) }.into(),
+            context: Bytes::from(context).into(),
+            tasks: 1,
+            segment: segment.finish().into(),
+            sealed: true,
+        });
+    }
+    let actions = leader.register(1, Resources::cpus(BATCHES), Vec::new());
+    let mut sent = 0;
+    for action in &actions {
+        if let Action::Order { number, orders, .. } = action {
+            sent += 1;
+            assert_eq!(*number, sent);
+            fits(&leader, *number, orders.clone());
+        }
+    }
+    let mut given: Vec<BatchId> = full_runs(&actions).iter().map(|(_, run)| run.batch).collect();
+    let mut all: Vec<BatchId> = (0..BATCHES).map(batch).collect();
+    given.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(given, all);
+    let bytes = BATCHES as usize * 700 * 1024;
+    assert!(sent as usize >= bytes / (4 * mib), "{sent} messages");
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use allhands_common::failure::Failed;
 use allhands_common::policy::BatchSpec;
@@ -112,6 +113,16 @@ pub(super) struct Inbox {
 }
 
 impl Batch {
+    /// Somebody waits for its end.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.cancelled.is_none() && !self.inbox.over
+    }
+
+    /// When the user's deadline passes, if there is one.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.spec.policy.deadline_ms.map(|limit| self.since + Duration::from_millis(limit))
+    }
+
     /// A leader knows of it, or may, and it is not over.
     pub(super) const fn is_open(&self) -> bool {
         self.outbox.was_said && !self.inbox.over

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::failure::Failed;
-use allhands_common::id::{BatchId, CoordinatorId};
+use allhands_common::id::{BatchId, CoordinatorId, WorkerId};
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
@@ -126,6 +126,8 @@ pub(crate) enum Action {
     },
     /// The cluster has so many slots; said at each attach and change.
     Slots(u32),
+    /// These workers are called so.
+    Workers(Vec<(WorkerId, String)>),
     /// Tell the user that calls wait for a first worker.
     NoWorkers,
     /// Send these bytes of the program.

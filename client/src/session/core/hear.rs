@@ -51,7 +51,7 @@ impl Core {
                 out.push(Action::SendProgram { peer, program, offset, bytes });
             }
             ToClient::Refused { batch: Some(id), reason, .. } => {
-                self.end(id, End::Refused(reason), out);
+                self.refused(id, End::Refused(reason), out);
             }
             ToClient::Refused { batch: None, request: Some(request), reason } => {
                 if request == self.request && self.job == Job::Asked {
@@ -61,7 +61,8 @@ impl Core {
                 }
             }
             ToClient::Refused { batch: None, request: None, reason } => {
-                self.end_all(&End::Refused(reason), out);
+                let ids: Vec<BatchId> = self.batches.keys().copied().collect();
+                ids.into_iter().for_each(|id| self.refused(id, End::Refused(reason.clone()), out));
             }
             ToClient::SessionExpired => self.expire(peer, out),
             ToClient::SegmentUnreadable { batch, segment, reason } => {
@@ -72,6 +73,7 @@ impl Core {
                 }
             }
             ToClient::Slots { slots } => self.count_slots(slots, out),
+            ToClient::Workers(names) => out.push(Action::Workers(names)),
         }
     }
 
@@ -127,6 +129,21 @@ impl Core {
         } else if batch.inbox.is_finished() {
             let consumed = batch.inbox.consumed;
             self.consume(id, consumed);
+        }
+    }
+
+    /// The cluster does not take a batch. If it has some of it, as when it is an append that was refused,
+    /// it would keep the batch open and run what it has: that is cancelled.
+    fn refused(&mut self, id: BatchId, end: End, out: &mut Vec<Action>) {
+        let Some(batch) = self.batches.get(&id) else {
+            return;
+        };
+        if batch.outbox.opening != Step::Done {
+            return self.end(id, end, out);
+        }
+        if batch.is_wanted() {
+            out.push(Action::End { batch: id, end });
+            self.cancel(id, "part of it was refused".into());
         }
     }
 

@@ -284,6 +284,57 @@ fn without_a_leader_patience_ends_and_the_batch_is_cancelled_later() {
 }
 
 #[test]
+fn without_a_leader_a_deadline_is_kept_here() {
+    let mut bench = Bench::attached();
+    let other = bench.one_task();
+    let (batch, sequence) = bench.core.name_batch();
+    let policy = Policy { deadline_ms: Some(1500), ..Policy::default() };
+    let spec = BatchSpec { policy, ..spec() }.into();
+    let context = Bytes::new();
+    bench.step(Event::Open { batch, sequence, call: sequence, spec, context });
+    bench.pass(Duration::from_millis(500));
+    bench.step(Event::LinkDown { peer: LEADER });
+    assert_eq!(bench.core.next_deadline(), Some(Instant(1_500_000)));
+    assert_eq!(bench.pass(Duration::from_millis(999)), []);
+    let cause = Cause::DeadlinePassed { limit_ms: 1500 };
+    let rest = Some(Failed { cause, worker: None, attempt: None, tries: 0 });
+    let end = Action::End { batch, end: End::Complete { rest } };
+    assert_eq!(bench.pass(Duration::from_millis(1)), [end]);
+    // Who has set none waits on.
+    assert_eq!(bench.core.next_deadline(), Some(Instant(30_500_000)));
+
+    let view =
+        ToClient::Attached { term: Term(2), batches: vec![(batch, 0), (other, 1)], slots: 2 };
+    bench.step(Event::LinkUp { peer: LEADER, coordinator: None });
+    let actions = bench.hear(view);
+    let cancels = |message: &&FromClient| matches!(message, FromClient::Cancel { .. });
+    assert_eq!(said(&actions).into_iter().filter(cancels).count(), 1);
+}
+
+#[test]
+fn without_a_leader_nobody_is_woken_for_what_is_over() {
+    let mut bench = Bench::attached();
+    let batch = bench.one_task();
+    bench.hear(outcomes(batch, 0, TaskRange::new(0, 1)));
+    bench.hear(ToClient::Ended { batch, segments: 1, rest: None });
+    bench.step(Event::LinkDown { peer: LEADER });
+    assert_eq!(bench.core.next_deadline(), None);
+}
+
+#[test]
+fn patience_ends_before_a_later_deadline() {
+    let mut bench = Bench::attached();
+    let (batch, sequence) = bench.core.name_batch();
+    let policy = Policy { deadline_ms: Some(40_000), ..Policy::default() };
+    let spec = BatchSpec { policy, ..spec() }.into();
+    let context = Bytes::new();
+    bench.step(Event::Open { batch, sequence, call: sequence, spec, context });
+    bench.step(Event::LinkDown { peer: LEADER });
+    let end = End::Leaderless(Duration::from_secs(30));
+    assert_eq!(bench.pass(Duration::from_secs(30)), [Action::End { batch, end }]);
+}
+
+#[test]
 fn silence_is_broken_by_a_heartbeat() {
     let mut bench = Bench::attached();
     bench.one_task();
@@ -337,6 +388,50 @@ fn a_refusal_ends_what_it_names() {
     // The next call asks again, by another number: an operator may have helped.
     let (_, actions) = bench.open();
     assert!(matches!(said(&actions)[..], [FromClient::OpenJob { request: RequestId(1), .. }]));
+}
+
+/// Of a batch that the cluster does not take all of.
+fn refused(batch: Option<BatchId>) -> ToClient {
+    ToClient::Refused { batch, request: None, reason: "too long".into() }
+}
+
+#[test]
+fn what_is_refused_in_part_is_cancelled_at_the_cluster() {
+    for named in [true, false] {
+        let mut bench = Bench::attached();
+        let (batch, _) = bench.open();
+        bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
+        bench.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"a") });
+        bench.hear(appended(batch, 1, false));
+        bench.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"b") });
+        let refusal = refused(named.then_some(batch));
+        let actions = bench.hear(refusal.clone());
+        assert_eq!(actions[0], Action::End { batch, end: End::Refused("too long".into()) });
+        assert!(matches!(said(&actions)[..], [FromClient::Cancel { .. }]), "{actions:?}");
+        assert_eq!(bench.hear(refusal), []);
+
+        // A new leader is told as well, and nothing of it again, until it says that it is over.
+        let view = ToClient::Attached { term: Term(2), batches: vec![(batch, 1)], slots: 2 };
+        assert!(matches!(said(&bench.hear(view))[..], [FromClient::Cancel { .. }]));
+        bench.hear(ToClient::Ended { batch, segments: 0, rest: None });
+        assert!(matches!(
+            said(&bench.pass(HEARTBEAT))[..],
+            [FromClient::Acknowledge(batches)] if batches[..] == [(batch, DONE_WITH_BATCH)]
+        ));
+        assert!(bench.core.batches.is_empty());
+        assert_eq!((bench.core.said_bytes, bench.core.open_batches), (0, 0));
+    }
+}
+
+#[test]
+fn what_was_never_opened_need_not_be_cancelled() {
+    let mut bench = Bench::attached();
+    let (batch, _) = bench.open();
+    bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
+    let end = Action::End { batch, end: End::Refused("too long".into()) };
+    assert_eq!(bench.hear(refused(Some(batch))), [end]);
+    assert!(bench.core.batches.is_empty());
+    assert_eq!(bench.core.open_batches, 0);
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Model {
                     assert!(!mine.ended && !mine.cancelled, "a second end");
                     mine.ended = true;
                 }
-                Action::Committed { .. } | Action::Slots(_) => {}
+                Action::Committed { .. } | Action::Slots(_) | Action::Workers(_) => {}
                 Action::NoWorkers => unreachable!("there are two slots"),
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
             }
