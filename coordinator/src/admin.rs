@@ -40,6 +40,7 @@ impl Shell {
             Question::Explain(task) => {
                 explained(*task, &dispatcher.explain(self.now(), state, *task))
             }
+            Question::Blobs => Answer::Blobs(dispatcher.blobs()),
             Question::CancelJob(id) => {
                 let Some(job) = dispatcher.job(state, *id) else { return self.unknown_job(*id) };
                 let over =

@@ -332,7 +332,8 @@ impl World {
             ToClient::Appended(_)
             | ToClient::Leader { .. }
             | ToClient::WantProgram { .. }
-            | ToClient::Slots { .. } => Ok(()),
+            | ToClient::Slots { .. }
+            | ToClient::Wanted { .. } => Ok(()),
         }
     }
 

@@ -353,7 +353,10 @@ impl Model {
                     self.finish(batch, task);
                 }
             }
-            FromClient::Alive | FromClient::Detach => {}
+            FromClient::Alive
+            | FromClient::Offer { .. }
+            | FromClient::Withdraw { .. }
+            | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
     }
