@@ -4,10 +4,13 @@
 //! DIR/worker-id    63 random bits: who this worker is, for as long as the directory lives
 //! DIR/lock         locked while a worker runs there
 //! DIR/programs/    executables by their hash
+//! DIR/blobs/       the chunk store
 //! ```
 //!
 //! Sockets and scratch directories of executors lie among the system's temporary files, because a
 //! socket's path must be short.
+
+mod bulk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +24,7 @@ use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
 use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{Launch, Stored, output};
-use allhands_worker::{Config, Coordinators, platform};
+use allhands_worker::{Config, Coordinators, fetch, platform};
 use anyhow::{Context, ensure};
 use rustix::system::{sysinfo, uname};
 
@@ -47,12 +50,16 @@ pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     if command.user.is_some() {
         scratch.let_others_pass().context(unmade)?;
     }
-    let config = config(command, scratch.path())?;
+    let mut config = config(command, scratch.path())?;
     let places = place::resolve(&command.coordinators.join(","))?;
     tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
+    let command = command.clone();
     // One loop, one thread: executors use the others.
     local::run(async move {
         let shutdown = shutdown::on_signals()?;
+        let bulk = bulk::open(&command, &identity, &places).context("chunks cannot be served")?;
+        let (_, plane) = fetch::start(bulk);
+        config.plane = Some(plane);
         let endpoint = Endpoint::bind_to_dial(identity, &places)?;
         let coordinators = Coordinators::Remote { endpoint, places };
         Ok(allhands_worker::run(config, coordinators, shutdown).await?)
@@ -78,7 +85,8 @@ fn config(command: &Worker, scratch: &Path) -> anyhow::Result<Config> {
         tracing::warn!("tasks run as root: --user UID:GID makes them run as somebody else");
     }
     let output = output::to_log().context("the thread that logs executors' output cannot start")?;
-    Ok(Config { agent, launch: Launch::Stored(stored), scratch: scratch.join("x"), output })
+    let (launch, scratch) = (Launch::Stored(stored), scratch.join("x"));
+    Ok(Config { agent, launch, scratch, output, plane: None })
 }
 
 /// What an executor's process begins as. The link stays right when a build replaces the file, but who

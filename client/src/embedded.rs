@@ -75,6 +75,7 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why
         launch: Launch::Own(ExecutorCommand::own(config.arguments)),
         scratch: scratch.path().join("executors"),
         output: output::to_own().map_err(failed)?,
+        plane: None,
     };
     let (client, clients_end) = Link::pair(LINK_FRAMES);
     let (workers_link, workers_end) = Link::pair(LINK_FRAMES);

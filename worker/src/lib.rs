@@ -3,7 +3,7 @@
 //! ```text
 //! coordinators ⇄ session ⇄ shell (one loop: agent) ⇄ pool ⇄ executors
 //!                             ⇅
-//!                          programs
+//!                     programs, fetch ⇄ workers, clients
 //! ```
 //!
 //! What is to run, what comes first and what is owed to whom is decided by the
@@ -14,6 +14,7 @@
 //! Invariants: no user code runs in this process; no executor outlives it; it starts no process but
 //! through the one thread of the pool that does.
 
+pub mod fetch;
 pub mod helper;
 pub mod platform;
 pub mod pool;

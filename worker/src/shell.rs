@@ -18,6 +18,7 @@ use allhands_scheduler::{Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEv
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::fetch::Plane;
 use crate::pool::output::Written;
 use crate::pool::{Launch, Pool, PoolConfig};
 use crate::programs::{Programs, Step};
@@ -40,6 +41,9 @@ pub struct Config {
     pub scratch: PathBuf,
     /// Who takes what executors print.
     pub output: mpsc::Sender<Written>,
+    /// How it gets blobs of other machines; see [`fetch::start`](crate::fetch::start). None: in a cluster of
+    /// one process, where all blobs are here.
+    pub plane: Option<Plane>,
 }
 
 /// A worker that cannot be started.
@@ -84,7 +88,7 @@ pub async fn run(
     coordinators: Coordinators,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let Config { agent, launch, scratch, output } = config;
+    let Config { agent, launch, scratch, output, plane } = config;
     let store = match &launch {
         Launch::Own(_) => None,
         Launch::Stored(stored) => Some(stored.programs.clone()),
@@ -100,6 +104,7 @@ pub async fn run(
         pool,
         executors,
         programs,
+        plane,
         seals: JoinSet::new(),
         began: tokio::time::Instant::now(),
         joined: false,
@@ -114,6 +119,7 @@ struct Shell {
     pool: Pool,
     executors: mpsc::Receiver<(ExecutorId, ExecutorEvent)>,
     programs: Programs,
+    plane: Option<Plane>,
     /// Programs that are being checked.
     seals: JoinSet<(ProgramId, io::Result<bool>)>,
     began: tokio::time::Instant,
@@ -139,6 +145,10 @@ impl Shell {
                 Some(Ok((program, answer))) = self.seals.join_next() => {
                     let step = self.programs.sealed(program, answer);
                     self.step(step)
+                }
+                word = next_word(&mut self.plane) => {
+                    self.session.send(word);
+                    None
                 }
                 () = &mut shutdown, if !draining => {
                     draining = true;
@@ -193,7 +203,7 @@ impl Shell {
     /// Carries out one action; what it is answered with at once.
     fn act(&mut self, action: AgentAction) -> Option<AgentEvent> {
         match action {
-            AgentAction::Send(message) => self.session.send(message),
+            AgentAction::Send(message) => self.send(message),
             AgentAction::FetchProgram(program) => {
                 let step = self.programs.fetch(program);
                 return self.step(step);
@@ -211,6 +221,15 @@ impl Shell {
             AgentAction::Exit => {}
         }
         None
+    }
+
+    fn send(&self, mut message: FromWorker) {
+        if let FromWorker::Register(registration) = &mut message
+            && let Some(plane) = &self.plane
+        {
+            registration.depot = plane.depot();
+        }
+        self.session.send(message);
     }
 
     fn hear_executor(&mut self, executor: ExecutorId, event: ExecutorEvent) -> Option<AgentEvent> {
@@ -235,6 +254,12 @@ impl Shell {
                 let step = self.programs.unknown(program);
                 self.step(step)
             }
+            News::Said(ToWorker::Holders { blob, holders }) => {
+                if let Some(plane) = &self.plane {
+                    plane.heard(blob, holders);
+                }
+                None
+            }
             News::Said(message) => {
                 match &message {
                     ToWorker::Registered { .. } => {
@@ -252,7 +277,8 @@ impl Shell {
                     }
                     ToWorker::Leader { .. }
                     | ToWorker::ProgramChunk { .. }
-                    | ToWorker::ProgramUnknown { .. } => {}
+                    | ToWorker::ProgramUnknown { .. }
+                    | ToWorker::Holders { .. } => {}
                 }
                 Some(AgentEvent::Leader(message))
             }
@@ -264,6 +290,8 @@ impl Shell {
         for (program, offset) in self.programs.wanted() {
             self.session.send(FromWorker::WantProgram { program, offset });
         }
+        let wanted = self.plane.as_ref().map(Plane::registered);
+        wanted.into_iter().flatten().for_each(|word| self.session.send(word));
     }
 
     fn step(&mut self, step: Step) -> Option<AgentEvent> {
@@ -296,5 +324,12 @@ impl Shell {
             tracing::warn!("executors are still there after they were killed");
         }
         self.session.end().await;
+    }
+}
+
+async fn next_word(plane: &mut Option<Plane>) -> FromWorker {
+    match plane {
+        Some(plane) => plane.next().await,
+        None => std::future::pending().await,
     }
 }
