@@ -27,6 +27,7 @@ pub use allhands_common::net::place::{
 use crate::enter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
+use crate::session::holdings::Holdings;
 use crate::session::thread::{Running, Source, start};
 
 /// How long a call waits for a leader before it is given up: longer than any failover, shorter than a
@@ -147,6 +148,15 @@ impl Cluster {
 
     pub(crate) fn session(&self) -> &Session {
         &self.0.session
+    }
+
+    /// What this process holds for a cluster on other machines; `None` where the cluster is in this process.
+    ///
+    /// # Errors
+    /// There is no directory, socket or thread for it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "`Shared` calls it, which comes next"))]
+    pub(crate) fn holdings(&self) -> Result<Option<Holdings>> {
+        self.0.holdings()
     }
 }
 

@@ -93,6 +93,10 @@ impl Error {
         Self::new(Kind::Own { what: "the UDP socket of the session", cause })
     }
 
+    pub(crate) fn data(cause: String) -> Self {
+        Self::new(Kind::Own { what: "what gives this program's data to workers", cause })
+    }
+
     pub(crate) fn executable(error: std::io::Error) -> Self {
         Self::new(Kind::Own {
             what: "the program's own file (/proc/self/exe)",

@@ -2,7 +2,8 @@
 //!
 //! [`cell`] is the page that a worker and one executor share: which task runs, which may be taken.
 //! [`blobs`] is the chunk store: blobs on disk, verified chunk by chunk, mapped read-only by whoever needs
-//! them. [`in_place`] is for files that stay where they are. `cell.rs` and `map.rs` are this crate's
+//! them. [`in_place`] is for files that stay where they are, [`scratch`] for
+//! directories that do not outlive their process. `cell.rs` and `map.rs` are this crate's
 //! only files that say `unsafe`.
 
 pub mod blobs;
@@ -13,3 +14,4 @@ pub mod elf;
 pub mod glibc;
 pub mod in_place;
 pub mod map;
+pub mod scratch;

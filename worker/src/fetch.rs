@@ -111,13 +111,7 @@ impl Fetcher {
         length: u64,
         range: Range<u64>,
     ) -> Result<Hold, FetchError> {
-        let fetch = Fetch {
-            blob,
-            length,
-            bytes: Some(range),
-            holders: Vec::new(),
-            within: WITHIN,
-        };
+        let fetch = Fetch { blob, length, bytes: Some(range), holders: Vec::new(), within: WITHIN };
         if self.is_here(&fetch).await {
             match self.transfer.fetch(fetch.clone()).await {
                 Ok(fetched) => return Ok(fetched.hold),
@@ -148,8 +142,7 @@ impl Fetcher {
         holders: Vec<(Holder, bool)>,
         want: &mut wants::Want,
     ) -> Result<Hold, Unfetched> {
-        let mut fetching =
-            std::pin::pin!(self.transfer.fetch(Fetch { holders, ..fetch.clone() }));
+        let mut fetching = std::pin::pin!(self.transfer.fetch(Fetch { holders, ..fetch.clone() }));
         loop {
             tokio::select! {
                 fetched = &mut fetching => return fetched.map(|fetched| fetched.hold),

@@ -14,6 +14,8 @@ use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::core::{BATCHES_MAX, Config, Peer};
+use super::data::{Data, Ground};
+use super::holdings::Holdings;
 use super::program::{Executable, program_name};
 use super::{Beginning, Session, link, run};
 use crate::cluster::EmbeddedConfig;
@@ -35,6 +37,7 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) session: Arc<Session>,
+    data: Data,
     /// Closed when the thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -49,6 +52,12 @@ pub(crate) fn start(source: Source, patience: Duration) -> Result<Running, Error
     let (begun, begins) = mpsc::sync_channel(1);
     let (alive, ended) = mpsc::sync_channel(1);
     let own = Arc::clone(&session);
+    let data = Data::new(match &source {
+        Source::Remote { identity, places } => {
+            Some(Ground { identity: identity.clone(), places: places.clone() })
+        }
+        Source::Embedded(_) => None,
+    });
     std::thread::Builder::new()
         .name("allhands-session".into())
         .spawn(move || {
@@ -57,7 +66,7 @@ pub(crate) fn start(source: Source, patience: Duration) -> Result<Running, Error
         })
         .map_err(Error::thread)?;
     match begins.recv() {
-        Ok(begun) => begun.map(|()| Running { session, ended: Mutex::new(ended) }),
+        Ok(begun) => begun.map(|()| Running { session, data, ended: Mutex::new(ended) }),
         Err(mpsc::RecvError) => Err(Error::thread(std::io::Error::other("it panicked"))),
     }
 }
@@ -69,6 +78,17 @@ impl Running {
         // Closed or too late: in neither case is there anything left to do.
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         _ = ended.recv_timeout(GOODBYE);
+        drop(ended);
+        self.data.end();
+    }
+
+    /// What this process holds for a cluster on other machines, to which it gives it from now on. `None`
+    /// where the cluster is in this process.
+    ///
+    /// # Errors
+    /// There is no directory, socket or thread for it.
+    pub(crate) fn holdings(&self) -> Result<Option<Holdings>, Error> {
+        self.data.holdings(&self.session)
     }
 }
 
@@ -204,7 +224,7 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
         .unwrap();
         drop(alive);
     });
-    Running { session, ended: Mutex::new(ended) }
+    Running { session, data: Data::new(None), ended: Mutex::new(ended) }
 }
 
 #[cfg(not(feature = "embedded"))]

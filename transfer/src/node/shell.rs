@@ -168,7 +168,10 @@ impl Shell {
 
     /// Runs until `stop`.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, stop: CancellationToken) {
-        self.tasks.spawn(serving::accept(self.endpoint.clone(), self.inputs.clone()));
+        // Whoever cannot be dialled is not.
+        if !self.options.addresses.is_empty() {
+            self.tasks.spawn(serving::accept(self.endpoint.clone(), self.inputs.clone()));
+        }
         loop {
             let due = self.exchange.next_deadline();
             let due = due.map(|due| self.start + due.since(time::Instant(0)));

@@ -53,7 +53,9 @@ impl Survey {
     pub(super) async fn run(self, store: Store, say: mpsc::Sender<FromWorker>) {
         loop {
             let store = store.clone();
-            let Ok(listed) = tokio::task::spawn_blocking(move || store.list()).await else { return };
+            let Ok(listed) = tokio::task::spawn_blocking(move || store.list()).await else {
+                return;
+            };
             let words = self.compare(listed);
             for word in words {
                 if say.send(word).await.is_err() {
@@ -78,9 +80,9 @@ impl Survey {
         drop(state);
         let said: BTreeMap<BlobId, bool> = said.into_iter().collect();
         let there: BTreeMap<BlobId, bool> = listed.into_iter().collect();
-        let come = there.iter().filter(|(blob, whole)| {
-            said.get(blob) != Some(whole) || asked.contains(blob)
-        });
+        let come = there
+            .iter()
+            .filter(|(blob, whole)| said.get(blob) != Some(whole) || asked.contains(blob));
         let come: Vec<(BlobId, bool)> = come.map(|(blob, whole)| (*blob, *whole)).collect();
         let gone = said.keys().chain(&asked).filter(|blob| !there.contains_key(blob));
         let gone: BTreeSet<BlobId> = gone.copied().collect();

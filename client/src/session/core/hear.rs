@@ -72,6 +72,11 @@ impl Core {
                 }
             }
             ToClient::Slots { slots } => self.count_slots(slots, out),
+            ToClient::Wanted { blob, by } => {
+                if self.offered.contains(&blob) {
+                    out.push(Action::Wanted { blob, by });
+                }
+            }
         }
     }
 

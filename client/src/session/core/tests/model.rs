@@ -160,6 +160,7 @@ impl Model {
                 Action::Committed { .. } | Action::Slots(_) => {}
                 Action::NoWorkers => unreachable!("there are two slots"),
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
+                Action::Wanted { .. } => unreachable!("nothing is offered"),
             }
         }
     }
