@@ -168,7 +168,7 @@ impl Known {
     /// than before would be sent to the same with steps of one.
     fn some_of(turn: u32, all: &[WorkerId], max: usize) -> impl Iterator<Item = WorkerId> + '_ {
         let place = u64::from(turn.wrapping_mul(0x9e37_79b9));
-        let start = (place * all.len() as u64 >> 32) as usize;
+        let start = ((place * all.len() as u64) >> 32) as usize;
         all[start..].iter().chain(&all[..start]).copied().take(max)
     }
 }
@@ -195,11 +195,18 @@ impl Dispatcher {
         }
     }
 
-    /// A worker can be reached again.
+    /// A worker was given up and is heard again, over the connection that it had.
     pub(super) fn depot_is_back(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
-        let blobs = self.blobs.places.get(&worker).map(|place| place.blobs.clone());
-        for blob in blobs.unwrap_or_default() {
-            self.serve_waiting(blob, out);
+        let Some(place) = self.blobs.places.get(&worker) else { return };
+        let both: BTreeSet<BlobId> = place.blobs.union(&place.wants).copied().collect();
+        both.into_iter().for_each(|blob| self.serve_waiting(blob, out));
+    }
+
+    /// A worker's connection is gone: it asks again when it comes back.
+    pub(super) fn forget_wants(&mut self, worker: WorkerId) {
+        let wants = self.blobs.places.get(&worker).map(|place| place.wants.clone());
+        for blob in wants.unwrap_or_default() {
+            self.blobs.remove_want(worker, blob);
         }
     }
 
@@ -250,7 +257,8 @@ impl Dispatcher {
     /// Somebody has a blob: whoever was told that nobody has learns it.
     fn serve_waiting(&mut self, blob: BlobId, out: &mut Vec<Action>) {
         let Some(known) = self.blobs.known.get(&blob) else { return };
-        let waiting = known.wanting.iter().filter(|(_, told)| !**told);
+        let there = |id| self.workers.get(id).is_some_and(|worker| worker.present);
+        let waiting = known.wanting.iter().filter(|(id, told)| !**told && there(*id));
         let waiting: Vec<WorkerId> = waiting.map(|(worker, _)| *worker).collect();
         for worker in waiting {
             if let Some(named) = self.name_holders(worker, blob) {

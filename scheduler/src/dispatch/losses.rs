@@ -49,6 +49,7 @@ impl Dispatcher {
 
     /// A worker's connection is gone.
     pub(super) fn worker_gone(&mut self, id: WorkerId) {
+        self.forget_wants(id);
         if self.workers.get(&id).is_some_and(|worker| worker.given_up) {
             self.forget_worker(id);
         }

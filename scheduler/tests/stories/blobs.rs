@@ -1,5 +1,7 @@
 //! Who is told of which holders of a blob.
 
+mod random;
+
 use std::collections::BTreeMap;
 
 use allhands_common::id::{BlobId, BootId, CoordinatorId, RequestId, SessionId, Term};

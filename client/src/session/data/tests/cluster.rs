@@ -1,5 +1,6 @@
 //! A cluster in one process: each coordinator on a runtime of its own, each worker on a thread of its own, so
 //! that they can be killed; and sessions.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its cluster fails")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -9,13 +10,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use allhands_common::id::{BlobId, BootId, ClusterId, CoordinatorId, WorkerId};
+use allhands_common::net::access::Purpose;
 use allhands_common::net::authority::{Authority, Validity};
+use allhands_common::net::dial::Dialler;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
+use allhands_common::net::link::Link;
 use allhands_common::net::local;
 use allhands_common::net::place::{self, Place};
 use allhands_common::resources::Resources;
 use allhands_common::role::Role;
+use allhands_common::wire::admin::{Answer, Blobs, Question};
 use allhands_coordinator::Coordinator;
 use allhands_coordinator::raft::config::Durability;
 use allhands_scheduler::AgentConfig;
@@ -117,16 +122,38 @@ impl TestCluster {
     /// The process of the leader is gone: no word of farewell.
     pub(super) fn kill_leader(&mut self) {
         let leads = |running: &Coordinator| running.leadership().borrow().am_leader;
-        let leader = (0..600).find_map(|_| {
-            let found = self.coordinators.iter().position(|(running, _)| leads(running));
-            if found.is_none() {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            found
-        });
-        let (coordinator, runtime) = self.coordinators.remove(leader.unwrap());
+        let leader =
+            eventually(async || self.coordinators.iter().position(|(running, _)| leads(running)));
+        let (coordinator, runtime) = self.coordinators.remove(leader);
         runtime.shutdown_background();
         drop(coordinator);
+    }
+
+    /// Waits until the leader knows that so many workers want the blob.
+    pub(super) fn until_wanted(&self, blob: BlobId, by: u32) {
+        eventually(async || {
+            let known = self.blobs().await?.blobs.into_iter().find(|known| known.blob == blob)?;
+            (known.wanted_by == by).then_some(())
+        });
+    }
+
+    /// What the leader knows of blobs, as an operator asks it.
+    async fn blobs(&self) -> Option<Blobs> {
+        let identity = identity(&self.authority, Role::Admin, "admin");
+        let endpoint = Endpoint::bind_to_dial(identity, &self.places).unwrap();
+        for place in self.places.clone() {
+            let (endpoint, purpose) = (endpoint.clone(), Purpose::Admin);
+            let dialler = Dialler { endpoint, place, purpose, build: "test" };
+            let dialled: Result<(Link<Question, Answer>, _), _> = dialler.dial().await;
+            let Ok((link, _connection)) = dialled else { continue };
+            let (mut sender, mut receiver) = link.split();
+            sender.say(Question::Blobs).await.unwrap();
+            sender.flush().await.unwrap();
+            if let Ok(Some(Answer::Blobs(blobs))) = receiver.hear().await {
+                return Some(blobs);
+            }
+        }
+        None
     }
 
     pub(super) fn worker(&self, name: &str) -> TestWorker {
@@ -174,6 +201,20 @@ impl TestCluster {
         running.session.wait_attached(DEADLINE).unwrap();
         Cluster::of(running)
     }
+}
+
+/// What `look` finds, sooner or later.
+fn eventually<T>(look: impl AsyncFn() -> Option<T>) -> T {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(DEADLINE, found).await.unwrap() })
 }
 
 fn config(name: &str, dir: &Path, plane: fetch::Plane) -> allhands_worker::Config {
@@ -257,6 +298,6 @@ fn wait(
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let fetch = fetcher.fetch(blob, bytes as u64, range);
-        tokio::time::timeout(DEADLINE, fetch).await.expect("it hangs").map(drop)
+        tokio::time::timeout(DEADLINE, fetch).await.unwrap().map(drop)
     })
 }
