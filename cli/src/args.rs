@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Job(QueryJob),
     /// Say why a task is not running, or what became of it
     Explain(QueryTask),
+    /// List the blobs that workers hold or programs offer
+    Blobs(Query),
     /// Cancel a job or a batch
     Cancel(Cancel),
 }
@@ -118,7 +120,7 @@ pub(crate) struct Coordinator {
     pub(crate) tether: Tether,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Worker {
     /// All coordinators of the cluster
     #[arg(
@@ -129,9 +131,20 @@ pub(crate) struct Worker {
     /// The folder of its identity, which `allhands init` made
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: PathBuf,
-    /// Where its programs and scratch directories lie
+    /// Where its programs, chunk store and scratch directories lie
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
+    /// The UDP address on which it gives chunks to workers and takes them from clients [default: the address
+    /// by which it reaches the coordinators, any port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) data_listen: Option<SocketAddr>,
+    /// Where others reach that, if elsewhere: behind an address translation, say; repeatable
+    #[arg(long = "data-address", value_name = "HOST:PORT", value_parser = address)]
+    pub(crate) data_addresses: Vec<String>,
+    /// How much its chunk store may take, as in `40GiB` [default: half of what is free on its disk, counting
+    /// what the store has taken]
+    #[arg(long, value_name = "BYTES", value_parser = resource::some_bytes)]
+    pub(crate) store_bytes: Option<u64>,
     /// How many tasks run at once [default: the cores that it may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) slots: Option<u32>,
@@ -149,7 +162,7 @@ pub(crate) struct Worker {
 }
 
 /// Of a process that must not outlive who started it: those of `allhands dev`, and that of a test.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Tether {
     /// End with this process, and when standard input ends
     #[arg(long = "tether", value_name = "PID", hide = true)]

@@ -55,6 +55,7 @@ pub fn main_with(words: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCo
         Command::Jobs(command) => query::jobs(&command),
         Command::Job(command) => query::job(&command),
         Command::Explain(command) => query::explain(&command),
+        Command::Blobs(command) => query::blobs(&command),
         Command::Cancel(command) => query::cancel(&command),
     })
 }

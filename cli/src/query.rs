@@ -11,8 +11,10 @@ use crate::args::{Cancel, Query, QueryJob, QueryTask, Target};
 use crate::operator::{AskError, Operator};
 use crate::output;
 
+mod blobs;
 mod view;
 
+use blobs::BlobsView;
 use view::{CancelView, ExplanationView, JobView, JobsView, StatusView};
 
 /// How long a coordinator may take to show that it is there, once the leader has answered.
@@ -60,6 +62,13 @@ pub(crate) fn explain(QueryTask { task, query }: &QueryTask) -> anyhow::Result<(
         Answer::Explanation(lines) => {
             output::print(&ExplanationView::new(*task, lines), query.json)
         }
+        _ => Err(AskError::Unexpected.into()),
+    })
+}
+
+pub(crate) fn blobs(query: &Query) -> anyhow::Result<()> {
+    asking(query, async |operator| match operator.ask(&Question::Blobs).await? {
+        Answer::Blobs(blobs) => output::print(&BlobsView::new(blobs), query.json),
         _ => Err(AskError::Unexpected.into()),
     })
 }

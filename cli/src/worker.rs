@@ -10,18 +10,21 @@
 //! Sockets and scratch directories of executors lie among the system's temporary files, because a
 //! socket's path must be short.
 
+mod bulk;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use allhands_common::id::{BootId, ClusterId, WorkerId};
+use allhands_common::id::{BootId, WorkerId};
 use allhands_common::net::access::Role;
 use allhands_common::net::endpoint::Endpoint;
 use allhands_common::net::identity::Identity;
 use allhands_common::net::{local, place, random};
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
-use allhands_worker::blobs::{Blobs, StorePlace};
-use allhands_worker::pool::scratch::Directory;
+use allhands_store::scratch::Directory;
+use allhands_worker::blobs::Blobs;
+use allhands_worker::fetch::{self, Plane};
 use allhands_worker::pool::{Launch, Stored, output};
 use allhands_worker::{Config, Coordinators, platform};
 use anyhow::{Context, ensure};
@@ -49,19 +52,28 @@ pub(crate) fn run(command: &Worker) -> anyhow::Result<()> {
     if command.user.is_some() {
         scratch.let_others_pass().context(unmade)?;
     }
-    let config = config(command, own.cluster, scratch.path())?;
     let places = place::resolve(&command.coordinators.join(","))?;
-    tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
+    let command = command.clone();
     // One loop, one thread: executors use the others.
     local::run(async move {
         let shutdown = shutdown::on_signals()?;
+        let bulk = bulk::open(&command, &identity, &places).context("chunks cannot be served")?;
+        let store = bulk.store.clone();
+        let (fetcher, plane) = fetch::start(bulk);
+        let blobs = Blobs::of_worker(store, fetcher);
+        let config = config(&command, scratch.path(), (blobs, plane))?;
+        tracing::info!(worker = %config.agent.worker, name = config.agent.name, "starts");
         let endpoint = Endpoint::bind_to_dial(identity, &places)?;
         let coordinators = Coordinators::Remote { endpoint, places };
         Ok(allhands_worker::run(config, coordinators, shutdown).await?)
     })?
 }
 
-fn config(command: &Worker, cluster: ClusterId, scratch: &Path) -> anyhow::Result<Config> {
+fn config(
+    command: &Worker,
+    scratch: &Path,
+    (blobs, plane): (Blobs, Plane),
+) -> anyhow::Result<Config> {
     let boot = BootId(random::bytes().context("the system gives no random bytes")?);
     let agent = AgentConfig {
         worker: worker_id(&command.dir.join("worker-id"))?,
@@ -80,10 +92,8 @@ fn config(command: &Worker, cluster: ClusterId, scratch: &Path) -> anyhow::Resul
         tracing::warn!("tasks run as root: --user UID:GID makes them run as somebody else");
     }
     let output = output::to_log().context("the thread that logs executors' output cannot start")?;
-    let store = StorePlace::with_half_of_the_disk(command.dir.join("blobs"), cluster)
-        .context("the size of the disk is not known")?;
-    let (launch, scratch, blobs) = (Launch::Stored(stored), scratch.join("x"), Blobs::new(store));
-    Ok(Config { agent, launch, scratch, output, blobs })
+    let (launch, scratch) = (Launch::Stored(stored), scratch.join("x"));
+    Ok(Config { agent, launch, scratch, output, blobs, plane: Some(plane) })
 }
 
 /// What an executor's process begins as. The link stays right when a build replaces the file, but who

@@ -12,6 +12,7 @@ use bytemuck::Pod;
 
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
+use crate::session::data::Giving;
 use crate::shared::Shared;
 use crate::shared::whole::{Origin, Whole};
 
@@ -21,20 +22,26 @@ pub(crate) enum Data {
     /// In the store of the embedded cluster's worker, in this process.
     #[cfg(feature = "embedded")]
     Embedded(ClusterId, Blobs),
-    /// Of a cluster elsewhere.
-    Remote,
+    /// In a store of this process, from which the workers of a cluster elsewhere fetch it.
+    Elsewhere(Arc<Giving>),
+    /// A test plays the coordinator, and there is no worker.
+    #[cfg(test)]
+    Nowhere,
 }
 
 impl Data {
-    /// Whose data it is.
-    pub(crate) const fn cluster(&self) -> ClusterId {
+    /// Whose it is.
+    pub(crate) fn cluster(&self) -> ClusterId {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(cluster, _) => *cluster,
-            Self::Remote => ClusterId([0; 16]),
+            Self::Elsewhere(giving) => giving.cluster(),
+            #[cfg(test)]
+            Self::Nowhere => ClusterId([9; 16]),
         }
     }
 
+    /// Stores bytes for tasks to map.
     pub(crate) fn put_bytes(&self, bytes: &[u8]) -> Result<Arc<Whole>> {
         match self {
             #[cfg(feature = "embedded")]
@@ -42,7 +49,12 @@ impl Data {
                 let store = blobs.store().map_err(Error::data)?;
                 Whole::put(*cluster, store.put_bytes(bytes).map_err(Error::data)?)
             }
-            Self::Remote => Err(Error::new(ErrorKind::RemoteData)),
+            Self::Elsewhere(giving) => {
+                let offered = giving.holdings()?.put_bytes(bytes).map_err(Error::data)?;
+                Whole::offered(giving.cluster(), offered)
+            }
+            #[cfg(test)]
+            Self::Nowhere => Err(Error::new(ErrorKind::OtherCluster)),
         }
     }
 
@@ -53,7 +65,12 @@ impl Data {
                 let store = blobs.store().map_err(Error::data)?;
                 Whole::put(*cluster, store.put(reader).map_err(Error::data)?)
             }
-            Self::Remote => Err(Error::new(ErrorKind::RemoteData)),
+            Self::Elsewhere(giving) => {
+                let offered = giving.holdings()?.put_reader(reader).map_err(Error::data)?;
+                Whole::offered(giving.cluster(), offered)
+            }
+            #[cfg(test)]
+            Self::Nowhere => Err(Error::new(ErrorKind::OtherCluster)),
         }
     }
 
@@ -62,28 +79,45 @@ impl Data {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(_, blobs) => blobs.claim(batch, id),
-            Self::Remote => None,
+            // Workers elsewhere leave none.
+            Self::Elsewhere(_) => None,
+            #[cfg(test)]
+            Self::Nowhere => None,
         }
     }
 
     /// Has the cluster provide what a call names.
     ///
     /// # Errors
-    /// It is in another cluster.
+    /// It is in another cluster, or a file in place cannot be read.
     pub(crate) fn provide(&self, whole: &Whole) -> Result<()> {
-        match (self, whole.origin()) {
-            #[cfg(feature = "embedded")]
-            (Self::Embedded(cluster, _), Origin::Put(owner, _)) if cluster != owner => {
+        match (whole.origin(), self) {
+            (Origin::Put { cluster, .. }, _) if *cluster != self.cluster() => {
                 Err(Error::new(ErrorKind::OtherCluster))
             }
+            (Origin::Put { .. } | Origin::Lent(..), _) => Ok(()),
             #[cfg(feature = "embedded")]
-            (Self::Embedded(_, blobs), Origin::InPlace(file)) => {
+            (Origin::InPlace { file, .. }, Self::Embedded(_, blobs)) => {
                 blobs.register(file);
                 Ok(())
             }
+            (Origin::InPlace { file, offers }, Self::Elsewhere(giving)) => offers
+                .offer(giving.cluster(), || {
+                    giving.holdings()?.add_file(Arc::clone(file)).map_err(Error::data)
+                }),
+            #[cfg(test)]
+            (Origin::InPlace { .. }, Self::Nowhere) => Err(Error::new(ErrorKind::OtherCluster)),
+        }
+    }
+
+    /// Nobody is given anything any more.
+    pub(crate) fn end(&self) {
+        match self {
             #[cfg(feature = "embedded")]
-            (Self::Embedded(..), Origin::Put(..) | Origin::Lent(..)) => Ok(()),
-            (Self::Remote, _) => Err(Error::new(ErrorKind::RemoteData)),
+            Self::Embedded(..) => {}
+            Self::Elsewhere(giving) => giving.end(),
+            #[cfg(test)]
+            Self::Nowhere => {}
         }
     }
 }
@@ -91,6 +125,10 @@ impl Data {
 impl Cluster {
     /// Copies an array into the cluster, once; tasks that are given the handle, or a part of it, read it
     /// where it lies. It stays for as long as somebody has a handle on it.
+    ///
+    /// On an embedded cluster that is the store of its worker. On a cluster of other machines it is a store of
+    /// this process, in the directory of temporary files; a worker fetches what its tasks need of it, once, from
+    /// here or from another worker.
     ///
     /// # Errors
     /// There is no room for it, or the disk fails.

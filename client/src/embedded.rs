@@ -12,8 +12,8 @@ use allhands_common::id::{BootId, WorkerId};
 use allhands_common::net::link::Link;
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
+use allhands_store::scratch::Directory;
 use allhands_worker::blobs::{Blobs, StorePlace};
-use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{ExecutorCommand, Launch, output};
 use allhands_worker::{Config, Coordinators, platform};
 use tokio::task::{JoinHandle, spawn_local};
@@ -73,7 +73,7 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why
     let memory_bytes = rustix::system::sysinfo().totalram;
     let store = scratch.path().join("blobs");
     let store = StorePlace::with_half_of_the_disk(store, config.cluster).map_err(failed)?;
-    let blobs = Blobs::beside_its_client(store);
+    let blobs = Blobs::embedded(store);
     let worker = Config {
         agent: AgentConfig {
             worker: WorkerId(u64::from(u32::from_le_bytes(first(boot)))),
@@ -86,6 +86,7 @@ pub(crate) fn start(config: EmbeddedConfig) -> Result<(Embedded, ClientLink, Why
         scratch: scratch.path().join("executors"),
         output: output::to_own().map_err(failed)?,
         blobs: blobs.clone(),
+        plane: None,
     };
     let (client, clients_end) = Link::pair(LINK_FRAMES);
     let (workers_link, workers_end) = Link::pair(LINK_FRAMES);

@@ -78,8 +78,6 @@ pub(crate) enum Kind {
     Shape(String),
     /// An array cannot be stored, opened or mapped.
     Data,
-    /// A shared array, and a cluster elsewhere.
-    RemoteData,
     /// An array was put into another cluster than the one that is to use it.
     OtherCluster,
     /// A call failed.
@@ -101,6 +99,10 @@ impl Error {
 
     pub(crate) fn socket(cause: String) -> Self {
         Self::new(Kind::Own { what: "the UDP socket of the session", cause })
+    }
+
+    pub(crate) fn giving(cause: String) -> Self {
+        Self::new(Kind::Own { what: "what gives this program's data to workers", cause })
     }
 
     pub(crate) fn executable(error: std::io::Error) -> Self {
@@ -148,7 +150,6 @@ impl Error {
             | Kind::Refused { .. }
             | Kind::Shape(_)
             | Kind::OtherCluster
-            | Kind::RemoteData
             | Kind::Closed => false,
             #[cfg(not(feature = "embedded"))]
             Kind::NoEmbedded => false,

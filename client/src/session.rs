@@ -9,7 +9,9 @@
 //! Nothing here survives the process. What a client leaves behind ends with its lease.
 
 pub(crate) mod core;
+pub(crate) mod data;
 pub(crate) mod exchange;
+pub(crate) mod holdings;
 pub(crate) mod inbox;
 pub(crate) mod link;
 pub(crate) mod outcomes;
@@ -22,7 +24,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use allhands_common::id::BlobId;
+use allhands_common::wire::data::Holder;
+use tokio::sync::{Notify, mpsc};
 
 use self::core::End;
 use exchange::{Exchange, Note};
@@ -46,6 +50,10 @@ pub(crate) struct Session {
 struct State {
     /// Batches with changes that the loop has not seen.
     notes: Vec<Arc<Exchange>>,
+    /// Blobs that are offered (or, `false`, not any more) and the loop has not seen, in order.
+    offers: Vec<(BlobId, bool)>,
+    /// Who dials workers that want them.
+    wanted: Option<mpsc::Sender<(BlobId, Holder)>>,
     /// The last handle is gone.
     closing: bool,
     /// Why the loop has ended: nobody will look at `notes` again.
@@ -102,6 +110,17 @@ impl Session {
         state.notes.push(Arc::clone(exchange));
         drop(state);
         self.bell.notify_one();
+    }
+
+    /// Offers a blob to the cluster, or (`false`) does so no more.
+    pub(crate) fn offer(&self, blob: BlobId, offered: bool) {
+        self.state().offers.push((blob, offered));
+        self.bell.notify_one();
+    }
+
+    /// From now on, whoever wants a blob that is offered is put into `wanted`.
+    pub(crate) fn tell_wanted(&self, wanted: mpsc::Sender<(BlobId, Holder)>) {
+        self.state().wanted = Some(wanted);
     }
 
     /// The last handle is gone: detach and end.

@@ -26,6 +26,7 @@ pub mod policy;
 pub mod program;
 pub mod range;
 pub mod resources;
+pub mod role;
 pub mod segment;
 pub mod time;
 pub mod wire;

@@ -55,5 +55,25 @@ pub const EXECUTOR_DEATHS_MAX: u8 = 3;
 /// Kept end of an executor's standard error, in bytes, for the error of a task that killed it.
 pub const STDERR_TAIL_BYTES_MAX: usize = 4 << 10;
 
+/// Blobs that a worker says it holds, those last used first: 33 bytes each in its registration, which has
+/// room for 1 MiB. What is beyond it is found by nobody, and fetched from where it came from.
+pub const WORKER_BLOBS_MAX: usize = 8192;
+
+/// Blobs in one message that says what has come, gone, is offered or withdrawn: 33 KiB.
+pub const BLOB_NEWS_MAX: usize = 1024;
+
+/// Blobs that a session may offer at a time: with those of all its messages, 2 MiB at the leader.
+pub const SESSION_OFFERS_MAX: usize = 1 << 16;
+
+/// Holders of one blob that a worker is told of: more than it asks at once, with two or three to spare.
+pub const HOLDERS_NAMED_MAX: usize = 8;
+
+/// Blobs that one worker may want at a time; those beyond are asked for again.
+pub const WORKER_WANTS_MAX: usize = 1024;
+
+/// How long a worker waits for somebody to have a blob that nobody has, in milliseconds: what makes one known
+/// (an offer, a worker that registers again with a new leader) is on its way for less than a second.
+pub const BLOB_PATIENCE_MS: u64 = 5_000;
+
 const _: () = assert!(SEGMENT_BYTES_TARGET < SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX < ENTRY_BYTES_MAX);

@@ -6,7 +6,6 @@
 
 pub mod admin;
 pub mod client;
-#[cfg(feature = "net")]
 pub mod data;
 pub mod executor;
 pub mod worker;
@@ -15,7 +14,7 @@ mod kinds {
     //! Which frame carries which enum.
 
     use crate::frame::{Kind, Message};
-    use crate::wire::{admin, client, worker};
+    use crate::wire::{admin, client, data, worker};
 
     impl Message for client::FromClient {
         const KIND: Kind = Kind::ClientToCoordinator;
@@ -41,13 +40,11 @@ mod kinds {
         const KIND: Kind = Kind::AdminReply;
     }
 
-    #[cfg(feature = "net")]
-    impl Message for crate::wire::data::Ask {
+    impl Message for data::Ask {
         const KIND: Kind = Kind::ChunkRequest;
     }
 
-    #[cfg(feature = "net")]
-    impl Message for crate::wire::data::Answer {
+    impl Message for data::Answer {
         const KIND: Kind = Kind::ChunkReply;
     }
 }

@@ -30,6 +30,9 @@ impl Shell {
                 orders.iter_mut().for_each(|order| self.fill(order));
                 self.seats.order(worker, ToWorker::Orders { term, number, orders });
             }
+            Action::Holders { worker, blob, holders } => {
+                self.seats.order(worker, ToWorker::Holders { blob, holders });
+            }
             Action::Tell { session, message } => self.seats.tell(session, message),
             Action::Deliver { session, batch, sequence, outcome, last } => {
                 let message = match self.outcome_bytes(outcome) {

@@ -38,6 +38,7 @@ impl Shell {
             Question::Explain(task) => {
                 explained(*task, &dispatcher.explain(self.now(), state, *task))
             }
+            Question::Blobs => Answer::Blobs(dispatcher.blobs()),
             Question::CancelJob(id) => {
                 if !state.jobs.contains_key(id) {
                     return self.unknown_job(*id);

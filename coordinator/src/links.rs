@@ -47,10 +47,15 @@ impl Entrance {
         self.serve_seat(link, news).await;
     }
 
-    /// Serves a worker until its link ends.
+    /// Serves a worker of this process until its link ends.
     pub async fn worker(self, link: Link<ToWorker, FromWorker>) {
+        self.worker_of("", link).await;
+    }
+
+    /// Serves the worker of this name until its link ends.
+    async fn worker_of(self, node: &str, link: Link<ToWorker, FromWorker>) {
         let news = |seat, event| match event {
-            Event::Up { out, .. } => News::WorkerUp { seat, out },
+            Event::Up { out, .. } => News::WorkerUp { seat, node: node.to_owned(), out },
             Event::Said(message) => News::Worker { seat, message },
             Event::Down(_) => News::Down { seat },
         };
@@ -136,7 +141,7 @@ impl Entrance {
             },
             Purpose::Worker => match applicant.welcome(BUILD).await {
                 Ok(link) => {
-                    self.worker(link).await;
+                    self.worker_of(&peer.name, link).await;
                     Ok(())
                 }
                 Err(error) => Err(error),

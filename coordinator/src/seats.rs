@@ -30,6 +30,8 @@ pub(crate) struct ClientSeat {
 /// A worker's link.
 #[derive(Debug)]
 pub(crate) struct WorkerSeat {
+    /// The name in its certificate.
+    pub(crate) node: String,
     /// What is sent to it: orders keep within the ranges that it has room for.
     pub(crate) out: UnboundedSender<ToWorker>,
     /// Its last `Register`.

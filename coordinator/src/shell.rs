@@ -45,7 +45,7 @@ pub(crate) enum News {
     /// A client said something.
     Client { seat: SeatId, message: FromClient },
     /// A worker's link stands.
-    WorkerUp { seat: SeatId, out: mpsc::UnboundedSender<ToWorker> },
+    WorkerUp { seat: SeatId, node: String, out: mpsc::UnboundedSender<ToWorker> },
     /// A worker said something.
     Worker { seat: SeatId, message: FromWorker },
     /// A link is gone.
@@ -276,11 +276,11 @@ impl Shell {
                 let new = ClientSeat { owner, out, attach: None, session: None, term: None };
                 self.seats.clients.insert(seat, new);
             }
-            News::WorkerUp { seat, out } => {
+            News::WorkerUp { seat, node, out } => {
                 self.introduce_leader(|term, leader| {
                     let _ = out.send(ToWorker::Leader { term, leader });
                 });
-                let new = WorkerSeat { out, register: None, worker: None, term: None };
+                let new = WorkerSeat { node, out, register: None, worker: None, term: None };
                 self.seats.workers.insert(seat, new);
             }
             News::Client { seat, message } => self.hear_client(seat, message),
@@ -316,6 +316,8 @@ impl Shell {
             | FromClient::Acknowledge { .. }
             | FromClient::Cancel { .. }
             | FromClient::CancelTasks { .. }
+            | FromClient::Offer { .. }
+            | FromClient::Withdraw { .. }
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });
@@ -332,9 +334,11 @@ impl Shell {
         self.events.push(Event::Client { session, owner, message });
     }
 
-    fn hear_worker(&mut self, id: SeatId, message: FromWorker) {
+    fn hear_worker(&mut self, id: SeatId, mut message: FromWorker) {
         let Some(seat) = self.seats.workers.get_mut(&id) else { return };
-        if let FromWorker::Register(registration) = &message {
+        if let FromWorker::Register(registration) = &mut message {
+            // Others dial it as the holder of its certificate, not of a name that it likes.
+            registration.depot.node = seat.node.clone();
             seat.worker = Some(registration.worker);
             seat.register = Some(message);
             return self.register_worker(id);

@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, SessionId, WorkerId};
+use allhands_common::id::{BatchId, BlobId, SessionId, WorkerId};
 use allhands_common::wire::client::ToClient;
+use allhands_common::wire::data::Holder;
 use allhands_common::wire::worker::Order;
 
 use crate::{Command, OutcomeSegment};
@@ -27,6 +28,15 @@ pub enum Action {
     Welcome {
         /// Whom.
         worker: WorkerId,
+    },
+    /// Tell a worker who has a blob that it wants (`ToWorker::Holders`).
+    Holders {
+        /// Whom.
+        worker: WorkerId,
+        /// Which blob.
+        blob: BlobId,
+        /// Who, and whether all of it.
+        holders: Vec<(Holder, bool)>,
     },
     /// Say this to a client.
     Tell {

@@ -28,7 +28,7 @@ use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{FromWorker, Registration, Shared, ToWorker};
+use allhands_common::wire::worker::{Depot, FromWorker, Registration, Shared, ToWorker};
 use bytes::Bytes;
 
 use executors::Executor;
@@ -334,6 +334,8 @@ impl Agent {
             platform: self.config.platform.clone(),
             draining: self.draining,
             held: self.inventory(),
+            // The shell has the store.
+            depot: Depot::default(),
         })));
     }
 

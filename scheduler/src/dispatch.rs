@@ -9,6 +9,7 @@
 mod attempt;
 mod balance;
 mod batches;
+mod blobs;
 mod call_off;
 mod cap;
 mod check;
@@ -17,6 +18,7 @@ mod deliver;
 mod effects;
 mod explain;
 mod limits;
+mod losses;
 mod outcomes;
 mod pump;
 mod queue;
@@ -48,6 +50,7 @@ pub use explain::Explanation;
 use crate::{Action, Command, Event, State};
 use attempt::Attempt;
 use batches::Active;
+use blobs::Blobs;
 use cap::{CallId, Capped};
 use clients::Client;
 use deliver::Delivery;
@@ -122,6 +125,7 @@ pub struct Dispatcher {
     /// What one task of a function takes, for as long as a job runs its program.
     costs: BTreeMap<(ProgramId, FunctionName), Cost>,
     deliveries: BTreeMap<BatchId, Delivery>,
+    blobs: Blobs,
     timers: Timers,
     /// Whether a look at who is idle is planned.
     balancing: bool,
@@ -155,6 +159,7 @@ impl Dispatcher {
             spoken_to: BTreeSet::new(),
             costs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            blobs: Blobs::default(),
             timers,
             balancing: false,
             balanced_to: None,
@@ -265,7 +270,8 @@ fn operator(state: &State, name: &str, question: &Question, out: &mut Vec<Action
         | Question::Status
         | Question::Jobs
         | Question::Job(_)
-        | Question::Explain(_) => {}
+        | Question::Explain(_)
+        | Question::Blobs => {}
     }
 }
 

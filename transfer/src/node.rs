@@ -53,7 +53,7 @@ const BUILD: &str = concat!("allhands ", env!("CARGO_PKG_VERSION"));
 /// What a node is told at its start.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Where others may dial this node's bulk endpoint; nothing: nowhere (a client).
+    /// Where others may dial this node's bulk endpoint. Nothing: nowhere, and nobody is let in (a client).
     pub addresses: Vec<SocketAddr>,
     /// Bounds and patience.
     pub config: Config,

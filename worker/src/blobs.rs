@@ -1,9 +1,9 @@
 //! The data of one machine that tasks map: blobs in a chunk store, and files of clients in this process that
 //! stay where they are.
 //!
-//! The pool's counters ([`lend`](Blobs::lend)) give executors descriptors of what they ask for. The embedded
-//! cluster's client puts its arrays straight into the same store, and registers its files in place. The store
-//! is opened when it is first needed: most programs never do.
+//! The pool's counters give executors descriptors of what they ask for ([`fetch`](Blobs::fetch), then
+//! [`lend`](Blobs::lend)). The embedded cluster's client puts its arrays straight into the same store, and
+//! registers its files in place; its store is opened when it is first needed: most programs never do.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,10 @@ use allhands_common::id::{BatchId, ClusterId};
 use allhands_store::blobs::{Blob, OpenStoreError, ReadError, Store};
 use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::FileRange;
+use allhands_transfer::store::Hold;
 use rustix::fs::{SealFlags, fcntl_get_seals};
+
+use crate::fetch::{FetchError, Fetcher};
 
 /// What may be lent. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,17 +30,25 @@ pub struct Blobs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    place: StorePlace,
-    /// Whether somebody can claim results.
-    claimed: bool,
-    store: Mutex<Option<Store>>,
+    home: Home,
+    /// Gets what is on other machines. Without one this is the worker of an embedded cluster, whose client
+    /// claims results.
+    fetcher: Option<Fetcher>,
     /// Results of tasks of these batches that nobody has claimed.
     results: Mutex<BTreeMap<BatchId, Vec<Blob>>>,
     /// Removed from when somebody looks for one and finds it gone.
     files: Mutex<BTreeMap<FileRef, Weak<FileInPlace>>>,
 }
 
-/// Where the store is, and how large.
+/// The chunk store.
+#[derive(Debug)]
+enum Home {
+    Open(Store),
+    /// To be opened when it is first needed.
+    Later(StorePlace, Mutex<Option<Store>>),
+}
+
+/// Where a store will be, and how large.
 #[derive(Debug, Clone)]
 pub struct StorePlace {
     /// Its directory, which is made.
@@ -62,24 +73,18 @@ impl StorePlace {
 }
 
 impl Blobs {
-    /// Nothing yet; the store will be at `place`.
-    pub fn new(place: StorePlace) -> Self {
-        Self::with(place, false)
+    /// Those of a worker in the process of its only client. Nothing yet; the store will be at `place`.
+    pub fn embedded(place: StorePlace) -> Self {
+        Self::with(Home::Later(place, Mutex::default()), None)
     }
 
-    /// [`Blobs::new`], for a worker in the process of its only client, which [`claims`](Self::claim) long results.
-    pub fn beside_its_client(place: StorePlace) -> Self {
-        Self::with(place, true)
+    /// Those of a worker among others: what is not in `store`, `fetcher` gets there.
+    pub fn of_worker(store: Store, fetcher: Fetcher) -> Self {
+        Self::with(Home::Open(store), Some(fetcher))
     }
 
-    fn with(place: StorePlace, claimed: bool) -> Self {
-        Self(Arc::new(Inner {
-            place,
-            claimed,
-            store: Mutex::default(),
-            results: Mutex::default(),
-            files: Mutex::default(),
-        }))
+    fn with(home: Home, fetcher: Option<Fetcher>) -> Self {
+        Self(Arc::new(Inner { home, fetcher, results: Mutex::default(), files: Mutex::default() }))
     }
 
     /// The chunk store, opened now if it was not.
@@ -87,12 +92,16 @@ impl Blobs {
     /// # Errors
     /// It cannot be opened; the next call tries again.
     pub fn store(&self) -> Result<Store, OpenStoreError> {
-        let mut store = self.0.store.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = &*store {
+        let (place, opened) = match &self.0.home {
+            Home::Open(store) => return Ok(store.clone()),
+            Home::Later(place, opened) => (place, opened),
+        };
+        let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &*opened {
             return Ok(store.clone());
         }
-        let StorePlace { dir, cluster, quota_bytes } = &self.0.place;
-        Ok(store.insert(Store::open(dir, *cluster, *quota_bytes)?).clone())
+        let store = Store::open(&place.dir, place.cluster, place.quota_bytes)?;
+        Ok(opened.insert(store).clone())
     }
 
     /// From now on `file` may be lent, for as long as somebody else holds it.
@@ -100,6 +109,27 @@ impl Blobs {
         let mut files = self.files();
         files.retain(|_, held| held.strong_count() > 0);
         files.insert(file.identity(), Arc::downgrade(file));
+    }
+
+    /// Waits until the bytes `range` of a blob are here, if they come from other machines. To be held until they
+    /// are lent.
+    pub(crate) async fn fetch(
+        &self,
+        content: Content,
+        range: Range<u64>,
+    ) -> Result<Option<Hold>, Cause> {
+        match (content, &self.0.fetcher) {
+            (Content::Blob { id, bytes }, Some(fetcher)) => {
+                match fetcher.fetch(id, bytes, range).await {
+                    Ok(hold) => Ok(Some(hold)),
+                    Err(error @ FetchError::NobodyHasIt { .. }) => {
+                        Err(Cause::BlobLost { message: chain(&error) })
+                    }
+                    Err(error) => Err(Cause::Unlent { message: chain(&error) }),
+                }
+            }
+            (Content::Blob { .. } | Content::File(_), _) => Ok(None),
+        }
     }
 
     /// The bytes `range` of `content`, for an executor to map. Blocks on the disk: a chunk that was here at
@@ -115,7 +145,7 @@ impl Blobs {
     /// claimed or the batch is forgotten.
     pub(crate) fn keep(&self, batch: BatchId, file: OwnedFd, bytes: u64) -> Result<BlobRef, Cause> {
         let bad = |what: &str| Cause::BadResult { message: what.to_owned() };
-        if !self.0.claimed {
+        if self.0.fetcher.is_some() {
             return Err(bad(&format!(
                 "it is {bytes} bytes long, more than about 4 MiB, which only an embedded cluster returns: \
                  write it to a file, or return it in pieces"
@@ -161,7 +191,14 @@ impl Blobs {
         let unlent = |error: &dyn std::error::Error| Cause::Unlent { message: chain(error) };
         let store = self.store().map_err(|error| unlent(&error))?;
         let lost = |what: &str| Cause::BlobLost { message: format!("blob {id} {what}") };
-        let blob = store.get(&id).ok_or_else(|| lost("is in no store that this worker can ask"))?;
+        let blob = match store.get(&id) {
+            Some(blob) => blob,
+            // A file in place that travels elsewhere goes by the name of its blob here, too.
+            None => match self.file_of(&id) {
+                Some(file) => return self.lend_file(file, range),
+                None => return Err(lost("is in no store that this worker can ask")),
+            },
+        };
         blob.file_range(range).map_err(|error| match error {
             ReadError::Missing { .. } | ReadError::Gone { .. } => lost("is here only in part"),
             ReadError::Damaged { .. } => lost("was damaged on the disk of its only holder"),
@@ -169,6 +206,14 @@ impl Blobs {
                 unlent(&error)
             }
         })
+    }
+
+    /// The file in place that is this blob, of those that are known to be one.
+    fn file_of(&self, id: &BlobId) -> Option<FileRef> {
+        let files: Vec<_> = self.files().values().filter_map(Weak::upgrade).collect();
+        let is_it =
+            |file: &&Arc<FileInPlace>| file.known_manifest().is_some_and(|known| known.id() == *id);
+        files.iter().find(is_it).map(|file| file.identity())
     }
 
     fn lend_file(&self, file: FileRef, range: Range<u64>) -> Result<FileRange, Cause> {

@@ -3,7 +3,7 @@
 //! ```text
 //! coordinators ⇄ session ⇄ shell (one loop: agent) ⇄ pool ⇄ executors
 //!                             ⇅      ⇅
-//!                          programs  blobs
+//!                          programs  blobs, fetch ⇄ workers, clients
 //! ```
 //!
 //! What is to run, what comes first and what is owed to whom is decided by the
@@ -15,6 +15,7 @@
 //! through the one thread of the pool that does.
 
 pub mod blobs;
+pub mod fetch;
 pub mod helper;
 pub mod platform;
 pub mod pool;

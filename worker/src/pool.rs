@@ -5,8 +5,7 @@
 //! *keeper*, a task on the loop's own thread that owns its process and socket. All of it runs on one
 //! thread: no lock, and a load is on the socket when [`Pool::load`] returns.
 //!
-//! * `spawner` is the one thread that starts processes, `command` says how, `scratch` where they may
-//!   write, `output` takes what they print.
+//! * `spawner` is the one thread that starts processes, `command` says how, `output` takes what they print.
 //! * `counter` is where executors borrow what they map.
 //! * `outbox` and `inbox` are the two directions of the socket.
 //! * `timeouts` reads the cell to find tasks that run too long.
@@ -20,7 +19,6 @@ mod keeper;
 mod outbox;
 pub mod output;
 mod postmortem;
-pub mod scratch;
 mod seat;
 mod spawner;
 mod timeouts;

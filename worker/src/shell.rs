@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::blobs::Blobs;
+use crate::fetch::Plane;
 use crate::pool::output::Written;
 use crate::pool::{Launch, Pool, PoolConfig};
 use crate::programs::{Programs, Step};
@@ -43,6 +44,9 @@ pub struct Config {
     pub output: mpsc::Sender<Written>,
     /// What tasks map.
     pub blobs: Blobs,
+    /// How it gets blobs of other machines; see [`fetch::start`](crate::fetch::start). None: in a cluster of
+    /// one process, where all blobs are here.
+    pub plane: Option<Plane>,
 }
 
 /// A worker that cannot be started.
@@ -87,7 +91,7 @@ pub async fn run(
     coordinators: Coordinators,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let Config { agent, launch, scratch, output, blobs } = config;
+    let Config { agent, launch, scratch, output, blobs, plane } = config;
     let store = match &launch {
         Launch::Own(_) => None,
         Launch::Stored(stored) => Some(stored.programs.clone()),
@@ -103,6 +107,7 @@ pub async fn run(
         pool,
         executors,
         programs,
+        plane,
         seals: JoinSet::new(),
         began: tokio::time::Instant::now(),
         joined: false,
@@ -117,6 +122,7 @@ struct Shell {
     pool: Pool,
     executors: mpsc::Receiver<(ExecutorId, ExecutorEvent)>,
     programs: Programs,
+    plane: Option<Plane>,
     /// Programs that are being checked.
     seals: JoinSet<(ProgramId, io::Result<bool>)>,
     began: tokio::time::Instant,
@@ -142,6 +148,10 @@ impl Shell {
                 Some(Ok((program, answer))) = self.seals.join_next() => {
                     let step = self.programs.sealed(program, answer);
                     self.step(step)
+                }
+                word = next_word(&mut self.plane) => {
+                    self.session.send(word);
+                    None
                 }
                 () = &mut shutdown, if !draining => {
                     draining = true;
@@ -196,7 +206,7 @@ impl Shell {
     /// Carries out one action; what it is answered with at once.
     fn act(&mut self, action: AgentAction) -> Option<AgentEvent> {
         match action {
-            AgentAction::Send(message) => self.session.send(message),
+            AgentAction::Send(message) => self.send(message),
             AgentAction::FetchProgram(program) => {
                 let step = self.programs.fetch(program);
                 return self.step(step);
@@ -214,6 +224,15 @@ impl Shell {
             AgentAction::Exit => {}
         }
         None
+    }
+
+    fn send(&self, mut message: FromWorker) {
+        if let FromWorker::Register(registration) = &mut message
+            && let Some(plane) = &self.plane
+        {
+            registration.depot = plane.depot();
+        }
+        self.session.send(message);
     }
 
     fn hear_executor(&mut self, executor: ExecutorId, event: ExecutorEvent) -> Option<AgentEvent> {
@@ -238,6 +257,12 @@ impl Shell {
                 let step = self.programs.unknown(program);
                 self.step(step)
             }
+            News::Said(ToWorker::Holders { blob, holders }) => {
+                if let Some(plane) = &self.plane {
+                    plane.heard(blob, holders);
+                }
+                None
+            }
             News::Said(message) => {
                 match &message {
                     ToWorker::Registered { .. } => {
@@ -255,7 +280,8 @@ impl Shell {
                     }
                     ToWorker::Leader { .. }
                     | ToWorker::ProgramChunk { .. }
-                    | ToWorker::ProgramUnknown { .. } => {}
+                    | ToWorker::ProgramUnknown { .. }
+                    | ToWorker::Holders { .. } => {}
                 }
                 Some(AgentEvent::Leader(message))
             }
@@ -267,6 +293,8 @@ impl Shell {
         for (program, offset) in self.programs.wanted() {
             self.session.send(FromWorker::WantProgram { program, offset });
         }
+        let wanted = self.plane.as_ref().map(Plane::registered);
+        wanted.into_iter().flatten().for_each(|word| self.session.send(word));
     }
 
     fn step(&mut self, step: Step) -> Option<AgentEvent> {
@@ -299,5 +327,12 @@ impl Shell {
             tracing::warn!("executors are still there after they were killed");
         }
         self.session.end().await;
+    }
+}
+
+async fn next_word(plane: &mut Option<Plane>) -> FromWorker {
+    match plane {
+        Some(plane) => plane.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -12,9 +12,9 @@ use allhands_common::range::TaskRange;
 use allhands_common::segment::{DONE, Segment, SegmentBuilder};
 use allhands_common::wire::worker::Shared;
 use allhands_scheduler::{ExecutorEvent, Load, Spawn};
+use allhands_store::scratch::Directory;
 use allhands_worker::blobs::{Blobs, StorePlace};
 use allhands_worker::helper;
-use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{Launch, Pool, PoolConfig, Stored};
 
 /// An unprivileged user, where the test is root.
@@ -57,7 +57,7 @@ async fn stored_programs_run_as_they_should() {
         variables: Vec::new(),
     });
     let (output, _printed) = tokio::sync::mpsc::channel(4);
-    let blobs = Blobs::new(StorePlace {
+    let blobs = Blobs::embedded(StorePlace {
         dir: directory.path().join("blobs"),
         cluster: ClusterId::default(),
         quota_bytes: 1 << 20,

@@ -33,6 +33,11 @@ impl FromStr for Resource {
     }
 }
 
+/// Of `--store-bytes`.
+pub(super) fn some_bytes(text: &str) -> Result<u64, &'static str> {
+    bytes(text).filter(|bytes| *bytes > 0).ok_or("expected a number of bytes, as in 40GiB")
+}
+
 fn bytes(text: &str) -> Option<u64> {
     let (digits, unit) =
         UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;

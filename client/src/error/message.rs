@@ -91,10 +91,6 @@ impl fmt::Display for Kind {
             ),
             Self::Shape(what) => f.write_str(what),
             Self::Data => f.write_str("a shared array cannot be had"),
-            Self::RemoteData => f.write_str(
-                "shared arrays work on an embedded cluster only, in this release: unset ALLHANDS_CLUSTER, \
-                 or pass the data itself",
-            ),
             Self::OtherCluster => f.write_str(
                 "a shared array was put into another cluster than the one that the call runs on: put it \
                  into this one, with `cluster.put`, and run the call `.on(&cluster)`",

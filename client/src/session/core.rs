@@ -9,16 +9,19 @@
 mod batch;
 mod event;
 mod hear;
+mod offers;
 mod speak;
 
 pub(crate) use event::{Action, End, Event, Peer};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{BatchId, ClusterId, CoordinatorId, JobId, RequestId, SessionId, Term};
+use allhands_common::id::{
+    BatchId, BlobId, ClusterId, CoordinatorId, JobId, RequestId, SessionId, Term,
+};
 use allhands_common::limit::HEARTBEAT_MS;
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
@@ -84,6 +87,8 @@ pub(crate) struct Core {
     to_acknowledge: Vec<BatchId>,
     acknowledge_bytes: usize,
     finished: VecDeque<(Instant, BatchId, u32)>,
+    /// Blobs that this process gives to whoever wants them.
+    offered: BTreeSet<BlobId>,
     said_at: Instant,
     /// Since when the cluster has no slot.
     workless_since: Option<Instant>,
@@ -119,6 +124,7 @@ impl Core {
             to_acknowledge: Vec::new(),
             acknowledge_bytes: 0,
             finished: VecDeque::new(),
+            offered: BTreeSet::new(),
             said_at: now,
             workless_since: None,
             workless_told: false,
@@ -205,6 +211,8 @@ impl Core {
                 outbox.unwanted.insert(range);
                 outbox.unwanted_due.insert(range);
             }),
+            Event::Offer { blobs } => self.offer(blobs, out),
+            Event::Withdraw { blobs } => self.withdraw(blobs, out),
             Event::Tick => self.tick(out),
             Event::Detach => self.detach(out),
         }

@@ -169,8 +169,16 @@ impl Shell {
     fn look(&mut self) {
         let mut state = self.session.state();
         let notes = std::mem::take(&mut state.notes);
+        let offers = std::mem::take(&mut state.offers);
         let closing = state.closing;
         drop(state);
+        for some in offers.chunk_by(|(_, one), (_, next)| one == next) {
+            let blobs = some.iter().map(|(blob, _)| *blob).collect();
+            self.events.push(match some.first() {
+                Some((_, true)) => Event::Offer { blobs },
+                _ => Event::Withdraw { blobs },
+            });
+        }
         for exchange in notes {
             let taken = exchange.take();
             self.take(exchange, taken);
@@ -389,6 +397,11 @@ impl Shell {
                     }
                 }
                 Action::Workers(names) => self.session.workers().learn(names),
+                Action::Wanted { blob, by } => {
+                    let wanted = self.session.state().wanted.clone();
+                    // One that is lost, the worker asks for again.
+                    _ = wanted.map(|wanted| wanted.try_send((blob, by)));
+                }
                 Action::NoWorkers => notice(
                     "no worker is there, so calls wait: start `allhands worker` on some machine \
                      (`allhands status` shows who has joined)",

@@ -14,6 +14,7 @@ use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::core::{BATCHES_MAX, Config, Peer};
+use super::data::Giving;
 use super::program::{Executable, program_name};
 use super::{Beginning, Session, link, run};
 use crate::cluster::EmbeddedConfig;
@@ -72,6 +73,8 @@ impl Running {
         // Closed or too late: in neither case is there anything left to do.
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         _ = ended.recv_timeout(GOODBYE);
+        drop(ended);
+        self.data.end();
     }
 }
 
@@ -111,10 +114,12 @@ async fn remote(
 ) {
     let prepared =
         config(identity.own().cluster, patience, Executable::hashed()).and_then(|prepared| {
+            let giving = Giving::new(Arc::clone(&session), identity.clone(), places.clone());
+            let data = Data::Elsewhere(Arc::new(giving));
             let bound = Endpoint::bind_to_dial(identity, &places);
-            Ok((prepared, bound.map_err(|error| Error::socket(chain(&error)))?))
+            Ok((prepared, data, bound.map_err(|error| Error::socket(chain(&error)))?))
         });
-    let ((config, executable), endpoint) = match prepared {
+    let ((config, executable), data, endpoint) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             _ = begun.send(Err(error));
@@ -132,7 +137,6 @@ async fn remote(
         })
         .collect();
     drop(events);
-    let data = Data::Remote;
     _ = begun.send(Ok(data.clone()));
     run(session, Beginning { config, executable, data, peers, links }).await;
     // The session is gone; what its links still had to say is sent, then they end.
@@ -203,12 +207,12 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
             let patience = Duration::from_secs(30);
             let executable = Executable::hashed();
             let (config, executable) = config(ClusterId([9; 16]), patience, executable).unwrap();
-            beside(own, (config, executable, Data::Remote), client, Default::default()).await;
+            beside(own, (config, executable, Data::Nowhere), client, Default::default()).await;
         })
         .unwrap();
         drop(alive);
     });
-    Running { session, data: Data::Remote, ended: Mutex::new(ended) }
+    Running { session, data: Data::Nowhere, ended: Mutex::new(ended) }
 }
 
 #[cfg(not(feature = "embedded"))]

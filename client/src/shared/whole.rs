@@ -9,18 +9,21 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use allhands_common::blob::{BlobRef, Content};
 use allhands_common::failure::Cause;
 use allhands_common::id::ClusterId;
 use allhands_store::blobs::Blob;
-use allhands_store::in_place::FileInPlace;
+use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::{FileRange, Map, PrivateMap};
 
 use super::mention;
-use crate::error::{Error, Result};
+use crate::cluster::CLUSTER_VARIABLE;
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{context, loans};
+use crate::session::holdings::Offered;
 
 /// Maps that an executor keeps for tasks that may follow; the one that was used least recently goes first.
 /// Each holds an open file.
@@ -34,15 +37,22 @@ pub(crate) struct Whole {
     mapped: Range<u64>,
     map: Map,
     origin: Origin,
+    /// The blob that a file in place is, once somebody had to know.
+    as_blob: OnceLock<Content>,
 }
 
 /// Where the bytes come from, and what keeps them there.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    /// This process put them into the store of this cluster.
-    Put(ClusterId, Blob),
+    /// This process put them into a store for this cluster.
+    Put {
+        cluster: ClusterId,
+        blob: Blob,
+        /// Has workers of other machines find it here.
+        _offered: Option<Offered>,
+    },
     /// They are in a file that this process has opened.
-    InPlace(Arc<FileInPlace>),
+    InPlace { file: Arc<FileInPlace>, offers: Offers },
     /// A worker lent them: the file, where the mapped bytes begin in it.
     Lent(OwnedFd, u64),
 }
@@ -53,20 +63,54 @@ impl Whole {
         let identity = file.identity();
         let mapped = 0..identity.bytes;
         let map = file.map(mapped.clone()).map_err(Error::data)?;
-        let (content, origin) = (Content::File(identity), Origin::InPlace(file));
-        Ok(listed(Self { content, mapped, map, origin }))
+        let (content, offers) = (Content::File(identity), Offers::default());
+        Ok(listed(Self::new(content, mapped, map, Origin::InPlace { file, offers })))
     }
 
-    /// All of a blob of `cluster`'s store.
+    /// All of a blob of `cluster`'s store, in this process.
     pub(crate) fn put(cluster: ClusterId, blob: Blob) -> Result<Arc<Self>> {
+        Self::of_blob(cluster, blob, None)
+    }
+
+    /// All of a blob that this process gives to the workers of `cluster`.
+    pub(crate) fn offered(cluster: ClusterId, offered: Offered) -> Result<Arc<Self>> {
+        match offered.stored().cloned() {
+            Some(blob) => Self::of_blob(cluster, blob, Some(offered)),
+            None => Err(Error::new(ErrorKind::Data)),
+        }
+    }
+
+    fn of_blob(cluster: ClusterId, blob: Blob, _offered: Option<Offered>) -> Result<Arc<Self>> {
         let mapped = 0..blob.manifest().bytes();
         let map = blob.map(mapped.clone()).map_err(Error::data)?;
         let content = Content::Blob { id: blob.id(), bytes: mapped.end };
-        Ok(listed(Self { content, mapped, map, origin: Origin::Put(cluster, blob) }))
+        Ok(listed(Self::new(content, mapped, map, Origin::Put { cluster, blob, _offered })))
+    }
+
+    const fn new(content: Content, mapped: Range<u64>, map: Map, origin: Origin) -> Self {
+        Self { content, mapped, map, origin, as_blob: OnceLock::new() }
     }
 
     pub(crate) const fn content(&self) -> Content {
         self.content
+    }
+
+    /// By what name handles on it travel. A file in place is hashed for that where they may leave the machine.
+    pub(super) fn travels_as(self: &Arc<Self>) -> Result<Content, InPlaceError> {
+        match &self.origin {
+            Origin::InPlace { file, .. } if may_leave() => {
+                if let Some(known) = self.as_blob.get() {
+                    return Ok(*known);
+                }
+                let manifest = file.manifest()?;
+                let content = Content::Blob { id: manifest.id(), bytes: manifest.bytes() };
+                if self.as_blob.set(content).is_ok() {
+                    live().entry(content).or_default().push(Arc::downgrade(self));
+                }
+                Ok(content)
+            }
+            _ => Ok(self.content),
+        }
     }
 
     pub(crate) const fn origin(&self) -> &Origin {
@@ -75,8 +119,8 @@ impl Whole {
 
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.origin {
-            Origin::InPlace(file) => Some(file.path()),
-            Origin::Put(..) | Origin::Lent(..) => None,
+            Origin::InPlace { file, .. } => Some(file.path()),
+            Origin::Put { .. } | Origin::Lent(..) => None,
         }
     }
 
@@ -98,8 +142,8 @@ impl Whole {
     pub(super) fn private(&self, range: &Range<u64>) -> Result<PrivateMap> {
         let bytes = range.end - range.start;
         let file = match &self.origin {
-            Origin::Put(_, blob) => blob.file_range(range.clone()).map_err(Error::data)?,
-            Origin::InPlace(file) => file.file_range(range.clone()).map_err(Error::data)?,
+            Origin::Put { blob, .. } => blob.file_range(range.clone()).map_err(Error::data)?,
+            Origin::InPlace { file, .. } => file.file_range(range.clone()).map_err(Error::data)?,
             Origin::Lent(file, offset) => {
                 let file = file.try_clone().map_err(Error::data)?;
                 FileRange { file, offset: offset + (range.start - self.mapped.start), bytes }
@@ -112,7 +156,9 @@ impl Whole {
     pub(crate) fn check(&self) -> Result<(), Cause> {
         let changed = |path: PathBuf| Cause::SourceChanged { path: path.display().to_string() };
         match (&self.origin, self.content) {
-            (Origin::InPlace(file), _) => file.check().map_err(|_| changed(file.path().to_owned())),
+            (Origin::InPlace { file, .. }, _) => {
+                file.check().map_err(|_| changed(file.path().to_owned()))
+            }
             (Origin::Lent(file, _), Content::File(expected)) => {
                 // Only its descriptor is known here; the system knows its name.
                 let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
@@ -126,13 +172,45 @@ impl Whole {
                     false => Err(changed(path())),
                 }
             }
-            (Origin::Put(..) | Origin::Lent(..), _) => Ok(()),
+            (Origin::Put { .. } | Origin::Lent(..), _) => Ok(()),
         }
     }
 
     fn covers(&self, range: &Range<u64>) -> bool {
         range.is_empty() || self.mapped.start <= range.start && range.end <= self.mapped.end
     }
+}
+
+/// Offers of a file in place to clusters on other machines, one each, for as long as the file is held.
+#[derive(Debug, Default)]
+pub(crate) struct Offers(Mutex<Vec<(ClusterId, Offered)>>);
+
+impl Offers {
+    /// Has `offer` make one to `cluster` unless there is.
+    pub(crate) fn offer(
+        &self,
+        cluster: ClusterId,
+        offer: impl FnOnce() -> Result<Offered>,
+    ) -> Result<()> {
+        let mut offers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !offers.iter().any(|(known, _)| *known == cluster) {
+            offers.push((cluster, offer()?));
+        }
+        Ok(())
+    }
+}
+
+/// Whether this process speaks with a cluster on other machines, or is set up to.
+static LEAVES: AtomicBool = AtomicBool::new(false);
+
+/// From now on handles may leave this machine.
+pub(crate) fn let_leave() {
+    LEAVES.store(true, Ordering::Relaxed);
+}
+
+fn may_leave() -> bool {
+    static SET_UP: LazyLock<bool> = LazyLock::new(|| std::env::var_os(CLUSTER_VARIABLE).is_some());
+    LEAVES.load(Ordering::Relaxed) || *SET_UP
 }
 
 /// All maps of this process; those that are gone are removed when their content is looked for.
@@ -187,10 +265,12 @@ fn listed(whole: Whole) -> Arc<Whole> {
 impl Drop for Whole {
     fn drop(&mut self) {
         let mut live = live();
-        if let Some(maps) = live.get_mut(&self.content) {
-            maps.retain(|map| map.strong_count() > 0);
-            if maps.is_empty() {
-                live.remove(&self.content);
+        for name in [Some(&self.content), self.as_blob.get()].into_iter().flatten() {
+            if let Some(maps) = live.get_mut(name) {
+                maps.retain(|map| map.strong_count() > 0);
+                if maps.is_empty() {
+                    live.remove(name);
+                }
             }
         }
     }
@@ -228,7 +308,7 @@ fn borrow(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
     };
     let map = range.map().map_err(unmapped)?;
     let origin = Origin::Lent(range.file, offset);
-    let whole = listed(Whole { content, mapped, map, origin });
+    let whole = listed(Whole::new(content, mapped, map, origin));
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let oldest = (kept.len() >= KEPT_MAX).then(|| kept.remove(0));
     kept.push(Arc::clone(&whole));

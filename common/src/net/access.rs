@@ -4,61 +4,11 @@
 //! A link carries only the two kinds of its purpose, so nothing needs to be checked per message.
 
 use core::fmt;
-use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Kind;
-
-/// What a certificate says its holder is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Role {
-    /// A Raft node. Its key is full power over the cluster.
-    Coordinator,
-    /// The daemon of one machine.
-    Worker,
-    /// A user's program.
-    Client,
-    /// A client that may also change the cluster: members, tokens, revocations.
-    Admin,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Self; 4] = [Self::Coordinator, Self::Worker, Self::Client, Self::Admin];
-
-    /// The word in certificates and host names.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Coordinator => "coordinator",
-            Self::Worker => "worker",
-            Self::Client => "client",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A word that is not a role.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a role; the roles are coordinator, worker, client and admin")]
-pub struct ParseRoleError(String);
-
-impl FromStr for Role {
-    type Err = ParseRoleError;
-
-    fn from_str(text: &str) -> Result<Self, ParseRoleError> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or_else(|| ParseRoleError(text.to_owned()))
-    }
-}
+pub use crate::role::{ParseRoleError, Role};
 
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -115,14 +115,28 @@ impl Endpoint {
     /// Binds any port, to dial `places`: for both families, if one of them has an address of IPv6 and this
     /// machine speaks it. Must be called inside a tokio runtime.
     pub fn bind_to_dial(identity: Identity, places: &[Place]) -> Result<Self, BindError> {
+        Self::bind_to_dial_for(Traffic::Control, identity, places)
+    }
+
+    /// As [`Self::bind_to_dial`], for chunks: to dial those who are where `places` are.
+    pub fn bind_bulk_to_dial(identity: Identity, places: &[Place]) -> Result<Self, BindError> {
+        Self::bind_to_dial_for(Traffic::Bulk, identity, places)
+    }
+
+    fn bind_to_dial_for(
+        traffic: Traffic,
+        identity: Identity,
+        places: &[Place],
+    ) -> Result<Self, BindError> {
         let mut addresses = places.iter().flat_map(|place| &place.addresses);
         if addresses.any(SocketAddr::is_ipv6) {
-            let both = Self::bind(identity.clone(), (Ipv6Addr::UNSPECIFIED, 0).into());
+            let any = (Ipv6Addr::UNSPECIFIED, 0).into();
+            let both = Self::bind_for(traffic, identity.clone(), any);
             if !matches!(both, Err(BindError::Socket { .. })) {
                 return both;
             }
         }
-        Self::bind(identity, (Ipv4Addr::UNSPECIFIED, 0).into())
+        Self::bind_for(traffic, identity, (Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     /// Who this process is.

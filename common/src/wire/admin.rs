@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Bulk, Carries};
-use crate::id::{BatchId, CoordinatorId, JobId, TaskId, Term, WorkerId};
+use crate::id::{BatchId, BlobId, CoordinatorId, JobId, TaskId, Term, WorkerId};
 use crate::resources::Resources;
 
 /// What an operator asks.
@@ -24,6 +24,8 @@ pub enum Question {
     CancelJob(JobId),
     /// End a batch.
     CancelBatch(BatchId),
+    /// Blobs of which the leader knows a holder.
+    Blobs,
 }
 
 /// The answer.
@@ -46,6 +48,43 @@ pub enum Answer {
         /// The leader, where one is known.
         leader: Option<CoordinatorId>,
     },
+    /// To [`Question::Blobs`].
+    Blobs(Blobs),
+}
+
+/// Blobs of which the leader knows a holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blobs {
+    /// In the order of their ids; at most [`BLOBS_SHOWN_MAX`].
+    pub blobs: Vec<BlobView>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// Blobs in one [`Answer::Blobs`]: with 8 names of 32 bytes each, half of what a message may have.
+pub const BLOBS_SHOWN_MAX: usize = 1024;
+
+/// Names of workers, and of clients, in one [`BlobView`].
+pub const BLOB_NAMES_SHOWN_MAX: usize = 8;
+
+/// Bytes of such a name that are shown.
+pub const BLOB_NAME_BYTES_MAX: usize = 48;
+
+/// A blob at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobView {
+    /// Which.
+    pub blob: BlobId,
+    /// Workers that hold it, by the names in their certificates, and whether all of it; a few of them.
+    pub workers: Vec<(String, bool)>,
+    /// How many workers hold it.
+    pub workers_count: u32,
+    /// Owners of the sessions that offer it; a few of them.
+    pub clients: Vec<String>,
+    /// How many sessions offer it.
+    pub clients_count: u32,
+    /// How many workers want it.
+    pub wanted_by: u32,
 }
 
 /// The cluster at a glance.

@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Bulk, Carries};
 use crate::failure::Failed;
-use crate::id::{BatchId, CoordinatorId, JobId, RequestId, SegmentId, SessionId, Term, WorkerId};
+use crate::id::{
+    BatchId, BlobId, CoordinatorId, JobId, RequestId, SegmentId, SessionId, Term, WorkerId,
+};
 use crate::policy::BatchSpec;
 use crate::program::{Program, ProgramId};
 use crate::range::TaskRange;
+use crate::wire::data::Holder;
 
 /// Acknowledges a batch as a whole: all its outcomes and [`ToClient::Ended`] were received, it can be
 /// forgotten. To be said again over the next connection, where it may have been lost. A mere count of outcomes may be complete before the end is known: it forgets nothing.
@@ -110,6 +113,18 @@ pub enum FromClient {
         /// Which.
         range: TaskRange,
     },
+    /// The client has these blobs, whole, and serves them to whoever it is told wants them
+    /// ([`ToClient::Wanted`]). Said again after each attach; at most [`crate::limit::BLOB_NEWS_MAX`] at a
+    /// time, [`crate::limit::SESSION_OFFERS_MAX`] in all.
+    Offer {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// It does not offer these any more.
+    Withdraw {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
 }
 
 impl Carries for FromClient {
@@ -129,6 +144,8 @@ impl Carries for FromClient {
             | Self::Acknowledge(_)
             | Self::Cancel { .. }
             | Self::CancelTasks { .. }
+            | Self::Offer { .. }
+            | Self::Withdraw { .. }
             | Self::Detach => {}
         }
     }
@@ -221,6 +238,14 @@ pub enum ToClient {
     },
     /// Names of workers, for people: of all that there are after each `Attached`, then of those that join.
     Workers(Vec<(WorkerId, String)>),
+    /// A worker wants a blob that this client offers: dial its bulk endpoint, it will ask on that
+    /// connection.
+    Wanted {
+        /// Which.
+        blob: BlobId,
+        /// Who, and where to dial it.
+        by: Holder,
+    },
 }
 
 /// A batch has this many tasks, committed.
@@ -248,7 +273,8 @@ impl Carries for ToClient {
             | Self::SessionExpired
             | Self::SegmentUnreadable { .. }
             | Self::Slots { .. }
-            | Self::Workers(_) => {}
+            | Self::Workers(_)
+            | Self::Wanted { .. } => {}
         }
     }
 }

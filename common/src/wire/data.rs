@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Bulk, Carries};
 use crate::id::BlobId;
-use crate::net::access::Role;
 /// A set of chunks of one blob.
 pub use crate::range::RangeSet as ChunkSet;
 /// Neighbouring chunks of a blob: `start` is the first, `end` is behind the last.
 pub use crate::range::TaskRange as ChunkRange;
+use crate::role::Role;
 
 /// Chunk ids in one [`Answer::Manifest`], at most: 1 MiB, enough for a blob of 32 GiB in one page.
 pub const MANIFEST_PAGE_IDS_MAX: u32 = 1 << 15;

@@ -8,16 +8,18 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Bulk, Carries};
 use crate::failure::Cause;
-use crate::id::{AttemptId, BatchId, BootId, CoordinatorId, JobId, Term, WorkerId};
+use crate::id::{AttemptId, BatchId, BlobId, BootId, CoordinatorId, JobId, Term, WorkerId};
 use crate::policy::BatchSpec;
 use crate::program::{Platform, Program, ProgramId};
 use crate::range::TaskRange;
 use crate::resources::Resources;
+use crate::wire::data::Holder;
 
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,19 @@ pub enum FromWorker {
     },
     /// It takes nothing new: its daemon was told to stop.
     Draining,
+    /// It lacks chunks of a blob and asks who has some: answered by [`ToWorker::Holders`], more than once if
+    /// nobody has it yet. Said again to each new leader while it waits.
+    WantBlob {
+        /// Which.
+        blob: BlobId,
+    },
+    /// What its store holds has changed; at most [`crate::limit::BLOB_NEWS_MAX`] blobs in all.
+    HaveBlobs {
+        /// Blobs that are there now, and whether all of each is: new ones, and those that have become whole.
+        come: Vec<(BlobId, bool)>,
+        /// Blobs that are not there any more, or that it has given up to want.
+        gone: Vec<BlobId>,
+    },
 }
 
 /// A worker's introduction.
@@ -68,6 +83,21 @@ pub struct Registration {
     pub draining: bool,
     /// Everything it holds.
     pub held: Vec<Held>,
+    /// Its chunk store.
+    pub depot: Depot,
+}
+
+/// A worker's chunk store, as others need to know it. Empty: it has none that others could use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Depot {
+    /// The name in the worker's certificate. The coordinator that takes the registration writes it in,
+    /// whatever stood there.
+    pub node: String,
+    /// Where its bulk endpoint may be dialled: at most [`crate::wire::data::ADDRESSES_MAX`].
+    pub addresses: Vec<SocketAddr>,
+    /// Which blobs it holds, and whether all of each: those last used first, at most
+    /// [`crate::limit::WORKER_BLOBS_MAX`].
+    pub blobs: Vec<(BlobId, bool)>,
 }
 
 /// A range that a worker holds, or part of one.
@@ -133,7 +163,9 @@ impl Carries for FromWorker {
             Self::Register(_)
             | Self::Heartbeat { .. }
             | Self::WantProgram { .. }
-            | Self::Draining => {}
+            | Self::Draining
+            | Self::WantBlob { .. }
+            | Self::HaveBlobs { .. } => {}
         }
     }
 }
@@ -202,6 +234,14 @@ pub enum ToWorker {
     ProgramUnknown {
         /// Which.
         program: ProgramId,
+    },
+    /// Who has chunks of a blob, or will soon: the answer to [`FromWorker::WantBlob`].
+    Holders {
+        /// Which blob.
+        blob: BlobId,
+        /// Who, and whether they have all of it, as far as is known; at most
+        /// [`crate::limit::HOLDERS_NAMED_MAX`]. None: nobody has it.
+        holders: Vec<(Holder, bool)>,
     },
 }
 
@@ -291,7 +331,10 @@ impl Carries for ToWorker {
                 | Order::Forget { .. } => {}
             }),
             Self::ProgramChunk { chunk, .. } => visit(chunk),
-            Self::Registered { .. } | Self::Leader { .. } | Self::ProgramUnknown { .. } => {}
+            Self::Registered { .. }
+            | Self::Leader { .. }
+            | Self::ProgramUnknown { .. }
+            | Self::Holders { .. } => {}
         }
     }
 }

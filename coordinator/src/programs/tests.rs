@@ -57,7 +57,8 @@ fn rig_in(dir: TempDir) -> Rig {
         shell.seats.sessions.insert(session, SeatId(number));
     }
     let (out, worker) = unbounded_channel();
-    let seat = WorkerSeat { out, register: None, worker: Some(WORKER), term: None };
+    let node = "worker-1".to_owned();
+    let seat = WorkerSeat { node, out, register: None, worker: Some(WORKER), term: None };
     shell.seats.workers.insert(SeatId(3), seat);
     shell.seats.registered.insert(WORKER, SeatId(3));
     Rig { shell, client, worker, dir }

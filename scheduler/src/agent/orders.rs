@@ -48,7 +48,8 @@ impl Agent {
             | ToWorker::Orders { .. }
             | ToWorker::Leader { .. }
             | ToWorker::ProgramChunk { .. }
-            | ToWorker::ProgramUnknown { .. } => {}
+            | ToWorker::ProgramUnknown { .. }
+            | ToWorker::Holders { .. } => {}
         }
     }
 

@@ -21,7 +21,7 @@ pub struct Violation {
     pub what: String,
 }
 
-fn broken(rule: &'static str, what: String) -> Result<(), Violation> {
+pub(super) fn broken(rule: &'static str, what: String) -> Result<(), Violation> {
     Err(Violation { rule, what })
 }
 
@@ -35,6 +35,7 @@ impl Dispatcher {
         self.check_loads()?;
         self.check_attempts()?;
         self.check_ranges()?;
+        self.check_blobs()?;
         self.check_queue(state)
     }
 

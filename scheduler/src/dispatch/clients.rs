@@ -150,6 +150,8 @@ impl Dispatcher {
             | FromClient::Seal { .. }
             | FromClient::Cancel { .. }
             | FromClient::CancelTasks { .. } => return,
+            FromClient::Offer { blobs } => return self.offered(session, &owner, &blobs, out),
+            FromClient::Withdraw { blobs } => return self.blobs.remove_offers(session, &blobs),
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));
@@ -176,6 +178,8 @@ impl Dispatcher {
         }
         self.timers.set(client.last_heard + self.config.client_lease, Timer::Session(session));
         self.clients.insert(session, client);
+        // It says anew what it offers.
+        self.blobs.remove_session(session);
         if known.is_none() {
             out.push(Action::Propose(Command::OpenSession { session, owner }));
             return;

@@ -28,6 +28,7 @@ impl Dispatcher {
             Effect::SessionClosed { session } => {
                 self.tell(session, ToClient::SessionExpired, out);
                 self.clients.remove(&session);
+                self.blobs.remove_session(session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
                 self.costs.retain(|(program, _), _| used(program));

@@ -1,4 +1,5 @@
-//! Workers: who is there, what they have, how much they hold, and when they count as lost.
+//! Workers: who is there, what they have, how much they hold, and when they count as lost
+//! (`losses`: what becomes of that).
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -6,21 +7,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, BootId, WorkerId};
-use allhands_common::limit::{BUNDLE_BYTES_MAX, SYSTEM_RETRIES};
+use allhands_common::limit::BUNDLE_BYTES_MAX;
 use allhands_common::program::{Platform, Program, ProgramId};
-use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::ToClient;
-use allhands_common::wire::worker::{FromWorker, Held, Order, Registration};
+use allhands_common::wire::worker::{FromWorker, Order, Registration};
 
 use super::attempt::UNSENT;
 use super::queue::Class;
-use super::report::Origin;
 use super::{Dispatcher, Timer};
-use crate::{Action, Charge, Command, State};
+use crate::{Action, Command, State};
 
 /// Ranges that a worker is given for each slot: beyond the one that runs another, so that no executor
 /// waits for the leader between two.
@@ -148,6 +146,8 @@ impl Dispatcher {
         worker.last_heard = now;
         match message {
             FromWorker::Register(_) | FromWorker::WantProgram { .. } => {}
+            FromWorker::WantBlob { blob } => self.want_blob(id, blob, out),
+            FromWorker::HaveBlobs { come, gone } => self.blobs_changed(id, &come, &gone, out),
             FromWorker::Heartbeat { number, processed, held } => {
                 if number <= worker.heartbeat {
                     return;
@@ -223,6 +223,7 @@ impl Dispatcher {
         self.change_worker(id, |known| known.present = true);
         self.timers.set(now + self.config.worker_lost, Timer::Worker(id));
         out.push(Action::Welcome { worker: id });
+        self.take_depot(id, new.depot, out);
         // Whatever was sent in an earlier registration counts as sent in message 0 of this one.
         let attempts: Vec<AttemptId> = self
             .workers
@@ -355,61 +356,6 @@ impl Dispatcher {
         }
     }
 
-    /// A worker is gone for good, or has lost its memory: what it held goes to others.
-    fn lose_worker(&mut self, now: Instant, state: &State, id: WorkerId, out: &mut Vec<Action>) {
-        let connected = self.workers.get(&id).is_some_and(|worker| worker.present);
-        self.change_worker(id, |worker| worker.present = false);
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.given_up = true;
-        worker.orders.clear();
-        worker.cuts.clear();
-        worker.bundle_bytes = 0;
-        out.push(Action::Propose(Command::LeaveWorker { worker: id }));
-        let attempts: Vec<AttemptId> = worker.attempts.iter().copied().collect();
-        for attempt in attempts {
-            self.lose_attempt(now, state, attempt, out);
-        }
-        self.unknow_all(id);
-        if !connected {
-            self.workers.remove(&id);
-        }
-        self.announce_slots(out);
-    }
-
-    /// A worker's connection is gone.
-    pub(super) fn worker_gone(&mut self, id: WorkerId) {
-        if self.workers.get(&id).is_some_and(|worker| worker.given_up) {
-            self.workers.remove(&id);
-        }
-        self.change_worker(id, |worker| worker.present = false);
-    }
-
-    /// A worker that was given up is heard again, over the connection that it had.
-    fn take_back(
-        &mut self,
-        now: Instant,
-        state: &State,
-        id: WorkerId,
-        held: &[Held],
-        out: &mut Vec<Action>,
-    ) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.given_up = false;
-        out.push(Action::Propose(Command::JoinWorker {
-            worker: id,
-            boot: worker.boot,
-            name: worker.name.clone(),
-            resources: worker.total.clone(),
-        }));
-        self.change_worker(id, |worker| worker.present = true);
-        self.timers.set(now + self.config.worker_lost, Timer::Worker(id));
-        // What it owes it has reported, and will not again: there is nothing to wait for.
-        let open: Vec<Held> =
-            held.iter().map(|held| Held { owed: Vec::new(), ..held.clone() }).collect();
-        self.adopt(now, state, id, &open);
-        self.announce_slots(out);
-    }
-
     /// A worker does not have (any more) what a batch's tasks share.
     pub(super) fn unknow(&mut self, id: WorkerId, batch: BatchId) {
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -420,69 +366,12 @@ impl Dispatcher {
         }
     }
 
-    fn unknow_all(&mut self, id: WorkerId) {
+    pub(super) fn unknow_all(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         for batch in core::mem::take(&mut worker.known) {
             if let Some(active) = self.active.get_mut(&batch) {
                 active.known_by.remove(&id);
             }
-        }
-    }
-
-    /// An attempt will never report again. What it has reported goes its way.
-    fn lose_attempt(&mut self, now: Instant, state: &State, id: AttemptId, out: &mut Vec<Action>) {
-        let Some(attempt) = self.attempts.get(&id) else { return };
-        let origin = Origin { batch: attempt.batch, attempt: id, worker: attempt.worker };
-        let unsent = attempt.sent == UNSENT;
-        let open: Vec<TaskRange> = attempt.open.iter().collect();
-        let owed: Vec<TaskRange> = attempt.owed.iter().collect();
-        for range in open.iter().chain(&owed) {
-            self.withdraw(state, id, *range, false);
-        }
-        if let Some(worker) = self.workers.get_mut(&origin.worker) {
-            worker.attempts.remove(&id);
-        }
-        let Some(batch) = state.batches.get(&origin.batch).filter(|b| b.stopped().is_none()) else {
-            return;
-        };
-        if unsent {
-            open.iter().for_each(|range| self.put_back_unstarted(now, state, origin, *range, out));
-            return;
-        }
-        if !batch.spec.policy.idempotent {
-            for range in open.iter().chain(&owed) {
-                self.fail(state, origin, *range, Cause::Abandoned, out);
-            }
-            return;
-        }
-        if cfg!(plant = "lost_worker_not_requeued") {
-            return;
-        }
-        let mut rest = open.iter();
-        // Only what was running can have been the reason; nobody knows where a silent range stands,
-        // so it is the first task that is charged.
-        if let Some(first) = rest.next() {
-            self.charge_loss(now, state, origin, first.start, out);
-            self.put_back(state, origin.batch, TaskRange::new(first.start + 1, first.end));
-        }
-        rest.chain(&owed).for_each(|range| self.put_back(state, origin.batch, *range));
-    }
-
-    fn charge_loss(
-        &mut self,
-        now: Instant,
-        state: &State,
-        origin: Origin,
-        index: u32,
-        out: &mut Vec<Action>,
-    ) {
-        let known = state.batches.get(&origin.batch);
-        let losses = known.map_or(0, |batch| batch.exception(index).losses);
-        if losses + 1 > SYSTEM_RETRIES {
-            let range = TaskRange::new(index, index + 1);
-            self.fail(state, origin, range, Cause::Lost { workers: losses + 1 }, out);
-        } else {
-            self.charge(now, state, origin, index, Charge::Loss, 0, out);
         }
     }
 
@@ -500,7 +389,7 @@ impl Dispatcher {
     }
 
     /// Clients are told of the slots, for their progress displays and `n_jobs`.
-    fn announce_slots(&self, out: &mut Vec<Action>) {
+    pub(super) fn announce_slots(&self, out: &mut Vec<Action>) {
         let clients = self.clients.iter().filter(|(_, client)| client.attached);
         out.extend(clients.map(|(session, _)| Action::Tell {
             session: *session,

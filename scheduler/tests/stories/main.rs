@@ -2,6 +2,7 @@
 //! leader whose log is applied at once (or when the test says so) and workers without a network.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod blobs;
 mod cancels;
 mod changes;
 mod fails;

@@ -333,7 +333,8 @@ impl World {
             | ToClient::Leader { .. }
             | ToClient::WantProgram { .. }
             | ToClient::Slots { .. }
-            | ToClient::Workers(_) => Ok(()),
+            | ToClient::Workers(_)
+            | ToClient::Wanted { .. } => Ok(()),
         }
     }
 

@@ -113,6 +113,9 @@ impl World {
             Action::Welcome { worker } => {
                 self.send_worker(term, worker, ToWorker::Registered { term });
             }
+            Action::Holders { worker, blob, holders } => {
+                self.send_worker(term, worker, ToWorker::Holders { blob, holders });
+            }
             Action::Tell { session, message } => self.send_client(term, session, message),
             Action::Deliver { session, batch, sequence, outcome, last } => {
                 let replica = &self.replicas[self.leaders[term.0 as usize - 1].replica];

@@ -366,6 +366,9 @@ impl Oracle {
                 Cause::DeadlinePassed { .. }
                 | Cause::BadArgument { .. }
                 | Cause::BadResult { .. }
+                | Cause::BlobLost { .. }
+                | Cause::SourceChanged { .. }
+                | Cause::Unlent { .. }
                 | Cause::Program { .. } => false,
             };
             if !possible {

@@ -11,10 +11,17 @@ use crate::store::StoreError;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
     #[error(
-        "blob {blob} is lost: nobody has what is missing of it (asked: {asked}); put it again, or run the task again that made it",
-        asked = Names(holders)
+        "blob {blob} is lost: nobody has what is missing of it (asked: {asked}{absent}); put it again, or run the task again that made it",
+        asked = Names(holders),
+        absent = Absent(unreached)
     )]
-    BlobLost { blob: BlobId, holders: Vec<Node> },
+    BlobLost {
+        blob: BlobId,
+        /// Who was asked.
+        holders: Vec<Node>,
+        /// Clients that are said to have it, and have not come to be asked.
+        unreached: Vec<Node>,
+    },
     #[error(
         "blob {blob} is {bytes} bytes long, and {expected} by the handle with which it was asked for; use the handle that came with it"
     )]
@@ -56,6 +63,21 @@ impl core::fmt::Display for Names<'_> {
             let comma = if at == 0 { "" } else { ", " };
             write!(f, "{comma}{node}")
         })
+    }
+}
+
+struct Absent<'a>(&'a [Node]);
+
+impl core::fmt::Display for Absent<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            [] => Ok(()),
+            clients => write!(
+                f,
+                "; said to have it, and not connected to here: {}; can it reach this machine's bulk address?",
+                Names(clients)
+            ),
+        }
     }
 }
 

@@ -20,6 +20,11 @@ struct Known {
     connection: Option<Connection>,
 }
 
+/// Whether `node` is a client of this name. An operator's program is one, as whoever names it may not know.
+pub(super) fn is_client(node: &Node, name: &str) -> bool {
+    matches!(node.role, Role::Client | Role::Admin) && node.name == name
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     known: BTreeMap<Peer, Known>,
@@ -33,7 +38,10 @@ impl Peers {
         match holder.node.role {
             Role::Coordinator | Role::Worker => {}
             Role::Client | Role::Admin => {
-                let named = self.known.iter().filter(|(_, known)| known.node == holder.node);
+                let named = self
+                    .known
+                    .iter()
+                    .filter(|(_, known)| is_client(&known.node, &holder.node.name));
                 return named.map(|(peer, _)| *peer).collect();
             }
         }
@@ -59,6 +67,11 @@ impl Peers {
             known.connection = Some(connection.clone());
         }
         peer
+    }
+
+    /// Whether a client of that name is connected.
+    pub(super) fn is_there(&self, client: &Node) -> bool {
+        self.known.values().any(|known| is_client(&known.node, &client.name))
     }
 
     fn of_node(&mut self, node: Node) -> Peer {

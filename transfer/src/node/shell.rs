@@ -1,6 +1,7 @@
 //! The loop: it takes in what has happened, lets the exchange decide, and does what that says.
 
 mod act;
+mod expected;
 mod hear;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::expected::Expected;
 use super::asking::{Heard, Unasked};
 use super::error::FetchError;
 use super::jobs::{Kept, Opened, Store};
@@ -84,6 +86,8 @@ struct Awaited {
     lengths: BTreeMap<Peer, u64>,
     /// Why the store cannot keep it.
     failure: Option<Arc<StoreError>>,
+    /// Clients that were named as holders, who may come yet.
+    expected: Expected,
 }
 
 /// Somebody who waits for a blob.
@@ -164,7 +168,10 @@ impl Shell {
 
     /// Runs until `stop`.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, stop: CancellationToken) {
-        self.tasks.spawn(serving::accept(self.endpoint.clone(), self.inputs.clone()));
+        // Whoever cannot be dialled is not.
+        if !self.options.addresses.is_empty() {
+            self.tasks.spawn(serving::accept(self.endpoint.clone(), self.inputs.clone()));
+        }
         loop {
             let due = self.exchange.next_deadline();
             let due = due.map(|due| self.start + due.since(time::Instant(0)));

@@ -220,6 +220,56 @@ async fn a_client_serves_on_its_own_connection() {
     assert!(*sink.bytes(blob.blob) == *content);
 }
 
+/// The worker is told of the client before that has dialled, and the client's connection breaks and comes
+/// again: the fetch goes on each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_named_may_come_later() {
+    let cluster = Cluster::new();
+    let (source, sink) = (TestStore::new(), TestStore::new());
+    let content = content(40 * MIB);
+    let blob = source.put(&content);
+    // So that nothing but its coming can start the fetch, and that nothing gives it up before.
+    let config = Config { grace: DEADLINE, ..Config::default() };
+    let to = cluster.node(Role::Worker, "sink", &sink, config);
+    let node = Node { role: Role::Client, name: "alice".to_owned() };
+    let holder = Holder { node, addresses: Vec::new() };
+    let (transfer, fetch) = (to.transfer.clone(), blob.fetch(&[]));
+    let fetch = Fetch { holders: vec![(holder, true)], ..fetch };
+    let fetching = tokio::spawn(async move { transfer.fetch(fetch).await });
+    let expected = Expected { role: Role::Worker, name: Some("sink") };
+    for stop_at in [4, 40] {
+        assert!(!fetching.is_finished());
+        let client = cluster.node(Role::Client, "alice", &source, Config::default());
+        let address = to.holder.addresses[0];
+        let connection = client.endpoint.connect(address, expected, DEADLINE).await.unwrap();
+        client.transfer.adopt(connection).await;
+        while sink.writes.load(Ordering::SeqCst) < stop_at {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if stop_at < 40 {
+            client.endpoint.close("it comes again").await;
+        }
+    }
+    fetching.await.unwrap().unwrap();
+    assert!(*sink.bytes(blob.blob) == *content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_comes_is_named() {
+    let cluster = Cluster::new();
+    let sink = TestStore::new();
+    let config = Config { grace: Duration::from_millis(50), ..Config::default() };
+    let to = cluster.node(Role::Worker, "sink", &sink, config);
+    let node = Node { role: Role::Client, name: "alice".to_owned() };
+    let holder = (Holder { node: node.clone(), addresses: Vec::new() }, true);
+    let blob = Put { blob: BlobId([9; 32]), length: MIB as u64 };
+    let fetch = Fetch { holders: vec![holder], ..blob.fetch(&[]) };
+    let error = to.transfer.fetch(fetch).await.unwrap_err();
+    let FetchError::BlobLost { holders, unreached, .. } = &error else { panic!("{error}") };
+    assert_eq!((holders.len(), unreached.as_slice()), (0, std::slice::from_ref(&node)));
+    assert!(error.to_string().contains("not connected to here: client alice"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_is_dropped_is_not_made() {
     let cluster = Cluster::new();

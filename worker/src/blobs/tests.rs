@@ -8,7 +8,7 @@ fn blobs(dir: &tempfile::TempDir) -> Blobs {
         cluster: ClusterId([7; 16]),
         quota_bytes: 64 << 20,
     };
-    Blobs::new(place)
+    Blobs::embedded(place)
 }
 
 #[test]

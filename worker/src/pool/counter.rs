@@ -15,9 +15,10 @@ use allhands_common::wire::executor::{Application, COUNTER_BYTES_MAX, Reply};
 use allhands_store::cell::LANES_MAX;
 use allhands_store::map::FileRange;
 use allhands_store::passing;
+use allhands_transfer::store::Hold;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::blobs::Blobs;
 
@@ -51,20 +52,34 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
         }
         while applications.try_join_next().is_some() {}
         let blobs = blobs.clone();
-        applications.spawn_blocking(move || {
-            let (answer, file) = match application {
-                Application::Borrow { content, start, end } => lend(&blobs, content, start..end),
-                Application::Deposit { batch, bytes } => (keep(&blobs, batch, file, bytes), None),
-            };
+        applications.spawn_local(async move {
+            let answered = spawn_blocking(match application {
+                Application::Borrow { content, start, end } => {
+                    let held = blobs.fetch(content, start..end).await;
+                    Box::new(move || lend(&blobs, held, content, start..end)) as Work
+                }
+                Application::Deposit { batch, bytes } => {
+                    Box::new(move || (keep(&blobs, batch, file, bytes), None)) as Work
+                }
+            });
+            let Ok((answer, file)) = answered.await else { return };
             // An executor that has gone wants no answer.
             _ = say(&reply, &answer, file.as_ref());
         });
     }
 }
 
-fn lend(blobs: &Blobs, content: Content, range: Range<u64>) -> (Reply, Option<OwnedFd>) {
-    match blobs.lend(content, range) {
-        Ok(FileRange { file, offset, .. }) => (Reply::Lent { offset }, Some(file)),
+/// What blocks on the disk: an answer, and the file beside it.
+type Work = Box<dyn FnOnce() -> (Reply, Option<OwnedFd>) + Send>;
+
+fn lend(
+    blobs: &Blobs,
+    held: Result<Option<Hold>, Cause>,
+    content: Content,
+    range: Range<u64>,
+) -> (Reply, Option<OwnedFd>) {
+    match held.and_then(|held| Ok((blobs.lend(content, range)?, held))) {
+        Ok((FileRange { file, offset, .. }, _held)) => (Reply::Lent { offset }, Some(file)),
         Err(cause) => (Reply::Refused(cause), None),
     }
 }

@@ -17,6 +17,7 @@ use allhands_common::wire::executor::{
 };
 use allhands_store::cell::monotonic_us;
 use allhands_store::passing;
+use allhands_store::scratch::Directory;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -29,7 +30,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::counter;
 use super::inbox::{Inbox, Read};
 use super::output::{self, Stream, Tail, Written};
-use super::scratch::Directory;
 use super::seat::{Doom, Seat};
 use super::spawner::Spawner;
 use super::timeouts::{self, Look};

@@ -47,6 +47,7 @@ fn with_worker(
         launch: Launch::Own(ExecutorCommand::own(args)),
         scratch: directory.path().to_owned(),
         output: output::to_own().unwrap(),
+        plane: None,
     };
     let (near, far) = Link::pair(64);
     let both = async {

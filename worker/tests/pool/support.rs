@@ -15,9 +15,9 @@ use allhands_common::range::TaskRange;
 use allhands_common::segment::{ERROR, Segment, SegmentBuilder};
 use allhands_common::wire::worker::Shared;
 use allhands_scheduler::{ExecutorEvent, Load, Spawn};
+use allhands_store::scratch::Directory;
 use allhands_worker::blobs::{Blobs, StorePlace};
 use allhands_worker::pool::output::Written;
-use allhands_worker::pool::scratch::Directory;
 use allhands_worker::pool::{ExecutorCommand, Launch, Pool, PoolConfig};
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -71,7 +71,7 @@ pub(crate) fn with_launch(launch: Launch, test: impl AsyncFnOnce(&mut Rig)) {
             launch,
             directory: directory.path().to_owned(),
             output: sink,
-            blobs: Blobs::new(StorePlace {
+            blobs: Blobs::embedded(StorePlace {
                 dir: directory.path().join("blobs"),
                 cluster: ClusterId::default(),
                 quota_bytes: 1 << 20,

@@ -163,7 +163,11 @@ impl Fake {
             FromClient::CancelTasks { range, .. } => {
                 self.told.lock().unwrap().called_off.push(range);
             }
-            FromClient::Acknowledge(_) | FromClient::Alive | FromClient::Detach => {}
+            FromClient::Acknowledge(_)
+            | FromClient::Alive
+            | FromClient::Offer { .. }
+            | FromClient::Withdraw { .. }
+            | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::failure::Failed;
-use allhands_common::id::{BatchId, CoordinatorId, WorkerId};
+use allhands_common::id::{BatchId, BlobId, CoordinatorId, WorkerId};
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
 use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::data::Holder;
 use bytes::Bytes;
 
 /// A link to one coordinator, for as long as the session lives: its place in the list of addresses.
@@ -85,6 +86,16 @@ pub(crate) enum Event {
         /// Which.
         range: TaskRange,
     },
+    /// The process has these blobs, and gives them to whoever wants them.
+    Offer {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// It does not any more.
+    Withdraw {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
     /// Time has passed.
     Tick,
     /// The last handle is gone.
@@ -128,6 +139,13 @@ pub(crate) enum Action {
     Slots(u32),
     /// These workers are called so.
     Workers(Vec<(WorkerId, String)>),
+    /// A worker wants a blob that is offered: dial it.
+    Wanted {
+        /// Which.
+        blob: BlobId,
+        /// Who.
+        by: Holder,
+    },
     /// Tell the user that calls wait for a first worker.
     NoWorkers,
     /// Send these bytes of the program.

@@ -74,6 +74,11 @@ impl Core {
             }
             ToClient::Slots { slots } => self.count_slots(slots, out),
             ToClient::Workers(names) => out.push(Action::Workers(names)),
+            ToClient::Wanted { blob, by } => {
+                if self.offered.contains(&blob) {
+                    out.push(Action::Wanted { blob, by });
+                }
+            }
         }
     }
 

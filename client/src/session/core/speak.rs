@@ -223,6 +223,7 @@ impl Core {
             self.queue.push_back(*id);
         }
         self.said_bytes = 0;
+        self.offer_all(peer, out);
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
         let again: Vec<(BatchId, u32)> =
             self.finished.iter().map(|(_, batch, segments)| (*batch, *segments)).collect();

@@ -5,11 +5,13 @@ mod model;
 
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::frame::Message;
-use allhands_common::limit::{SEGMENT_BYTES_MAX, SUBMIT_BYTES_MAX};
+use allhands_common::limit::{BLOB_NEWS_MAX, SEGMENT_BYTES_MAX, SUBMIT_BYTES_MAX};
 use allhands_common::policy::Policy;
 use allhands_common::program::{Platform, ProgramId};
 use allhands_common::range::TaskRange;
+use allhands_common::role::Role;
 use allhands_common::wire::client::{Appended, DONE_WITH_BATCH, ToClient};
+use allhands_common::wire::data::{Holder, Node};
 use proptest::prelude::*;
 
 use super::*;
@@ -112,6 +114,37 @@ fn outcomes(batch: BatchId, sequence: u32, range: TaskRange) -> ToClient {
 
 fn appended(batch: BatchId, tasks: u32, sealed: bool) -> ToClient {
     ToClient::Appended(vec![Appended { batch, tasks, sealed }])
+}
+
+#[test]
+fn what_is_offered_is_said_again_to_each_leader() {
+    let mut bench = Bench::new();
+    let blob = |number| BlobId([number; 32]);
+    let offer =
+        |blobs: &[u8]| FromClient::Offer { blobs: blobs.iter().map(|n| blob(*n)).collect() };
+    assert_eq!(bench.step(Event::Offer { blobs: vec![blob(1)] }), []);
+    bench.step(Event::LinkUp { peer: LEADER, coordinator: Some(CoordinatorId(1)) });
+    let attached = |term| ToClient::Attached { term: Term(term), batches: Vec::new(), slots: 2 };
+    assert_eq!(said(&bench.hear(attached(1))), [&offer(&[1])]);
+    assert_eq!(said(&bench.step(Event::Offer { blobs: vec![blob(1), blob(2)] })), [&offer(&[2])]);
+    let actions = bench.step(Event::Withdraw { blobs: vec![blob(1), blob(3)] });
+    assert_eq!(said(&actions), [&FromClient::Withdraw { blobs: vec![blob(1)] }]);
+    assert_eq!(said(&bench.hear(attached(2))), [&offer(&[2])]);
+
+    let node = Node { role: Role::Worker, name: "w".into() };
+    let by = Holder { node, addresses: Vec::new() };
+    let wanted = |number| ToClient::Wanted { blob: blob(number), by: by.clone() };
+    let actions = bench.hear(wanted(2));
+    assert_eq!(actions, [Action::Wanted { blob: blob(2), by: by.clone() }]);
+    assert_eq!(bench.hear(wanted(1)), [], "it is withdrawn");
+
+    let many = (0..BLOB_NEWS_MAX + 1).map(|number| {
+        let mut id = [9; 32];
+        id[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        BlobId(id)
+    });
+    let actions = bench.step(Event::Offer { blobs: many.collect() });
+    assert_eq!(said(&actions).len(), 2);
 }
 
 #[test]

@@ -155,9 +155,14 @@ impl Shell {
         let blob = *blob;
         let Some(waiter) = awaited.waiters.remove(&want) else { return };
         let (fetched, failure) = (awaited.fetched.clone(), awaited.failure.clone());
+        let expected = core::mem::take(&mut awaited.expected);
         let other_length = awaited.lengths.first_key_value().map(|(peer, bytes)| (*peer, *bytes));
         if awaited.waiters.is_empty() {
             self.blobs.remove(&blob);
+        }
+        let unreached = self.unreached(&expected);
+        if let Some(awaited) = self.blobs.get_mut(&blob) {
+            awaited.expected = expected;
         }
         let outcome = match result {
             Ok(()) => fetched.ok_or(FetchError::Stopped { blob }),
@@ -173,7 +178,8 @@ impl Shell {
                     return;
                 }
                 let nodes = holders.into_iter().filter_map(|peer| self.peers.node(peer));
-                Err(FetchError::BlobLost { blob, holders: nodes.cloned().collect() })
+                let holders = nodes.cloned().collect();
+                Err(FetchError::BlobLost { blob, holders, unreached })
             }
             Err(Unfetched::Late { missing }) => Err(FetchError::Late { blob, missing }),
             Err(Unfetched::Store) => Err(failure

@@ -15,6 +15,7 @@ use super::super::pending::{Paged, Part, Pending};
 use super::super::repair;
 use super::super::serving::{self, Outgoing};
 use super::super::{Fetched, Report};
+use super::expected::Expected;
 use super::{Input, NewWant, Shell, Waiter};
 use crate::exchange::{Event, Known, Peer, Refused, Request, Ticket, Want, Wanted};
 use crate::store::{Found, StoreError};
@@ -32,6 +33,9 @@ impl Shell {
                 self.tell(Event::Unwant { want });
             }
             Input::Holders { blob, holders } => {
+                if let Some(awaited) = self.blobs.get_mut(&blob) {
+                    awaited.expected.add(&holders);
+                }
                 let holders = self.peers_of(holders);
                 self.tell(Event::Holders { blob, holders });
             }
@@ -39,6 +43,7 @@ impl Shell {
                 let peer = self.peers.of_connection(&connection);
                 let (counter, inputs) = (self.counter.clone(), self.inputs.clone());
                 self.tasks.spawn(serving::connection(peer, connection, counter, inputs));
+                self.came(peer);
             }
             Input::Disconnected(peer) => self.peers.disconnected(peer),
             Input::Answered { peer, link, answer } => {
@@ -107,6 +112,8 @@ impl Shell {
     fn want(&mut self, new: NewWant) {
         let NewWant { want, fetch, known, repair, done } = new;
         let blob = fetch.blob;
+        let mut expected = Expected::default();
+        expected.add(&fetch.holders);
         let holders = self.peers_of(fetch.holders);
         let awaited = self.blobs.get(&blob).and_then(|awaited| awaited.fetched.as_ref());
         let known_bytes = awaited.map(|fetched| fetched.manifest.bytes());
@@ -120,6 +127,7 @@ impl Shell {
         let awaited = self.blobs.entry(blob).or_default();
         let waiter = Waiter { length: fetch.length, bytes: fetch.bytes.clone(), done };
         awaited.waiters.insert(want, waiter);
+        awaited.expected.join(expected);
         let known = known.map(|Opened { manifest, present, hold }| {
             let bytes = manifest.bytes();
             awaited.fetched.get_or_insert(Fetched { manifest, hold });

@@ -160,6 +160,7 @@ impl Model {
                 Action::Committed { .. } | Action::Slots(_) | Action::Workers(_) => {}
                 Action::NoWorkers => unreachable!("there are two slots"),
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
+                Action::Wanted { .. } => unreachable!("nothing is offered"),
             }
         }
     }
@@ -353,7 +354,10 @@ impl Model {
                     self.finish(batch, task);
                 }
             }
-            FromClient::Alive | FromClient::Detach => {}
+            FromClient::Alive
+            | FromClient::Offer { .. }
+            | FromClient::Withdraw { .. }
+            | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
     }

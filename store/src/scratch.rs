@@ -1,4 +1,5 @@
-//! Directories that executors may write to, and that go away with them.
+//! Temporary directories that go away with whoever made them: for what executors write, and for the blobs of a
+//! program.
 //!
 //! Each holds a lock on itself while its owner lives. What is not locked was left by a process that was
 //! killed. A lock also speaks for an owner in another PID namespace that shares the temporary files, where

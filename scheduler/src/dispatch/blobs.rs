@@ -1,0 +1,330 @@
+//! Who has which blob: the leader's directory, by which workers find chunks.
+//!
+//! Soft, like everything here: workers say what their stores hold when they register and when it changes,
+//! clients say what they offer after each attach, and whoever lacks chunks asks each new leader again.
+//!
+//! A worker that asks is told of a few holders, in turns, so that a thousand who ask at once are sent to
+//! many; whoever has asked counts among the holders for those who ask after it, because it will have chunks
+//! soon. Where anybody has all of a blob, one who has is among those named: all others may lack just the
+//! chunks that are wanted. Who was told that nobody has it is told as soon as somebody does.
+
+mod check;
+mod view;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use allhands_common::id::{BlobId, SessionId, WorkerId};
+use allhands_common::limit::{
+    HOLDERS_NAMED_MAX, SESSION_OFFERS_MAX, WORKER_BLOBS_MAX, WORKER_WANTS_MAX,
+};
+use allhands_common::role::Role;
+use allhands_common::wire::client::ToClient;
+use allhands_common::wire::data::{ADDRESSES_MAX, Holder, Node};
+use allhands_common::wire::worker::Depot;
+
+use super::Dispatcher;
+use crate::Action;
+
+/// Of the holders that one is told of, so many at most have all of the blob.
+const WHOLE_NAMED_MAX: usize = HOLDERS_NAMED_MAX / 2;
+
+/// Where fewer workers than this have all of a blob, clients that offer it are named too.
+const WHOLE_ENOUGH: usize = 2;
+
+/// Clients that one is told of: each of them dials.
+const CLIENTS_NAMED_MAX: usize = 2;
+
+/// The directory.
+#[derive(Debug, Default)]
+pub(super) struct Blobs {
+    pub(super) known: BTreeMap<BlobId, Known>,
+    /// Of every worker that is known.
+    pub(super) places: BTreeMap<WorkerId, Place>,
+    pub(super) offers: BTreeMap<SessionId, Offers>,
+}
+
+/// What a session offers.
+#[derive(Debug)]
+pub(super) struct Offers {
+    /// The name in its certificate, by which workers know its connections.
+    pub(super) owner: String,
+    pub(super) blobs: BTreeSet<BlobId>,
+}
+
+/// A blob that somebody has, offers or wants.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Workers that hold it, and whether all of it.
+    pub(super) holders: BTreeMap<WorkerId, bool>,
+    /// Sessions that offer it.
+    pub(super) offered: BTreeSet<SessionId>,
+    /// Workers that want it, and whether they were told of somebody who has it.
+    pub(super) wanting: BTreeMap<WorkerId, bool>,
+    /// Counts those named, so that others are named next.
+    turn: u32,
+}
+
+/// A worker's store.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) holder: Holder,
+    pub(super) blobs: BTreeSet<BlobId>,
+    pub(super) wants: BTreeSet<BlobId>,
+}
+
+impl Blobs {
+    fn add_holder(&mut self, worker: WorkerId, blob: BlobId, whole: bool) -> bool {
+        let Some(place) = self.places.get_mut(&worker) else { return false };
+        if !place.blobs.contains(&blob) && place.blobs.len() >= WORKER_BLOBS_MAX {
+            return false;
+        }
+        place.blobs.insert(blob);
+        self.known.entry(blob).or_default().holders.insert(worker, whole);
+        true
+    }
+
+    fn remove_holder(&mut self, worker: WorkerId, blob: BlobId) {
+        if let Some(place) = self.places.get_mut(&worker) {
+            place.blobs.remove(&blob);
+        }
+        self.change(blob, |known| _ = known.holders.remove(&worker));
+    }
+
+    fn add_want(&mut self, worker: WorkerId, blob: BlobId, told: bool) {
+        let Some(place) = self.places.get_mut(&worker) else { return };
+        if !place.wants.contains(&blob) && place.wants.len() >= WORKER_WANTS_MAX {
+            return;
+        }
+        place.wants.insert(blob);
+        self.known.entry(blob).or_default().wanting.insert(worker, told);
+    }
+
+    fn remove_want(&mut self, worker: WorkerId, blob: BlobId) {
+        if let Some(place) = self.places.get_mut(&worker) {
+            place.wants.remove(&blob);
+        }
+        self.change(blob, |known| _ = known.wanting.remove(&worker));
+    }
+
+    /// A worker is gone, with all that it held and wanted.
+    pub(super) fn remove_worker(&mut self, worker: WorkerId) {
+        let Some(place) = self.places.remove(&worker) else { return };
+        for blob in place.blobs {
+            self.change(blob, |known| _ = known.holders.remove(&worker));
+        }
+        for blob in place.wants {
+            self.change(blob, |known| _ = known.wanting.remove(&worker));
+        }
+    }
+
+    fn add_offer(&mut self, session: SessionId, owner: &str, blob: BlobId) -> bool {
+        let new = || Offers { owner: owner.into(), blobs: BTreeSet::new() };
+        let offers = self.offers.entry(session).or_insert_with(new);
+        if !offers.blobs.contains(&blob) && offers.blobs.len() >= SESSION_OFFERS_MAX {
+            return false;
+        }
+        offers.blobs.insert(blob);
+        self.known.entry(blob).or_default().offered.insert(session);
+        true
+    }
+
+    pub(super) fn remove_offers(&mut self, session: SessionId, blobs: &[BlobId]) {
+        let Some(offers) = self.offers.get_mut(&session) else { return };
+        blobs.iter().for_each(|blob| _ = offers.blobs.remove(blob));
+        if offers.blobs.is_empty() {
+            self.offers.remove(&session);
+        }
+        for blob in blobs {
+            self.change(*blob, |known| _ = known.offered.remove(&session));
+        }
+    }
+
+    /// A session is gone, or says anew what it offers.
+    pub(super) fn remove_session(&mut self, session: SessionId) {
+        let Some(offers) = self.offers.remove(&session) else { return };
+        for blob in offers.blobs {
+            self.change(blob, |known| _ = known.offered.remove(&session));
+        }
+    }
+
+    /// Changes what is known of a blob, and forgets it with the last one who has to do with it.
+    fn change(&mut self, blob: BlobId, change: impl FnOnce(&mut Known)) {
+        let Some(known) = self.known.get_mut(&blob) else { return };
+        change(known);
+        if known.is_empty() {
+            self.known.remove(&blob);
+        }
+    }
+}
+
+impl Known {
+    pub(super) fn is_empty(&self) -> bool {
+        self.holders.is_empty() && self.offered.is_empty() && self.wanting.is_empty()
+    }
+
+    /// Some of `all`, others each time. Steps of the golden section: whoever comes when there is one more
+    /// than before would be sent to the same with steps of one.
+    fn some_of(turn: u32, all: &[WorkerId], max: usize) -> impl Iterator<Item = WorkerId> + '_ {
+        let place = u64::from(turn.wrapping_mul(0x9e37_79b9));
+        let start = ((place * all.len() as u64) >> 32) as usize;
+        all[start..].iter().chain(&all[..start]).copied().take(max)
+    }
+}
+
+/// Who is named to somebody who asks.
+#[derive(Debug, Default)]
+struct Named {
+    workers: Vec<(WorkerId, bool)>,
+    clients: Vec<SessionId>,
+}
+
+impl Dispatcher {
+    /// A worker has registered: this is what its store holds, instead of what it held before.
+    pub(super) fn take_depot(&mut self, worker: WorkerId, depot: Depot, out: &mut Vec<Action>) {
+        self.blobs.remove_worker(worker);
+        let Depot { node, mut addresses, blobs } = depot;
+        addresses.truncate(ADDRESSES_MAX);
+        let holder = Holder { node: Node { role: Role::Worker, name: node }, addresses };
+        let place = Place { holder, blobs: BTreeSet::new(), wants: BTreeSet::new() };
+        self.blobs.places.insert(worker, place);
+        for (blob, whole) in blobs.into_iter().take(WORKER_BLOBS_MAX) {
+            self.blobs.add_holder(worker, blob, whole);
+            self.serve_waiting(blob, out);
+        }
+    }
+
+    /// A worker was given up and is heard again, over the connection that it had.
+    pub(super) fn depot_is_back(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+        let Some(place) = self.blobs.places.get(&worker) else { return };
+        let both: BTreeSet<BlobId> = place.blobs.union(&place.wants).copied().collect();
+        both.into_iter().for_each(|blob| self.serve_waiting(blob, out));
+    }
+
+    /// A worker's connection is gone: it asks again when it comes back.
+    pub(super) fn forget_wants(&mut self, worker: WorkerId) {
+        let wants = self.blobs.places.get(&worker).map(|place| place.wants.clone());
+        for blob in wants.unwrap_or_default() {
+            self.blobs.remove_want(worker, blob);
+        }
+    }
+
+    pub(super) fn blobs_changed(
+        &mut self,
+        worker: WorkerId,
+        come: &[(BlobId, bool)],
+        gone: &[BlobId],
+        out: &mut Vec<Action>,
+    ) {
+        for blob in gone {
+            self.blobs.remove_holder(worker, *blob);
+            self.blobs.remove_want(worker, *blob);
+        }
+        for (blob, whole) in come {
+            // Somebody gives it to this one, or it is here: it waits no more.
+            self.blobs.remove_want(worker, *blob);
+            if self.blobs.add_holder(worker, *blob, *whole) {
+                self.serve_waiting(*blob, out);
+            }
+        }
+    }
+
+    pub(super) fn offered(
+        &mut self,
+        session: SessionId,
+        owner: &str,
+        blobs: &[BlobId],
+        out: &mut Vec<Action>,
+    ) {
+        for blob in blobs {
+            if self.blobs.add_offer(session, owner, *blob) {
+                self.serve_waiting(*blob, out);
+            }
+        }
+    }
+
+    /// A worker asks who has a blob.
+    pub(super) fn want_blob(&mut self, worker: WorkerId, blob: BlobId, out: &mut Vec<Action>) {
+        if !self.blobs.places.contains_key(&worker) {
+            return;
+        }
+        let named = self.name_holders(worker, blob);
+        self.blobs.add_want(worker, blob, named.is_some());
+        self.answer_want(worker, blob, named.unwrap_or_default(), out);
+    }
+
+    /// Somebody has a blob: whoever was told that nobody has learns it.
+    fn serve_waiting(&mut self, blob: BlobId, out: &mut Vec<Action>) {
+        let Some(known) = self.blobs.known.get(&blob) else { return };
+        let there = |id| self.workers.get(id).is_some_and(|worker| worker.present);
+        let waiting = known.wanting.iter().filter(|(id, told)| !**told && there(*id));
+        let waiting: Vec<WorkerId> = waiting.map(|(worker, _)| *worker).collect();
+        for worker in waiting {
+            if let Some(named) = self.name_holders(worker, blob) {
+                self.blobs.add_want(worker, blob, true);
+                self.answer_want(worker, blob, named, out);
+            }
+        }
+    }
+
+    fn answer_want(&mut self, worker: WorkerId, blob: BlobId, named: Named, out: &mut Vec<Action>) {
+        let clients = named.clients.iter().filter_map(|session| {
+            let name = self.blobs.offers.get(session)?.owner.clone();
+            let node = Node { role: Role::Client, name };
+            Some((Holder { node, addresses: Vec::new() }, true))
+        });
+        let workers = named.workers.iter().filter_map(|(holder, whole)| {
+            let place = self.blobs.places.get(holder)?;
+            Some((place.holder.clone(), *whole))
+        });
+        let mut holders: Vec<(Holder, bool)> = workers.chain(clients).collect();
+        // Two clients of one name are one to whoever asks.
+        holders.dedup();
+        out.push(Action::Holders { worker, blob, holders });
+        let by = self.blobs.places.get(&worker).map(|place| place.holder.clone());
+        for session in named.clients {
+            if let Some(by) = by.clone() {
+                self.tell(session, ToClient::Wanted { blob, by }, out);
+            }
+        }
+    }
+
+    /// Holders of a blob that `worker` can reach, if anybody has any of it.
+    fn name_holders(&mut self, worker: WorkerId, blob: BlobId) -> Option<Named> {
+        let known = self.blobs.known.get(&blob)?;
+        let can_be_dialled = |id: &WorkerId| {
+            self.blobs.places.get(id).is_some_and(|place| !place.holder.addresses.is_empty())
+        };
+        let usable = |id: &WorkerId| {
+            *id != worker
+                && can_be_dialled(id)
+                && self.workers.get(id).is_some_and(|there| there.present)
+        };
+        let (mut whole, mut partly) = (Vec::new(), Vec::new());
+        for (id, all) in known.holders.iter().filter(|(id, _)| usable(id)) {
+            if *all { whole.push(*id) } else { partly.push(*id) }
+        }
+        // A client dials, and is dialled by nobody.
+        let attached =
+            |session: &&SessionId| self.clients.get(session).is_some_and(|client| client.attached);
+        let mut clients: Vec<SessionId> = Vec::new();
+        if whole.len() < WHOLE_ENOUGH && can_be_dialled(&worker) {
+            clients.extend(known.offered.iter().filter(attached).take(CLIENTS_NAMED_MAX));
+        }
+        if whole.is_empty() && partly.is_empty() && clients.is_empty() {
+            return None;
+        }
+        let soon = known.wanting.keys().filter(|id| usable(id) && !known.holders.contains_key(id));
+        partly.extend(soon);
+        let turn = known.turn;
+        let mut workers: Vec<(WorkerId, bool)> =
+            Known::some_of(turn, &whole, WHOLE_NAMED_MAX).map(|id| (id, true)).collect();
+        let left = HOLDERS_NAMED_MAX - workers.len() - clients.len();
+        workers.extend(Known::some_of(turn, &partly, left).map(|id| (id, false)));
+        if let Some(known) = self.blobs.known.get_mut(&blob) {
+            known.turn = known.turn.wrapping_add(1);
+        }
+        Some(Named { workers, clients })
+    }
+}
