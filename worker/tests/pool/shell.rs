@@ -9,7 +9,7 @@ use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::wire::worker::{Ended, FromWorker, How, Order, Run, ToWorker};
 use allhands_scheduler::AgentConfig;
-use allhands_worker::pool::scratch::Directory;
+use allhands_store::scratch::Directory;
 use allhands_worker::pool::{ExecutorCommand, Launch, output};
 use allhands_worker::{Config, Coordinators, platform};
 
@@ -47,6 +47,7 @@ fn with_worker(
         launch: Launch::Own(ExecutorCommand::own(args)),
         scratch: directory.path().to_owned(),
         output: output::to_own().unwrap(),
+        blobs: crate::support::blobs(directory.path()),
         plane: None,
     };
     let (near, far) = Link::pair(64);

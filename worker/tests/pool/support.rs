@@ -1,6 +1,7 @@
 //! A pool for one test, and calls as a client would send them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,15 +72,17 @@ pub(crate) fn with_launch(launch: Launch, test: impl AsyncFnOnce(&mut Rig)) {
             launch,
             directory: directory.path().to_owned(),
             output: sink,
-            blobs: Blobs::embedded(StorePlace {
-                dir: directory.path().join("blobs"),
-                cluster: ClusterId::default(),
-                quota_bytes: 1 << 20,
-            }),
+            blobs: blobs(directory.path()),
         };
         let (pool, events) = Pool::new(config).unwrap();
         test(&mut Rig { pool, output, events, _directory: directory }).await;
     });
+}
+
+/// What the executors of a pool in `directory` may borrow.
+pub(crate) fn blobs(directory: &Path) -> Blobs {
+    let (dir, cluster) = (directory.join("blobs"), ClusterId::default());
+    Blobs::embedded(StorePlace { dir, cluster, quota_bytes: 64 << 20 })
 }
 
 impl Rig {
