@@ -11,13 +11,14 @@
 #[expect(dead_code, reason = "the tests of the command use the rest")]
 mod support;
 
+mod arrays;
 mod batch;
 mod faults;
 mod full;
 mod operator;
 mod user;
 
-const TESTS: [(&str, fn()); 13] = [
+const TESTS: [(&str, fn()); 16] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -30,6 +31,12 @@ const TESTS: [(&str, fn()); 13] = [
     ("tasks_run_as_the_user_of_the_worker", user::tasks_run_as_the_user_of_the_worker),
     ("an_operator_sees_and_cancels", operator::an_operator_sees_and_cancels),
     ("a_worker_is_called_by_its_name", operator::a_worker_is_called_by_its_name),
+    ("arrays_travel_to_workers", arrays::arrays_travel_to_workers),
+    ("arrays_survive_a_leader_and_a_worker", arrays::arrays_survive_a_leader_and_a_worker),
+    (
+        "a_file_that_changes_before_it_travels_is_noticed",
+        arrays::a_file_that_changes_before_it_travels_is_noticed,
+    ),
     ("a_deadline_needs_no_coordinator", faults::a_deadline_needs_no_coordinator),
 ];
 
