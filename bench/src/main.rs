@@ -7,6 +7,7 @@
 //! ```
 
 mod cluster;
+mod hops;
 mod measure;
 mod nodes;
 mod workloads;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
     match words.get(1).map(String::as_str) {
         Some(cluster::AS_ALLHANDS) => return allhands_cli::main_with(words.into_iter().skip(1)),
         Some(nodes::AS_NODE) => return nodes::be_node(&words[2..]),
+        Some(hops::AS_HOP) => return hops::be_hop(&words[2..]),
         Some(measure::AS_PEER) => return measure::be_peer(&words[2..]),
         Some(workloads::startup::AS_FRESH) => return workloads::startup::be_fresh(),
         _ => {}

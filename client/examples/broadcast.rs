@@ -23,7 +23,7 @@ fn predict(model: Shared<[f64]>, sample: u64) -> (f64, u32) {
 #[allhands::main]
 fn main() -> allhands::Result<()> {
     let weights: Vec<f64> = (0..WEIGHTS).map(|at| (at % 1000) as f64 / 1000.0).collect();
-    let cluster = allhands::Cluster::from_env()?;
+    let cluster = Cluster::from_env()?;
 
     let started = Instant::now();
     let model = cluster.put(&weights)?;

@@ -13,8 +13,9 @@ use bytemuck::Pod;
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::data::Giving;
+use crate::session::holdings::Offered;
 use crate::shared::Shared;
-use crate::shared::whole::{Origin, Whole};
+use crate::shared::whole::{Origin, Stored, Whole};
 
 /// The data of one session.
 #[derive(Debug, Clone)]
@@ -42,32 +43,32 @@ impl Data {
     }
 
     /// Stores bytes for tasks to map.
-    pub(crate) fn put_bytes(&self, bytes: &[u8]) -> Result<Arc<Whole>> {
+    pub(crate) fn put_bytes(&self, bytes: &[u8]) -> Result<Stored> {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(cluster, blobs) => {
                 let store = blobs.store().map_err(Error::data)?;
-                Whole::put(*cluster, store.put_bytes(bytes).map_err(Error::data)?)
+                Ok(Stored::here(*cluster, store.put_bytes(bytes).map_err(Error::data)?))
             }
             Self::Elsewhere(giving) => {
                 let offered = giving.holdings()?.put_bytes(bytes).map_err(Error::data)?;
-                Whole::offered(giving.cluster(), offered)
+                stored(giving, offered)
             }
             #[cfg(test)]
             Self::Nowhere => Err(Error::new(ErrorKind::OtherCluster)),
         }
     }
 
-    fn put_reader(&self, reader: impl Read + Send) -> Result<Arc<Whole>> {
+    fn put_reader(&self, reader: impl Read + Send) -> Result<Stored> {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(cluster, blobs) => {
                 let store = blobs.store().map_err(Error::data)?;
-                Whole::put(*cluster, store.put(reader).map_err(Error::data)?)
+                Ok(Stored::here(*cluster, store.put(reader).map_err(Error::data)?))
             }
             Self::Elsewhere(giving) => {
                 let offered = giving.holdings()?.put_reader(reader).map_err(Error::data)?;
-                Whole::offered(giving.cluster(), offered)
+                stored(giving, offered)
             }
             #[cfg(test)]
             Self::Nowhere => Err(Error::new(ErrorKind::OtherCluster)),
@@ -92,14 +93,17 @@ impl Data {
     /// It is in another cluster, or a file in place cannot be read.
     pub(crate) fn provide(&self, whole: &Whole) -> Result<()> {
         match (whole.origin(), self) {
-            (Origin::Put { cluster, .. }, _) if *cluster != self.cluster() => {
+            (Origin::Put(stored), _) if stored.cluster() != self.cluster() => {
                 Err(Error::new(ErrorKind::OtherCluster))
             }
-            (Origin::Put { .. } | Origin::Lent(..), _) => Ok(()),
+            (Origin::Put(_) | Origin::Lent(..), _) => Ok(()),
             #[cfg(feature = "embedded")]
             (Origin::InPlace { file, .. }, Self::Embedded(_, blobs)) => {
-                blobs.register(file);
+                blobs.register(file, whole.known_blob());
                 Ok(())
+            }
+            (Origin::InPlace { .. }, Self::Elsewhere(_)) if whole.known_blob().is_none() => {
+                Err(Error::new(ErrorKind::Early))
             }
             (Origin::InPlace { file, offers }, Self::Elsewhere(giving)) => offers
                 .offer(giving.cluster(), || {
@@ -122,6 +126,11 @@ impl Data {
     }
 }
 
+fn stored(giving: &Giving, offered: Offered) -> Result<Stored> {
+    // What was put is in the store of this process.
+    Stored::offered(giving.cluster(), offered).ok_or_else(|| Error::new(ErrorKind::Data))
+}
+
 impl Cluster {
     /// Copies an array into the cluster, once; tasks that are given the handle, or a part of it, read it
     /// where it lies. It stays for as long as somebody has a handle on it.
@@ -133,7 +142,7 @@ impl Cluster {
     /// # Errors
     /// There is no room for it, or the disk fails.
     pub fn put<T: Pod>(&self, elements: &[T]) -> Result<Shared<[T]>> {
-        let whole = self.data().put_bytes(bytemuck::cast_slice(elements))?;
+        let whole = Whole::put(self.data().put_bytes(bytemuck::cast_slice(elements))?)?;
         Shared::new(whole, 0, &[elements.len() as u64])
     }
 
@@ -142,7 +151,7 @@ impl Cluster {
     /// # Errors
     /// As [`put`](Self::put); also if `reader` fails.
     pub fn put_reader(&self, reader: impl Read + Send) -> Result<Shared<[u8]>> {
-        let whole = self.data().put_reader(reader)?;
+        let whole = Whole::put(self.data().put_reader(reader)?)?;
         let bytes = whole.content().bytes();
         Shared::new(whole, 0, &[bytes])
     }

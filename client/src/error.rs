@@ -78,6 +78,8 @@ pub(crate) enum Kind {
     Shape(String),
     /// An array cannot be stored, opened or mapped.
     Data,
+    /// A handle on a file in place was written before this process spoke with the cluster.
+    Early,
     /// An array was put into another cluster than the one that is to use it.
     OtherCluster,
     /// A call failed.
@@ -150,6 +152,7 @@ impl Error {
             | Kind::Refused { .. }
             | Kind::Shape(_)
             | Kind::OtherCluster
+            | Kind::Early
             | Kind::Closed => false,
             #[cfg(not(feature = "embedded"))]
             Kind::NoEmbedded => false,

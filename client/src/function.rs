@@ -57,7 +57,7 @@ pub trait NoCapture: Copy + Send + Sync + 'static {}
 impl<F: Copy + Send + Sync + 'static> NoCapture for F {}
 
 /// One argument: owned, and a serde type both ways. A long array behind an [`Arc`](std::sync::Arc) (of numbers,
-/// or a text) is written, stored and sent once, however many calls carry it.
+/// or a text) is written, stored and sent once for all calls of a batch that carry it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a task",
     label = "not a serde type",

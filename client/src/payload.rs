@@ -24,7 +24,7 @@ pub use arguments::ArgWriter;
 pub(crate) use arguments::Arguments;
 pub use error::{ArgumentError, DecodeError, EncodeError};
 pub(crate) use failed::is_failed;
-pub(crate) use once::read as read_argument;
+pub(crate) use once::{forget_what_was_read, read as read_argument};
 pub(crate) use shape::needs_names;
 pub(crate) use text::bytes_text;
 pub use text::{ArgText, BytesText, DebugText};

@@ -4,13 +4,16 @@
 //! Serialised it is a hundred bytes. In an executor it maps the same pages as everybody else on the machine.
 //!
 //! * `whole` is the mapped bytes that handles look at, and finds them again when a handle is decoded.
+//! * `kept` is what an executor keeps mapped, `task` what the running task uses.
 //! * `mention` notes which handles the arguments of a call hold, so that the call keeps them.
 
 mod handle;
+mod kept;
 pub(crate) mod mention;
 mod mutable;
 #[cfg(feature = "npy")]
 mod npy;
+pub(crate) mod task;
 #[cfg(feature = "ndarray")]
 mod view;
 pub(crate) mod whole;
@@ -62,12 +65,13 @@ pub struct Shared<T: ?Sized> {
 }
 
 impl<T: Pod> Shared<[T]> {
-    /// Uses the file at `path` where it lies, all of it, as elements one after the other. Nothing is copied,
-    /// and nothing is read that no task reads.
+    /// Uses the file at `path` where it lies, all of it, as elements one after the other. Nothing is copied, and on
+    /// an embedded cluster nothing is read that no task reads. For a cluster of other machines it is read once, by the
+    /// first call that is given it, to learn the hash of each chunk; what no task reads never leaves this machine.
     ///
-    /// The file must not be written while it is in use: a task that used it then fails with
-    /// [`Cause::SourceChanged`](crate::Cause::SourceChanged), and one that reads beyond the end of a file that
-    /// was cut dies of it. Replace files by renaming others over them.
+    /// The file must be left alone while it is in use, its name and its attributes too: a task that used it then fails
+    /// with [`Cause::SourceChanged`](crate::Cause::SourceChanged), and one that reads beyond the end of a file that
+    /// was cut dies of it.
     ///
     /// # Errors
     /// It cannot be opened, is no regular file, or its length is no multiple of an element's.
@@ -124,7 +128,13 @@ impl<T: Pod> Shared<[T]> {
         let rows = self.shape.first().copied().unwrap_or(0);
         let (start, end) = (range.start as u64, range.end as u64);
         assert!(start <= end && end <= rows, "the rows {range:?} of a shared array of {rows}");
-        let row: u64 = self.shape.iter().skip(1).product();
+        // Where there are no rows, one may be longer than anything.
+        let row = self
+            .shape
+            .iter()
+            .skip(1)
+            .try_fold(1u64, |row, axis| row.checked_mul(*axis))
+            .unwrap_or(0);
         let mut shape = self.shape.clone();
         shape[0] = end - start;
         self.part(start * row..end * row, shape)

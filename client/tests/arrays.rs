@@ -218,3 +218,54 @@ fn an_error_that_carries_finished_results_carries_long_ones_too() {
     );
     assert!(error.to_string().contains("three is too much"), "{error}");
 }
+
+#[allhands::test]
+fn a_file_in_a_context_is_looked_at_by_every_task() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [1u8; 64]).unwrap();
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let shared = Shared::<[u8]>::open(file.path()).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    // One executor reads the context once, for all of them; the fifth task spoils it.
+    let outcomes = Parallel::new().on(&cluster).on_error(allhands::Collect).map_with(
+        (shared, path),
+        0..10u32,
+        |(array, path), n| {
+            if n == 4 {
+                std::thread::sleep(std::time::Duration::from_millis(30));
+                std::fs::write(path, [2u8; 64]).unwrap();
+            }
+            u32::from(array[0]) * n
+        },
+    );
+    for (n, outcome) in (0u32..).zip(outcomes.unwrap()) {
+        match outcome {
+            Ok(value) => assert!(n < 4 && value == n, "{n}: {value}"),
+            Err(error) => {
+                let changed = matches!(error.cause(), Some(Cause::SourceChanged { .. }));
+                assert!(n >= 4 && changed, "{n}: {error}");
+            }
+        }
+    }
+}
+
+#[allhands::test]
+fn what_nobody_holds_any_more_leaves_the_store() {
+    let cluster = Cluster::embedded().slots(1).start().unwrap();
+    let parallel = Parallel::new().on(&cluster);
+    // Ten times what one of them takes; a store that kept them would have all of it.
+    for n in 0..10u64 {
+        let length = |array: Vec<u64>| array.len();
+        assert_eq!(parallel.map([vec![n; 1 << 20]], length).unwrap(), [1 << 20]);
+    }
+    let temporary = std::env::temp_dir();
+    let own = format!("allhands-{}-", std::process::id());
+    let folders = temporary.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let blobs = folders
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&own))
+        .map(|path| path.join("blobs/blobs"))
+        .filter_map(|path| path.read_dir().ok())
+        .map(Iterator::count)
+        .sum::<usize>();
+    assert!(blobs <= 2, "{blobs} files are left of 10 arguments");
+}

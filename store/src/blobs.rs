@@ -21,7 +21,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use allhands_common::blob::{BlobId, ChunkId, Manifest};
@@ -70,6 +70,8 @@ struct Shared {
     index: Mutex<Index>,
     /// Names what comes in without one.
     incoming: AtomicU64,
+    /// Whether blobs go with their last handle.
+    collects: AtomicBool,
     /// Held, not read.
     _lock: std::fs::File,
 }
@@ -110,6 +112,12 @@ impl Store {
         quota_bytes: u64,
     ) -> Result<Self, OpenStoreError> {
         open::open(disk, dir, cluster, quota_bytes)
+    }
+
+    /// From now on a blob that nobody pins goes with the last handle on it, instead of when room is needed: for
+    /// a store of things that are of use to those who have a handle only.
+    pub fn collect_what_nobody_holds(&self) {
+        self.shared.collects.store(true, Ordering::Relaxed);
     }
 
     /// A handle on a blob that is here, complete or not. To ask for it is to use it.
@@ -238,6 +246,14 @@ impl Store {
         if let Err(error) = self.shared.disk.remove(&path) {
             tracing::warn!(?path, %error, "a pin cannot be removed");
         }
+    }
+
+    /// A handle is gone. The file of a blob that goes with it, to be dropped when the index is not locked.
+    fn let_go(&self, body: &Arc<Body>) -> Option<Arc<dyn DiskFile>> {
+        let mut index = self.lock();
+        let last = index.let_go(body);
+        let goes = last && self.shared.collects.load(Ordering::Relaxed);
+        if goes { self.take_out(&mut index, &body.id) } else { None }
     }
 
     /// Takes a blob out with its pins. Its file, to be dropped when the index is not locked any more: that

@@ -124,11 +124,6 @@ impl FileInPlace {
         self.manifest_at(now())
     }
 
-    /// [`FileInPlace::manifest`], if it was hashed before. Whether the file is still that is not looked at.
-    pub fn known_manifest(&self) -> Option<Arc<Manifest>> {
-        remembered().get(&self.identity).cloned()
-    }
-
     fn manifest_at(&self, now: Timespec) -> Result<Arc<Manifest>, InPlaceError> {
         if let Some(manifest) = remembered().get(&self.identity) {
             self.check()?;

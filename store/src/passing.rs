@@ -8,8 +8,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
 
 /// Files beside one message, at most.
@@ -29,13 +30,34 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// Nobody has the other end, or the system refuses; files beyond [`FILES_MAX`].
 pub fn send(socket: impl AsFd, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    send_with(socket, message, files, SendFlags::NOSIGNAL)
+}
+
+/// [`send`], to somebody who may never read: what finds no room at once is not sent.
+///
+/// # Errors
+/// As [`send`]; also if there is no room.
+pub fn send_now(socket: impl AsFd, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    send_with(socket, message, files, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    socket: impl AsFd,
+    message: &[u8],
+    files: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<usize> {
+    let too_many = || io::Error::new(io::ErrorKind::InvalidInput, "too many files for one message");
+    if files.len() > FILES_MAX {
+        return Err(too_many());
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !files.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(files)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many files for one message"));
+        return Err(too_many());
     }
     loop {
-        match sendmsg(&socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL) {
+        match sendmsg(&socket, &[IoSlice::new(message)], &mut ancillary, flags) {
             Err(rustix::io::Errno::INTR) => {}
             sent => return Ok(sent?),
         }
@@ -46,7 +68,8 @@ pub fn send(socket: impl AsFd, message: &[u8], files: &[BorrowedFd<'_>]) -> io::
 /// other end.
 ///
 /// # Errors
-/// The system refuses, or a message was longer.
+/// The system refuses; a message was longer (`InvalidData`); or this process has too many files open, and those
+/// beside the message are lost (`QuotaExceeded`).
 pub fn receive(socket: impl AsFd, bytes_max: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; bytes_max];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
@@ -66,11 +89,14 @@ pub fn receive(socket: impl AsFd, bytes_max: usize) -> io::Result<(Vec<u8>, Vec<
         }
     };
     let (got, files) = got;
-    if got.flags.contains(rustix::net::ReturnFlags::TRUNC) {
+    if got.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a message is longer than it may be",
         ));
+    }
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many files are open"));
     }
     bytes.truncate(got.bytes);
     Ok((bytes, files))
@@ -107,6 +133,13 @@ mod tests {
         assert!(receive(&other, 64).is_err());
         let three = [one.as_fd(), one.as_fd(), one.as_fd()];
         assert_eq!(send(&one, b"x", &three).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        // Nobody reads: what is sent to him who may never read comes to an end.
+        let mut sent = 0;
+        while send_now(&one, &[7; 64], &[]).is_ok() {
+            sent += 1;
+        }
+        assert!(sent > 0);
+        (0..sent).for_each(|_| drop(receive(&other, 64).unwrap()));
         drop(one);
         assert_eq!(receive(&other, 64).unwrap().0, b"");
     }

@@ -36,8 +36,23 @@ struct Inner {
     fetcher: Option<Fetcher>,
     /// Results of tasks of these batches that nobody has claimed.
     results: Mutex<BTreeMap<BatchId, Vec<Blob>>>,
-    /// Removed from when somebody looks for one and finds it gone.
-    files: Mutex<BTreeMap<FileRef, Weak<FileInPlace>>>,
+    files: Mutex<Files>,
+}
+
+/// Files in place of clients in this process. Those that are gone are removed when another comes.
+#[derive(Debug, Default)]
+struct Files {
+    open: BTreeMap<FileRef, Weak<FileInPlace>>,
+    /// Which of them are known to be which blob.
+    named: BTreeMap<BlobId, FileRef>,
+}
+
+/// Bytes that an executor may map.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    pub(crate) file: FileRange,
+    /// Which file in place they are of, if they are none of the store.
+    pub(crate) in_place: Option<FileRef>,
 }
 
 /// The chunk store.
@@ -73,7 +88,8 @@ impl StorePlace {
 }
 
 impl Blobs {
-    /// Those of a worker in the process of its only client. Nothing yet; the store will be at `place`.
+    /// Those of a worker in the process of its only client. Nothing yet; the store will be at `place`, and what
+    /// nobody holds any more goes from it at once.
     pub fn embedded(place: StorePlace) -> Self {
         Self::with(Home::Later(place, Mutex::default()), None)
     }
@@ -101,14 +117,20 @@ impl Blobs {
             return Ok(store.clone());
         }
         let store = Store::open(&place.dir, place.cluster, place.quota_bytes)?;
+        store.collect_what_nobody_holds();
         Ok(opened.insert(store).clone())
     }
 
-    /// From now on `file` may be lent, for as long as somebody else holds it.
-    pub fn register(&self, file: &Arc<FileInPlace>) {
-        let mut files = self.files();
-        files.retain(|_, held| held.strong_count() > 0);
-        files.insert(file.identity(), Arc::downgrade(file));
+    /// From now on `file` may be lent, for as long as somebody else holds it; also as this blob, if that is known.
+    pub fn register(&self, file: &Arc<FileInPlace>, blob: Option<BlobId>) {
+        let (identity, mut files) = (file.identity(), self.files());
+        if !files.open.contains_key(&identity) {
+            files.open.retain(|_, held| held.strong_count() > 0);
+            let Files { open, named } = &mut *files;
+            named.retain(|_, file| open.contains_key(file));
+        }
+        files.open.insert(identity, Arc::downgrade(file));
+        files.named.extend(blob.map(|blob| (blob, identity)));
     }
 
     /// Waits until the bytes `range` of a blob are here, if they come from other machines. To be held until they
@@ -134,7 +156,7 @@ impl Blobs {
 
     /// The bytes `range` of `content`, for an executor to map. Blocks on the disk: a chunk that was here at
     /// the start is hashed before it is first lent.
-    pub(crate) fn lend(&self, content: Content, range: Range<u64>) -> Result<FileRange, Cause> {
+    pub(crate) fn lend(&self, content: Content, range: Range<u64>) -> Result<Lent, Cause> {
         match content {
             Content::Blob { id, .. } => self.lend_blob(id, range),
             Content::File(file) => self.lend_file(file, range),
@@ -158,8 +180,11 @@ impl Blobs {
         }
         let map =
             FileRange { file, offset: 0, bytes }.map().map_err(|error| bad(&chain(&error)))?;
-        let store = self.store().map_err(|error| bad(&chain(&error)))?;
-        let blob = store.put_bytes(&map).map_err(|error| bad(&chain(&error)))?;
+        let full = |error: &dyn std::error::Error| Cause::Unlent {
+            message: format!("its result cannot be kept: {}", chain(error)),
+        };
+        let store = self.store().map_err(|error| full(&error))?;
+        let blob = store.put_bytes(&map).map_err(|error| full(&error))?;
         let id = blob.id();
         self.results().entry(batch).or_default().push(blob);
         Ok(BlobRef { id, bytes })
@@ -187,19 +212,20 @@ impl Blobs {
         self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lend_blob(&self, id: BlobId, range: Range<u64>) -> Result<FileRange, Cause> {
+    fn lend_blob(&self, id: BlobId, range: Range<u64>) -> Result<Lent, Cause> {
         let unlent = |error: &dyn std::error::Error| Cause::Unlent { message: chain(error) };
         let store = self.store().map_err(|error| unlent(&error))?;
         let lost = |what: &str| Cause::BlobLost { message: format!("blob {id} {what}") };
         let blob = match store.get(&id) {
             Some(blob) => blob,
             // A file in place that travels elsewhere goes by the name of its blob here, too.
-            None => match self.file_of(&id) {
+            None => match self.named(&id) {
                 Some(file) => return self.lend_file(file, range),
                 None => return Err(lost("is in no store that this worker can ask")),
             },
         };
-        blob.file_range(range).map_err(|error| match error {
+        let lent = blob.file_range(range).map(|file| Lent { file, in_place: None });
+        lent.map_err(|error| match error {
             ReadError::Missing { .. } | ReadError::Gone { .. } => lost("is here only in part"),
             ReadError::Damaged { .. } => lost("was damaged on the disk of its only holder"),
             ReadError::Beyond { .. } | ReadError::Io { .. } | ReadError::Map { .. } => {
@@ -208,20 +234,18 @@ impl Blobs {
         })
     }
 
-    /// The file in place that is this blob, of those that are known to be one.
-    fn file_of(&self, id: &BlobId) -> Option<FileRef> {
-        let files: Vec<_> = self.files().values().filter_map(Weak::upgrade).collect();
-        let is_it =
-            |file: &&Arc<FileInPlace>| file.known_manifest().is_some_and(|known| known.id() == *id);
-        files.iter().find(is_it).map(|file| file.identity())
+    /// The file in place that is this blob.
+    fn named(&self, id: &BlobId) -> Option<FileRef> {
+        self.files().named.get(id).copied()
     }
 
-    fn lend_file(&self, file: FileRef, range: Range<u64>) -> Result<FileRange, Cause> {
-        let found = self.files().get(&file).and_then(Weak::upgrade);
+    fn lend_file(&self, file: FileRef, range: Range<u64>) -> Result<Lent, Cause> {
+        let found = self.files().open.get(&file).and_then(Weak::upgrade);
         let found = found.ok_or_else(|| Cause::BlobLost {
             message: format!("{} is not open in the client any more", Content::File(file)),
         })?;
-        found.file_range(range).map_err(|error| match error {
+        let lent = found.file_range(range).map(|lent| Lent { file: lent, in_place: Some(file) });
+        lent.map_err(|error| match error {
             InPlaceError::Changed { path } => {
                 Cause::SourceChanged { path: path.display().to_string() }
             }
@@ -229,7 +253,7 @@ impl Blobs {
         })
     }
 
-    fn files(&self) -> MutexGuard<'_, BTreeMap<FileRef, Weak<FileInPlace>>> {
+    fn files(&self) -> MutexGuard<'_, Files> {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! One call after the other, each awaited; beside it, bare, what the way of a call consists of: `uds`, a
 //! round trip between two processes, and `relay`, the same with another thread in between, as a caller has
-//! it that does not run the cluster's loop itself.
+//! it that does not run the cluster's loop itself; and `hops`, where there are coordinators: the same processes,
+//! connections and fsyncs with nothing computed.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use allhands::prelude::*;
 use super::{noop, warm};
 use crate::Arguments;
 use crate::cluster::Measured;
+use crate::hops::bare_calls;
 use crate::measure::{Line, bare_round_trips, relayed_round_trips};
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -23,6 +25,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let relayed = relayed_round_trips(tasks)?;
         let sum: Duration = relayed.iter().sum();
         Line::new("relay", "latency", tasks, rep, sum).spread(relayed).print()?;
+        if arguments.coordinators > 1 {
+            let hops = bare_calls(tasks)?;
+            let sum: Duration = hops.iter().sum();
+            Line::new("hops", "latency", tasks, rep, sum).spread(hops).print()?;
+        }
 
         let mut times = Vec::with_capacity(usize::try_from(tasks)?);
         for n in 0..tasks {

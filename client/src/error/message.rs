@@ -91,6 +91,10 @@ impl fmt::Display for Kind {
             ),
             Self::Shape(what) => f.write_str(what),
             Self::Data => f.write_str("a shared array cannot be had"),
+            Self::Early => f.write_str(
+                "a call with a file that was opened in place was made before this program was connected to \
+                 a cluster of other machines: make such calls after `Cluster::connect`",
+            ),
             Self::OtherCluster => f.write_str(
                 "a shared array was put into another cluster than the one that the call runs on: put it \
                  into this one, with `cluster.put`, and run the call `.on(&cluster)`",

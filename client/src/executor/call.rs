@@ -1,5 +1,7 @@
 //! One task: its strings, its function, its outcome.
 
+use std::sync::Arc;
+
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, WorkerId};
@@ -12,7 +14,8 @@ use allhands_common::segment::{
 use super::{loans, panics};
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::payload::Codec;
-use crate::shared::whole;
+use crate::shared::task;
+use crate::shared::whole::{self, Whole};
 
 /// Longest encoded result, in bytes, that goes through the log: an outcome segment of one task must fit an entry.
 const RESULT_BYTES_MAX: usize = SEGMENT_BYTES_MAX - 1024;
@@ -71,15 +74,24 @@ pub(super) fn run(
             .ok_or_else(|| damaged("its arguments are in a codec that this program lacks"))?;
         let (function, lifted) = split_argument_tag(tag);
         let call = functions.get(function)?;
-        let answer = if lifted == 0 {
-            panics::catch(|| call(codec, &strings[..arity], out))
-        } else {
-            with_lent(&strings[..arity], lifted, |strings| {
-                panics::catch(|| call(codec, strings, out))
-            })?
+        let refused = |answer: &Result<CallStatus, Cause>| {
+            matches!(answer, Ok(CallStatus::BadArgument { .. }))
         };
-        whole::end_task(matches!(answer, Ok(CallStatus::BadArgument { .. })))?;
-        answer
+        if lifted == 0 {
+            task::run(
+                Vec::new(),
+                || panics::catch(|| call(codec, &strings[..arity], out)),
+                refused,
+            )?
+        } else {
+            let lent = lent(&strings[..arity], lifted)?;
+            let mut whole = [&[][..]; ARITY_MAX];
+            for ((place, string), lent) in whole.iter_mut().zip(strings).zip(&lent) {
+                *place = lent.as_ref().map_or(string, |lent| lent.all());
+            }
+            let blobs = lent.iter().flatten().cloned().collect();
+            task::run(blobs, || panics::catch(|| call(codec, &whole[..arity], out)), refused)?
+        }
     })();
     match answer {
         Ok(CallStatus::Done) if out.len() > RESULT_BYTES_SENT => leave(identity, out),
@@ -102,24 +114,14 @@ fn leave(identity: Identity, out: &mut Vec<u8>) -> u16 {
     }
 }
 
-/// Calls `run` with the strings themselves in place of the references among them.
+/// The blobs that some of the strings are references to.
 #[cold]
-fn with_lent<R>(
-    strings: &[&[u8]],
-    lifted: u8,
-    run: impl FnOnce(&[&[u8]]) -> R,
-) -> Result<R, Cause> {
-    let mut wholes = Vec::new();
-    for (place, string) in strings.iter().enumerate() {
-        let is_reference = lifted & 1 << place != 0;
-        wholes.push(if is_reference { Some(whole::lend(string)?) } else { None });
-    }
-    let mut whole = [&[][..]; ARITY_MAX];
-    for ((place, string), lent) in whole.iter_mut().zip(strings).zip(&wholes) {
-        *place = lent.as_ref().map_or(*string, |lent| lent.all());
-    }
-    let lent = wholes.iter().flatten().cloned().collect();
-    Ok(whole::lending(lent, || run(&whole[..strings.len()])))
+fn lent(strings: &[&[u8]], lifted: u8) -> Result<Vec<Option<Arc<Whole>>>, Cause> {
+    let lend = |(place, string): (usize, &&[u8])| match lifted & 1 << place {
+        0 => Ok(None),
+        _ => whole::lend(string).map(Some),
+    };
+    strings.iter().enumerate().map(lend).collect()
 }
 
 /// Writes the failure of a task that has no value.

@@ -17,6 +17,7 @@ use super::collect::Collector;
 use super::link::Link;
 use super::load::{Batch, Batches, Lane, Load};
 use super::{panics, watch};
+use crate::payload::forget_what_was_read;
 
 /// Stack of a lane's thread, in bytes: what std gives.
 const STACK_BYTES: usize = 2 << 20;
@@ -63,6 +64,7 @@ pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
             }
             ToExecutor::Forget { batch } => {
                 batches.remove(&batch);
+                forget_what_was_read();
             }
             ToExecutor::Stop => return Ok(()),
             ToExecutor::Welcome { .. } => return Err(io::Error::other("it said welcome twice")),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
-use allhands_common::blob::{BlobRef, Content};
+use allhands_common::blob::{BlobRef, Content, FileRef};
 use allhands_common::codec;
 use allhands_common::failure::Cause;
 use allhands_common::id::BatchId;
@@ -26,11 +26,14 @@ pub(super) fn open(counter: OwnedFd) {
     _ = COUNTER.set(counter);
 }
 
-/// The bytes `range` of `content`, to be mapped.
+/// The bytes `range` of `content`, to be mapped; and which file in place they are of, if they are.
 ///
 /// # Errors
 /// The worker cannot provide them, or this process is no executor and has no worker.
-pub(crate) fn borrow(content: Content, range: Range<u64>) -> Result<FileRange, Cause> {
+pub(crate) fn borrow(
+    content: Content,
+    range: Range<u64>,
+) -> Result<(FileRange, Option<FileRef>), Cause> {
     let Some(counter) = COUNTER.get() else {
         let message = format!(
             "{content} is not held by this process: a handle is good as long as the one that it was \
@@ -42,7 +45,9 @@ pub(crate) fn borrow(content: Content, range: Range<u64>) -> Result<FileRange, C
     let unlent = |what: &dyn Display| Cause::Unlent { message: format!("{content}: {what}") };
     match apply(counter, &Application::Borrow { content, start: range.start, end: range.end }, None)
     {
-        Ok((Reply::Lent { offset }, Some(file))) => Ok(FileRange { file, offset, bytes }),
+        Ok((Reply::Lent { offset, in_place }, Some(file))) => {
+            Ok((FileRange { file, offset, bytes }, in_place))
+        }
         Ok((Reply::Refused(cause), _)) => Err(cause),
         Ok((Reply::Lent { .. } | Reply::Kept(_), _)) => {
             Err(unlent(&"no file came for it: are too many open?"))

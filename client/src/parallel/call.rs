@@ -32,6 +32,10 @@ use crate::shared::whole::Whole;
 /// What one task may have of arguments, and a call of context.
 pub(super) const TASK_BYTES_MAX: usize = SEGMENT_BYTES_MAX - ROOM_BYTES;
 
+/// Bytes in the chunk store that count as one byte of arguments that are on their way: a gibibyte of them in a window
+/// of 16 MiB.
+const STORED_SHARE: usize = 64;
+
 /// Tasks of one part: half of what the counters of a batch hold. Few in tests, which go beyond it.
 pub(super) const PART_TASKS_MAX: u32 = if cfg!(test) { 20_000 } else { 1 << 31 };
 
@@ -53,6 +57,8 @@ pub(crate) struct Call<R> {
     /// What its tasks map.
     pub(super) keeping: Keeping,
     lifting: Lifting,
+    /// Arrivals in the inbox whose tasks were let go of.
+    released: usize,
     /// Segments went out since [`has_told`](Self::has_told) was asked last.
     told: bool,
     result: PhantomData<fn() -> R>,
@@ -144,6 +150,7 @@ impl<R> Call<R> {
             decoder: None,
             keeping: Keeping::default(),
             lifting: Lifting::new(options.max_nbytes),
+            released: 0,
             told: false,
             result: PhantomData,
         })
@@ -187,7 +194,7 @@ impl<R> Call<R> {
             return Err(self.too_large(&call, bytes));
         }
         let tag = argument_tag(memo.function, 0);
-        self.push(&call, memo, tag, bytes, call.arguments(), last)
+        self.push(&call, memo, tag, (bytes, 0), call.arguments(), last)
     }
 
     /// Gives a task out that maps data, or whose arguments are long.
@@ -212,7 +219,8 @@ impl<R> Call<R> {
         }
         let tag = argument_tag(memo.function, lifted.which);
         let strings = lifted.strings.iter().map(|string| &**string);
-        self.push(call, memo, tag, bytes, strings, last)
+        let stored = lifted.stored_bytes / STORED_SHARE;
+        self.push(call, memo, tag, (bytes, stored), strings, last)
     }
 
     #[inline]
@@ -221,7 +229,7 @@ impl<R> Call<R> {
         call: &Delayed<R>,
         memo: Memo,
         tag: u16,
-        bytes: usize,
+        bytes: (usize, usize),
         strings: impl ExactSizeIterator<Item = &'a [u8]>,
         last: bool,
     ) -> Result<Given, Reason> {
@@ -344,7 +352,27 @@ impl<R> Call<R> {
     /// Looks at how far it is; whether nothing more will come of it.
     pub(super) fn look(&mut self) -> bool {
         self.seen = self.inbox.mail().finished;
+        self.release_ended();
         self.is_over()
+    }
+
+    /// Lets go of what tasks have named whose outcomes are kept here to the end.
+    fn release_ended(&mut self) {
+        if self.keeping.is_empty() {
+            return;
+        }
+        let mail = self.inbox.mail();
+        let come = mail.arrived.iter().skip(self.released);
+        let come: Vec<_> = come.map(|arrived| (arrived.part, arrived.range)).collect();
+        drop(mail);
+        self.released += come.len();
+        for (part, range) in come {
+            let indices = &self.parts[part as usize].indices;
+            for (_, index) in indices.rows(range.start..range.end).iter().flat_map(|run| run.rows())
+            {
+                self.keeping.release(index);
+            }
+        }
     }
 
     /// Shows how far it is, if anybody wants to know.

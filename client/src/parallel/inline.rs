@@ -18,7 +18,7 @@ use crate::error::{Finished, Reason, TaskError, TaskErrorKind};
 use crate::executor::{context, panics};
 use crate::payload::Codec;
 use crate::session::outcomes::Outcomes;
-use crate::shared::whole;
+use crate::shared::task;
 
 /// Runs tasks one after the other.
 pub(super) struct Inline {
@@ -109,12 +109,16 @@ impl Inline {
         // A task may itself run a call inline: it leaves its own context behind.
         let outer = context::swap(Some((self.shared.context.clone(), self.batch)));
         let run = call.entry().call();
-        let status = call
-            .encoded()
-            .with_slices(|args| panics::catch(|| run(call.codec(), args, &mut self.out)));
+        let status = task::run(
+            Vec::new(),
+            || {
+                call.encoded()
+                    .with_slices(|args| panics::catch(|| run(call.codec(), args, &mut self.out)))
+            },
+            |status| matches!(status, Ok(CallStatus::BadArgument { .. })),
+        );
         context::swap(outer);
-        whole::end_task(matches!(status, Ok(CallStatus::BadArgument { .. })))?;
-        status
+        status?
     }
 
     /// The encoded result of the last task.

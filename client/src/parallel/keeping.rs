@@ -40,7 +40,13 @@ impl Keeping {
         }
     }
 
-    /// The outcome of the call at `place` was taken.
+    /// Whether nothing is kept.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The outcome of the call at `place` was taken, or its task has ended.
     #[inline]
     pub(super) fn release(&mut self, place: usize) {
         if !self.0.is_empty() {

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use allhands_common::blob::{BlobId, BlobRef, Content};
+use allhands_common::blob::{BlobId, BlobRef};
 
 use super::keeping::Kept;
 use crate::data::Data;
@@ -32,6 +33,8 @@ pub(super) struct Lifted<'a> {
     pub(super) strings: Vec<Cow<'a, [u8]>>,
     /// Which are references, a bit each.
     pub(super) which: u8,
+    /// Bytes that were stored for it.
+    pub(super) stored_bytes: usize,
     /// What must be there until the task has ended.
     pub(super) kept: Vec<Kept>,
 }
@@ -49,45 +52,51 @@ impl Lifting {
 
     /// Stores the long ones among a call's arguments, each once.
     pub(super) fn lift<'a, R>(&mut self, data: &Data, call: &'a Delayed<R>) -> Result<Lifted<'a>> {
-        let mut lifted = Lifted { strings: Vec::new(), which: 0, kept: Vec::new() };
+        let mut lifted =
+            Lifted { strings: Vec::new(), which: 0, stored_bytes: 0, kept: Vec::new() };
         for (place, string) in call.arguments().enumerate() {
             if string.len() <= self.above {
                 lifted.strings.push(string.into());
                 continue;
             }
-            let whole = match call.encoded().once(place) {
+            let (stored, is_new) = match call.encoded().once(place) {
                 Some(once) => {
                     lifted.kept.push(once.clone());
-                    once.stored(data.cluster(), |bytes| data.put_bytes(bytes))?
+                    once.stored(data.cluster(), |bytes| data.put_bytes(bytes).map(Arc::new))?
                 }
-                None => data.put_bytes(string)?,
+                None => {
+                    let stored = data.put_bytes(string)?;
+                    let is_new = self.count(&stored.reference(), call);
+                    (Arc::new(stored), is_new)
+                }
             };
-            if let Content::Blob { id, bytes } = whole.content() {
-                if call.encoded().once(place).is_none() {
-                    self.count(id, bytes, call);
-                }
-                lifted.strings.push(BlobRef { id, bytes }.to_bytes().to_vec().into());
-                lifted.which |= 1 << place;
+            if is_new {
+                lifted.stored_bytes += string.len();
             }
-            lifted.kept.push(whole);
+            lifted.strings.push(stored.reference().to_bytes().to_vec().into());
+            lifted.which |= 1 << place;
+            lifted.kept.push(stored);
         }
         Ok(lifted)
     }
 
-    fn count<R>(&mut self, id: BlobId, bytes: u64, call: &Delayed<R>) {
-        if self.told || self.equal.len() >= COUNTED_MAX {
-            return;
+    /// Counts an argument that came by value; whether it is the first of its kind.
+    fn count<R>(&mut self, reference: &BlobRef, call: &Delayed<R>) -> bool {
+        if self.equal.len() >= COUNTED_MAX && !self.equal.contains_key(&reference.id) {
+            return true;
         }
-        let times = self.equal.entry(id).or_default();
+        let times = self.equal.entry(reference.id).or_default();
         *times += 1;
-        if *times == EQUAL_MAX {
-            self.told = true;
-            notice(&format!(
-                "{EQUAL_MAX} calls of {} carry equal arguments of {bytes} bytes, which are encoded and \
+        let is_new = *times == 1;
+        if *times == EQUAL_MAX && !std::mem::replace(&mut self.told, true) {
+            notice(format_args!(
+                "{EQUAL_MAX} calls of {} carry equal arguments of {} bytes, which are encoded and \
                  looked at each time: put the value behind an `Arc`, or `cluster.put` it once",
-                call.label()
+                call.label(),
+                reference.bytes
             ));
         }
+        is_new
     }
 }
 

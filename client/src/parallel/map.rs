@@ -7,6 +7,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use allhands_common::id::BatchId;
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use crate::entry::{self, NotATask};
 use crate::executor::context::with_context;
 use crate::function::{Arg, Args, Function, NoCapture, Ret};
 use crate::payload::{Codec, EncodeError, check_round_trip, decode, encode, needs_names};
-use crate::shared::mention;
+use crate::shared::whole::Whole;
+use crate::shared::{mention, task};
 
 /// A function `F` of a context `C` and an item, as a function of the item. As large as `F`: nothing.
 struct Lent<C, F>(F, PhantomData<fn() -> C>);
@@ -94,21 +96,36 @@ pub(super) fn encode_context<C: Arg>(context: &C) -> Result<Bytes, EncodeError> 
 
 thread_local! {
     /// The context that this thread decoded last.
-    static DECODED: RefCell<Option<(BatchId, Rc<dyn Any>)>> = const { RefCell::new(None) };
+    static DECODED: RefCell<Option<Decoded>> = const { RefCell::new(None) };
+}
+
+/// A decoded context.
+struct Decoded {
+    batch: BatchId,
+    context: Rc<dyn Any>,
+    /// What every task that is lent it uses.
+    in_place: Vec<Arc<Whole>>,
 }
 
 /// The context of the running task. It is kept for the next one.
 fn lend<C: Arg + 'static>() -> Rc<C> {
     let lent = with_context(|bytes, batch| {
-        let kept = DECODED.with_borrow(|kept| match kept {
-            Some((of, context)) if *of == batch => Some(Rc::clone(context)),
-            _ => None,
+        let kept = DECODED.with_borrow(|kept| {
+            let kept = kept.as_ref().filter(|kept| kept.batch == batch)?;
+            Some((Rc::clone(&kept.context).downcast::<C>().ok()?, kept.in_place.clone()))
         });
-        if let Some(context) = kept.and_then(|context| context.downcast::<C>().ok()) {
+        if let Some((context, in_place)) = kept {
+            if let Err(cause) = task::uses_again(&in_place) {
+                let text = cause.to_string();
+                task::refuse(Some(cause));
+                panic!("the context of `map_with` is not what it was: {text}");
+            }
             return context;
         }
-        let context = Rc::new(read::<C>(bytes));
-        DECODED.set(Some((batch, Rc::clone(&context) as Rc<dyn Any>)));
+        let (context, in_place) = task::reading(|| read::<C>(bytes));
+        let context = Rc::new(context);
+        let kept = Rc::clone(&context) as Rc<dyn Any>;
+        DECODED.set(Some(Decoded { batch, context: kept, in_place }));
         context
     });
     match lent {
@@ -125,7 +142,11 @@ fn read<C: Arg>(bytes: &[u8]) -> C {
     };
     match decoded {
         Some(Ok(context)) => context,
-        Some(Err(error)) => panic!("the context of `map_with` does not decode: {error}"),
+        Some(Err(error)) => {
+            // It may be for a handle that was not found: then that is what the task ends of.
+            task::refuse(None);
+            panic!("the context of `map_with` does not decode: {error}")
+        }
         None => panic!("the context of `map_with` was damaged on the way"),
     }
 }

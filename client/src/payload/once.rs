@@ -13,7 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Codec, DecodeError, EncodeError, decode, encode};
-use crate::shared::whole::{Whole, lent_at};
+use crate::shared::task::lent_at;
+use crate::shared::whole::Stored;
 
 /// Shorter values are written each time: as quick as to look whether they were.
 const BYTES_MIN: usize = 64 << 10;
@@ -25,7 +26,7 @@ const READ_MAX: usize = 4;
 pub(crate) struct Once {
     bytes: Vec<u8>,
     /// What it was stored as, and where.
-    stored: Mutex<Option<(ClusterId, Weak<Whole>)>>,
+    stored: Mutex<Option<Weak<Stored>>>,
     /// The `Arc`: as long as it is there, its address means this value.
     _value: Box<dyn Any + Send + Sync>,
 }
@@ -36,22 +37,21 @@ impl Once {
         &self.bytes
     }
 
-    /// What it is as a blob of `cluster`, stored with `store` unless it is.
+    /// What it is as a blob of `cluster`, stored with `store` unless it is; and whether it was stored now.
     pub(crate) fn stored<E>(
         &self,
         cluster: ClusterId,
-        store: impl FnOnce(&[u8]) -> Result<Arc<Whole>, E>,
-    ) -> Result<Arc<Whole>, E> {
+        store: impl FnOnce(&[u8]) -> Result<Arc<Stored>, E>,
+    ) -> Result<(Arc<Stored>, bool), E> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((owner, whole)) = &*stored
-            && *owner == cluster
-            && let Some(whole) = whole.upgrade()
+        if let Some(known) = stored.as_ref().and_then(Weak::upgrade)
+            && known.cluster() == cluster
         {
-            return Ok(whole);
+            return Ok((known, false));
         }
-        let whole = store(&self.bytes)?;
-        *stored = Some((cluster, Arc::downgrade(&whole)));
-        Ok(whole)
+        let new = store(&self.bytes)?;
+        *stored = Some(Arc::downgrade(&new));
+        Ok((new, true))
     }
 }
 
@@ -162,12 +162,22 @@ fn read_lent<T: DeserializeOwned + 'static>(
     let value = decode::<T>(codec, bytes)?;
     if let Some(known) = known(&value) {
         let mut all = READ.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = (all.len() >= READ_MAX).then(|| all.remove(0));
-        all.push(Read { content, codec, value: known.clone });
+        // Another lane may have read it meanwhile.
+        let there = all.iter().any(|read| is_it(read) && read.value.is::<T>());
+        let oldest = (!there && all.len() >= READ_MAX).then(|| all.remove(0));
+        if !there {
+            all.push(Read { content, codec, value: known.clone });
+        }
         drop(all);
         drop(oldest);
     }
     Ok(value)
+}
+
+/// A batch is over, and with it most likely what was read for it.
+pub(crate) fn forget_what_was_read() {
+    let forgotten = std::mem::take(&mut *READ.lock().unwrap_or_else(PoisonError::into_inner));
+    drop(forgotten);
 }
 
 #[cfg(test)]
@@ -198,13 +208,14 @@ mod tests {
         let stored = |cluster: ClusterId| {
             let put = |bytes: &[u8]| {
                 times.set(times.get() + 1);
-                Whole::put(cluster, store.put_bytes(bytes).unwrap())
+                let blob = store.put_bytes(bytes).unwrap();
+                Ok::<_, std::convert::Infallible>(Arc::new(Stored::here(cluster, blob)))
             };
-            once.stored(cluster, put).unwrap()
+            once.stored(cluster, put).unwrap().0
         };
         let (first, again) = (stored(one), stored(one));
         assert!(Arc::ptr_eq(&first, &again));
-        assert_eq!((first.all(), times.get()), (once.bytes(), 1));
+        assert_eq!((first.reference().bytes, times.get()), (once.bytes().len() as u64, 1));
         stored(other);
         assert_eq!(times.get(), 2, "another cluster has its own");
     }

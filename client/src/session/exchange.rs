@@ -48,6 +48,8 @@ struct Feed {
     /// What is to be opened; gone once the session has taken it.
     spec: Option<(BatchSpec, Bytes)>,
     open: SegmentBuilder,
+    /// What was stored for the tasks of the open segment counts as so many bytes.
+    stored: usize,
     /// Cut segments with the number of their tasks.
     ready: Vec<(u32, Bytes)>,
     /// Counts cuts, so that a beat can tell an old open segment from a new one.
@@ -97,6 +99,7 @@ impl Exchange {
         let feed = Feed {
             spec: Some((spec, context)),
             open: SegmentBuilder::new(0),
+            stored: 0,
             ready: Vec::new(),
             cuts: 0,
             beat: 0,
@@ -155,13 +158,14 @@ impl Exchange {
         Some(tag)
     }
 
-    /// Adds a task. `last` is said when the caller knows that no other follows.
+    /// Adds a task, and what counts for it beside its arguments. `last` is said when the caller knows that no other
+    /// follows.
     #[inline]
     pub(crate) fn push<'a>(
         &self,
         codec: u8,
         tag: u16,
-        bytes: usize,
+        (bytes, stored): (usize, usize),
         strings: impl ExactSizeIterator<Item = &'a [u8]>,
         last: bool,
     ) -> Note {
@@ -175,7 +179,10 @@ impl Exchange {
             feed.open = SegmentBuilder::new(codec);
         }
         feed.open.push(tag, strings);
-        if feed.open.bytes() >= SEGMENT_BYTES_TARGET || feed.open.tasks() >= SEGMENT_TASKS_MAX {
+        feed.stored += stored;
+        if feed.open.bytes() + feed.stored >= SEGMENT_BYTES_TARGET
+            || feed.open.tasks() >= SEGMENT_TASKS_MAX
+        {
             self.cut(&mut feed);
         } else if feed.watched || last {
             return Note::Quiet;
@@ -248,7 +255,8 @@ impl Exchange {
         let tasks = feed.open.tasks();
         if tasks > 0 {
             let segment = feed.open.finish();
-            self.inbox.keep(self.part, tasks, segment.clone());
+            let stored = std::mem::take(&mut feed.stored);
+            self.inbox.keep(self.part, tasks, segment.clone(), stored);
             feed.ready.push((tasks, segment));
             feed.cuts += 1;
         }

@@ -149,9 +149,9 @@ impl Inbox {
         mail.sealed && mail.parts == 1
     }
 
-    /// Arguments have gone out.
-    pub(super) fn keep(&self, part: u32, tasks: u32, arguments: Bytes) {
-        self.mail().kept_of(part).push(tasks, arguments);
+    /// Arguments have gone out; what was stored for them counts as so many bytes more.
+    pub(super) fn keep(&self, part: u32, tasks: u32, arguments: Bytes, stored: usize) {
+        self.mail().kept_of(part).push(tasks, arguments, stored);
     }
 
     /// The cluster has so many tasks of a part.

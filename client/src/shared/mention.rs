@@ -22,6 +22,12 @@ pub(super) fn begin() {
     ANY.store(true, Ordering::Relaxed);
 }
 
+/// Whether there may be something to note.
+#[inline]
+pub(super) fn is_needed() -> bool {
+    ANY.load(Ordering::Relaxed)
+}
+
 /// A handle on `whole` is being written.
 pub(super) fn note(whole: &Arc<Whole>) {
     if !WRITING.get() {
@@ -37,18 +43,25 @@ pub(super) fn note(whole: &Arc<Whole>) {
 /// Runs `write`, which writes an argument.
 #[inline]
 pub(crate) fn during<R>(write: impl FnOnce() -> R) -> R {
-    if !ANY.load(Ordering::Relaxed) {
+    if !is_needed() {
         return write();
     }
     // A value whose `Serialize` makes another call writes that one's arguments meanwhile.
-    let before = WRITING.replace(true);
-    let written = write();
-    WRITING.set(before);
-    written
+    let _before = Writing(WRITING.replace(true));
+    write()
+}
+
+/// What it was before, also after a panic of a user's `Serialize`.
+struct Writing(bool);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        WRITING.set(self.0);
+    }
 }
 
 /// What the arguments named that this thread has written since this was asked last.
 #[inline]
 pub(crate) fn take() -> Vec<Arc<Whole>> {
-    if ANY.load(Ordering::Relaxed) { NAMED.take() } else { Vec::new() }
+    if is_needed() { NAMED.take() } else { Vec::new() }
 }

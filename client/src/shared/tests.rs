@@ -136,3 +136,21 @@ fn a_call_keeps_what_its_arguments_name_wherever_they_name_it() {
     encoded(&a);
     assert_eq!(crate::delayed(|text: String| text.len())("x".into()).named().len(), 0);
 }
+
+#[test]
+fn handles_come_and_go_on_several_threads() {
+    let (_file, all) = numbers(4096);
+    let bytes = encoded(&all.slice(8..16));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    // Maps of the same content: each is dropped while another thread looks through them.
+                    let other = Shared::<[u64]>::open(_file.path()).unwrap();
+                    let found: Shared<[u64]> = decode(Codec::Bincode, &bytes).unwrap();
+                    assert_eq!((found[0], other[9]), (8, 9));
+                }
+            });
+        }
+    });
+}

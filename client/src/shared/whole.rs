@@ -4,7 +4,6 @@
 //! first: in the client it finds what was put or opened, in an executor what an earlier task has mapped. What
 //! an executor does not find, it borrows from its worker, and keeps for the tasks that follow.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -12,22 +11,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use allhands_common::blob::{BlobRef, Content};
+use allhands_common::blob::{BlobId, BlobRef, Content, FileRef};
+use allhands_common::chain::chain;
 use allhands_common::failure::Cause;
 use allhands_common::id::ClusterId;
 use allhands_store::blobs::Blob;
 use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::{FileRange, Map, PrivateMap};
 
-use super::mention;
+use super::kept::{self, Used};
+use super::{mention, task};
 use crate::cluster::CLUSTER_VARIABLE;
-use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{context, loans};
+use crate::error::{Error, Result};
+use crate::executor::loans;
 use crate::session::holdings::Offered;
-
-/// Maps that an executor keeps for tasks that may follow; the one that was used least recently goes first.
-/// Each holds an open file.
-const KEPT_MAX: usize = 128;
 
 /// Mapped bytes of one content.
 #[derive(Debug)]
@@ -39,22 +36,50 @@ pub(crate) struct Whole {
     origin: Origin,
     /// The blob that a file in place is, once somebody had to know.
     as_blob: OnceLock<Content>,
+    used: Used,
 }
 
 /// Where the bytes come from, and what keeps them there.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    /// This process put them into a store for this cluster.
-    Put {
-        cluster: ClusterId,
-        blob: Blob,
-        /// Has workers of other machines find it here.
-        _offered: Option<Offered>,
-    },
+    /// This process put them into a store.
+    Put(Stored),
     /// They are in a file that this process has opened.
     InPlace { file: Arc<FileInPlace>, offers: Offers },
-    /// A worker lent them: the file, where the mapped bytes begin in it.
-    Lent(OwnedFd, u64),
+    /// A worker lent them: the file, where the mapped bytes begin in it, and which file in place it is.
+    Lent(OwnedFd, u64, Option<FileRef>),
+}
+
+/// A blob that this process has put into a store for a cluster. It stays there as long as this.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    cluster: ClusterId,
+    blob: Blob,
+    /// Has workers of other machines find it here.
+    _offered: Option<Offered>,
+}
+
+impl Stored {
+    /// In the store of an embedded cluster.
+    pub(crate) const fn here(cluster: ClusterId, blob: Blob) -> Self {
+        Self { cluster, blob, _offered: None }
+    }
+
+    /// In a store of this process, which gives it to the workers of `cluster`.
+    pub(crate) fn offered(cluster: ClusterId, offered: Offered) -> Option<Self> {
+        let blob = offered.stored()?.clone();
+        Some(Self { cluster, blob, _offered: Some(offered) })
+    }
+
+    /// For which cluster.
+    pub(crate) const fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// What a task is given in place of it.
+    pub(crate) fn reference(&self) -> BlobRef {
+        BlobRef { id: self.blob.id(), bytes: self.blob.manifest().bytes() }
+    }
 }
 
 impl Whole {
@@ -67,28 +92,17 @@ impl Whole {
         Ok(listed(Self::new(content, mapped, map, Origin::InPlace { file, offers })))
     }
 
-    /// All of a blob of `cluster`'s store, in this process.
-    pub(crate) fn put(cluster: ClusterId, blob: Blob) -> Result<Arc<Self>> {
-        Self::of_blob(cluster, blob, None)
+    /// All of what this process has put.
+    pub(crate) fn put(stored: Stored) -> Result<Arc<Self>> {
+        let reference = stored.reference();
+        let mapped = 0..reference.bytes;
+        let map = stored.blob.map(mapped.clone()).map_err(Error::data)?;
+        Ok(listed(Self::new(reference.content(), mapped, map, Origin::Put(stored))))
     }
 
-    /// All of a blob that this process gives to the workers of `cluster`.
-    pub(crate) fn offered(cluster: ClusterId, offered: Offered) -> Result<Arc<Self>> {
-        match offered.stored().cloned() {
-            Some(blob) => Self::of_blob(cluster, blob, Some(offered)),
-            None => Err(Error::new(ErrorKind::Data)),
-        }
-    }
-
-    fn of_blob(cluster: ClusterId, blob: Blob, _offered: Option<Offered>) -> Result<Arc<Self>> {
-        let mapped = 0..blob.manifest().bytes();
-        let map = blob.map(mapped.clone()).map_err(Error::data)?;
-        let content = Content::Blob { id: blob.id(), bytes: mapped.end };
-        Ok(listed(Self::new(content, mapped, map, Origin::Put { cluster, blob, _offered })))
-    }
-
-    const fn new(content: Content, mapped: Range<u64>, map: Map, origin: Origin) -> Self {
-        Self { content, mapped, map, origin, as_blob: OnceLock::new() }
+    fn new(content: Content, mapped: Range<u64>, map: Map, origin: Origin) -> Self {
+        let (as_blob, used) = (OnceLock::new(), Used::default());
+        Self { content, mapped, map, origin, as_blob, used }
     }
 
     pub(crate) const fn content(&self) -> Content {
@@ -120,7 +134,7 @@ impl Whole {
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.origin {
             Origin::InPlace { file, .. } => Some(file.path()),
-            Origin::Put { .. } | Origin::Lent(..) => None,
+            Origin::Put(_) | Origin::Lent(..) => None,
         }
     }
 
@@ -133,6 +147,31 @@ impl Whole {
         &self.map[at(range.start)..at(range.end)]
     }
 
+    /// The blob that it is known to be.
+    pub(crate) fn known_blob(&self) -> Option<BlobId> {
+        match self.as_blob.get().unwrap_or(&self.content) {
+            Content::Blob { id, .. } => Some(*id),
+            Content::File(_) => None,
+        }
+    }
+
+    /// Whether it is a file in place, which may change.
+    pub(super) const fn is_in_place(&self) -> bool {
+        match &self.origin {
+            Origin::InPlace { .. } | Origin::Lent(_, _, Some(_)) => true,
+            Origin::Put(_) | Origin::Lent(_, _, None) => false,
+        }
+    }
+
+    pub(super) const fn used(&self) -> &Used {
+        &self.used
+    }
+
+    /// How many bytes are mapped.
+    pub(super) const fn len(&self) -> u64 {
+        self.mapped.end - self.mapped.start
+    }
+
     /// All that is mapped.
     pub(crate) fn all(&self) -> &[u8] {
         &self.map
@@ -142,9 +181,9 @@ impl Whole {
     pub(super) fn private(&self, range: &Range<u64>) -> Result<PrivateMap> {
         let bytes = range.end - range.start;
         let file = match &self.origin {
-            Origin::Put { blob, .. } => blob.file_range(range.clone()).map_err(Error::data)?,
+            Origin::Put(stored) => stored.blob.file_range(range.clone()).map_err(Error::data)?,
             Origin::InPlace { file, .. } => file.file_range(range.clone()).map_err(Error::data)?,
-            Origin::Lent(file, offset) => {
+            Origin::Lent(file, offset, _) => {
                 let file = file.try_clone().map_err(Error::data)?;
                 FileRange { file, offset: offset + (range.start - self.mapped.start), bytes }
             }
@@ -155,11 +194,11 @@ impl Whole {
     /// Whether it is a file in place that is not any more what it was.
     pub(crate) fn check(&self) -> Result<(), Cause> {
         let changed = |path: PathBuf| Cause::SourceChanged { path: path.display().to_string() };
-        match (&self.origin, self.content) {
-            (Origin::InPlace { file, .. }, _) => {
+        match &self.origin {
+            Origin::InPlace { file, .. } => {
                 file.check().map_err(|_| changed(file.path().to_owned()))
             }
-            (Origin::Lent(file, _), Content::File(expected)) => {
+            Origin::Lent(file, _, Some(expected)) => {
                 // Only its descriptor is known here; the system knows its name.
                 let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
                 let path = || std::fs::read_link(&name).unwrap_or_default();
@@ -167,12 +206,12 @@ impl Whole {
                     .try_clone()
                     .ok()
                     .and_then(|file| FileInPlace::of(file, Path::new("")).ok());
-                match now.is_some_and(|now| now.identity() == expected) {
+                match now.is_some_and(|now| now.identity() == *expected) {
                     true => Ok(()),
                     false => Err(changed(path())),
                 }
             }
-            (Origin::Put { .. } | Origin::Lent(..), _) => Ok(()),
+            Origin::Put(_) | Origin::Lent(_, _, None) => Ok(()),
         }
     }
 
@@ -216,41 +255,6 @@ fn may_leave() -> bool {
 /// All maps of this process; those that are gone are removed when their content is looked for.
 static LIVE: Mutex<BTreeMap<Content, Vec<Weak<Whole>>>> = Mutex::new(BTreeMap::new());
 
-/// What an executor keeps, the most recently used last.
-static KEPT: Mutex<Vec<Arc<Whole>>> = Mutex::new(Vec::new());
-
-thread_local! {
-    static TASK: RefCell<Task> = const { RefCell::new(Task { in_place: Vec::new(), failure: None }) };
-    /// Arguments of the running task that are blobs.
-    static LENT: RefCell<Vec<Arc<Whole>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs a task some of whose arguments are all of these.
-pub(crate) fn lending<R>(arguments: Vec<Arc<Whole>>, run: impl FnOnce() -> R) -> R {
-    // A task may itself run tasks, inline.
-    let before = LENT.replace(arguments);
-    let ran = run();
-    LENT.set(before);
-    ran
-}
-
-/// What an argument is a blob of, if it is one.
-#[inline]
-pub(crate) fn lent_at(bytes: &[u8]) -> Option<Content> {
-    LENT.with_borrow(|lent| {
-        let is_it = |whole: &&Arc<Whole>| std::ptr::eq(bytes, &*whole.map);
-        lent.iter().find(is_it).map(|whole| whole.content)
-    })
-}
-
-/// What the running task of this thread has to do with handles.
-struct Task {
-    /// Files in place that it uses.
-    in_place: Vec<Arc<Whole>>,
-    /// Why a handle among its arguments was not found.
-    failure: Option<Cause>,
-}
-
 fn live() -> MutexGuard<'static, BTreeMap<Content, Vec<Weak<Whole>>>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -278,17 +282,21 @@ impl Drop for Whole {
 
 /// The map that holds `range` of `content`, borrowed from the worker if need be.
 pub(crate) fn find(content: Content, range: &Range<u64>) -> Result<Arc<Whole>, Cause> {
-    let found = live()
-        .get(&content)
-        .and_then(|maps| maps.iter().filter_map(Weak::upgrade).find(|whole| whole.covers(range)));
+    // Dropped when the list is not locked any more: the last one to let go of a map takes it off the list.
+    let held: Vec<Arc<Whole>> = {
+        let live = live();
+        live.get(&content).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    };
+    let found = held.iter().find(|whole| whole.covers(range)).cloned();
+    // Also where none is found: a task that is refused for that has to be asked.
+    mention::begin();
     let whole = match found {
         Some(whole) => Ok(whole),
         None => borrow(content, range.clone()),
     };
     let whole = whole.and_then(|whole| whole.check().map(|()| whole));
-    if context::is_set() {
-        TASK.with_borrow_mut(|task| task.note(&whole));
-    }
+    whole.iter().for_each(|whole| whole.used.now());
+    task::note(&whole);
     whole
 }
 
@@ -301,52 +309,10 @@ pub(crate) fn lend(reference: &[u8]) -> Result<Arc<Whole>, Cause> {
 }
 
 fn borrow(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
-    let FileRange { file, offset, bytes } = loans::borrow(content, mapped.clone())?;
-    let range = FileRange { file, offset, bytes };
-    let unmapped = |error: allhands_store::map::MapError| Cause::Unlent {
-        message: allhands_common::chain::chain(&error),
-    };
-    let map = range.map().map_err(unmapped)?;
-    let origin = Origin::Lent(range.file, offset);
+    let (range, in_place) = loans::borrow(content, mapped.clone())?;
+    let map = range.map().map_err(|error| Cause::Unlent { message: chain(&error) })?;
+    let origin = Origin::Lent(range.file, range.offset, in_place);
     let whole = listed(Whole::new(content, mapped, map, origin));
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let oldest = (kept.len() >= KEPT_MAX).then(|| kept.remove(0));
-    kept.push(Arc::clone(&whole));
-    drop(kept);
-    drop(oldest);
+    kept::keep(&whole);
     Ok(whole)
-}
-
-impl Task {
-    /// It was given this.
-    fn note(&mut self, found: &Result<Arc<Whole>, Cause>) {
-        match found {
-            Err(cause) => self.failure = Some(cause.clone()),
-            Ok(whole) if matches!(whole.content, Content::Blob { .. }) => {}
-            Ok(whole) => {
-                if !self.in_place.iter().any(|file| Arc::ptr_eq(file, whole)) {
-                    self.in_place.push(Arc::clone(whole));
-                }
-            }
-        }
-    }
-}
-
-/// The task on this thread has ended, or was `refused` for one of its arguments.
-///
-/// # Errors
-/// Why a handle was not found, if it was refused for that; or a file in place that it used was changed: what
-/// was computed from that is worth nothing.
-#[inline]
-pub(crate) fn end_task(refused: bool) -> Result<(), Cause> {
-    TASK.with_borrow_mut(|task| {
-        if task.in_place.is_empty() && task.failure.is_none() {
-            return Ok(());
-        }
-        let unchanged = task.in_place.drain(..).try_for_each(|file| file.check());
-        match task.failure.take() {
-            Some(failure) if refused => Err(failure),
-            _ => unchanged,
-        }
-    })
 }

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::blob::{BlobRef, Content};
+use crate::blob::{BlobRef, Content, FileRef};
 use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::failure::Cause;
@@ -172,6 +172,8 @@ pub enum Reply {
     Lent {
         /// Where they begin in the descriptor's file.
         offset: u64,
+        /// Which file in place that is, if it is none of the store: to be looked at before and after each use.
+        in_place: Option<FileRef>,
     },
     /// The result is stored.
     Kept(BlobRef),

@@ -30,7 +30,7 @@ struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.store.lock().let_go(&self.body);
+        drop(self.store.let_go(&self.body));
     }
 }
 

@@ -118,12 +118,15 @@ impl Index {
         Some(held.body.clone())
     }
 
-    /// One handle fewer on this blob; another one of the same name, which came after it, is left alone.
-    pub(super) fn let_go(&mut self, body: &Arc<Body>) {
-        if let Some(held) = self.held.get_mut(&body.id)
-            && Arc::ptr_eq(&held.body, body)
-        {
-            held.handles -= 1;
+    /// One handle fewer on this blob; another one of the same name, which came after it, is left alone. Whether
+    /// nobody has it any more, neither by a handle nor by a pin.
+    pub(super) fn let_go(&mut self, body: &Arc<Body>) -> bool {
+        match self.held.get_mut(&body.id) {
+            Some(held) if Arc::ptr_eq(&held.body, body) => {
+                held.handles -= 1;
+                held.handles == 0 && held.owners.is_empty()
+            }
+            Some(_) | None => false,
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use allhands_common::blob::BlobId;
@@ -55,6 +55,7 @@ pub(super) fn open(
         layout,
         index: Mutex::new(Index::new(quota_bytes)),
         incoming: AtomicU64::new(0),
+        collects: AtomicBool::new(false),
         _lock: lock,
     };
     let store = Store { shared: Arc::new(shared) };

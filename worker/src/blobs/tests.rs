@@ -19,7 +19,8 @@ fn the_store_is_there_once_it_is_needed() {
     let blob = blobs.store().unwrap().put_bytes(b"abcdef").unwrap();
     let content = Content::Blob { id: blob.id(), bytes: 6 };
     let lent = blobs.lend(content, 2..5).unwrap();
-    assert_eq!(&*lent.map().unwrap(), b"cde");
+    assert_eq!(lent.in_place, None);
+    assert_eq!(&*lent.file.map().unwrap(), b"cde");
 }
 
 #[test]
@@ -41,8 +42,8 @@ fn a_file_is_lent_while_its_client_has_it_and_it_is_what_it_was() {
     let file = Arc::new(FileInPlace::open(&path).unwrap());
     let content = Content::File(file.identity());
     assert!(matches!(blobs.lend(content, 0..6), Err(Cause::BlobLost { .. })));
-    blobs.register(&file);
-    assert_eq!(&*blobs.lend(content, 1..6).unwrap().map().unwrap(), b"bcdef");
+    blobs.register(&file, None);
+    assert_eq!(&*blobs.lend(content, 1..6).unwrap().file.map().unwrap(), b"bcdef");
 
     std::fs::File::options().append(true).open(&path).unwrap().write_all(b"!").unwrap();
     let cause = blobs.lend(content, 0..6).unwrap_err();
@@ -51,4 +52,17 @@ fn a_file_is_lent_while_its_client_has_it_and_it_is_what_it_was() {
     drop(file);
     assert!(matches!(blobs.lend(content, 0..6), Err(Cause::BlobLost { .. })));
     assert!(!dir.path().join("blobs").exists(), "no store was needed");
+}
+
+#[test]
+fn a_file_goes_by_the_name_of_its_blob_and_stays_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = blobs(&dir);
+    let path = dir.path().join("array");
+    std::fs::write(&path, b"abcdef").unwrap();
+    let file = Arc::new(FileInPlace::open(&path).unwrap());
+    let id = allhands_common::blob::Manifest::of(b"abcdef").unwrap().id();
+    blobs.register(&file, Some(id));
+    let lent = blobs.lend(Content::Blob { id, bytes: 6 }, 1..3).unwrap();
+    assert_eq!((&*lent.file.map().unwrap(), lent.in_place), (&b"bc"[..], Some(file.identity())));
 }

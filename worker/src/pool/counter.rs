@@ -6,6 +6,7 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use allhands_common::blob::Content;
 use allhands_common::codec;
@@ -15,12 +16,12 @@ use allhands_common::wire::executor::{Application, COUNTER_BYTES_MAX, Reply};
 use allhands_store::cell::LANES_MAX;
 use allhands_store::map::FileRange;
 use allhands_store::passing;
-use allhands_transfer::store::Hold;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::blobs::Blobs;
+use super::seat::Seat;
+use crate::blobs::{Blobs, Lent};
 
 /// Applications that are being seen to: one a lane, as each waits for its answer.
 const APPLICATIONS_MAX: usize = LANES_MAX as usize;
@@ -29,15 +30,24 @@ const APPLICATIONS_MAX: usize = LANES_MAX as usize;
 ///
 /// # Errors
 /// The socket is damaged, or an application is: its executor is to be ended.
-pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
+pub(super) async fn serve(counter: OwnedFd, seat: Rc<Seat>, blobs: Blobs) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&counter, true)?;
     #[expect(deprecated, reason = "its successor is unsafe, for types that are not an OwnedFd")]
     let counter = AsyncFd::with_interest(counter, Interest::READABLE)?;
     let mut applications = JoinSet::new();
     loop {
-        let (message, files) = counter
+        let received = counter
             .async_io(Interest::READABLE, |socket| passing::receive(socket, COUNTER_BYTES_MAX))
-            .await?;
+            .await;
+        let (message, files) = match received {
+            Ok(received) => received,
+            // The socket for the answer is lost, and closed with that: whoever applied learns of it.
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                tracing::warn!(%error, "an executor cannot be served");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if message.is_empty() {
             return Ok(());
         }
@@ -51,50 +61,65 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
             applications.join_next().await;
         }
         while applications.try_join_next().is_some() {}
-        let blobs = blobs.clone();
+        let (seat, blobs) = (Rc::clone(&seat), blobs.clone());
         applications.spawn_local(async move {
-            let answered = spawn_blocking(match application {
+            let (answer, file) = match application {
                 Application::Borrow { content, start, end } => {
-                    let held = blobs.fetch(content, start..end).await;
-                    Box::new(move || lend(&blobs, held, content, start..end)) as Work
+                    lend(blobs, content, start..end).await
                 }
                 Application::Deposit { batch, bytes } => {
-                    Box::new(move || (keep(&blobs, batch, file, bytes), None)) as Work
+                    (keep(&seat, blobs, batch, file, bytes).await, None)
                 }
-            });
-            let Ok((answer, file)) = answered.await else { return };
+            };
             // An executor that has gone wants no answer.
             _ = say(&reply, &answer, file.as_ref());
         });
     }
 }
 
-/// What blocks on the disk: an answer, and the file beside it.
-type Work = Box<dyn FnOnce() -> (Reply, Option<OwnedFd>) + Send>;
-
-fn lend(
-    blobs: &Blobs,
-    held: Result<Option<Hold>, Cause>,
-    content: Content,
-    range: Range<u64>,
-) -> (Reply, Option<OwnedFd>) {
-    match held.and_then(|held| Ok((blobs.lend(content, range)?, held))) {
-        Ok((FileRange { file, offset, .. }, _held)) => (Reply::Lent { offset }, Some(file)),
-        Err(cause) => (Reply::Refused(cause), None),
+async fn lend(blobs: Blobs, content: Content, range: Range<u64>) -> (Reply, Option<OwnedFd>) {
+    // What came from elsewhere is held until it is lent.
+    let held = match blobs.fetch(content, range.clone()).await {
+        Ok(held) => held,
+        Err(cause) => return (Reply::Refused(cause), None),
+    };
+    let lent = spawn_blocking(move || (blobs.lend(content, range), held)).await;
+    match lent {
+        Ok((Ok(Lent { file: FileRange { file, offset, .. }, in_place }), _)) => {
+            (Reply::Lent { offset, in_place }, Some(file))
+        }
+        Ok((Err(cause), _)) => (Reply::Refused(cause), None),
+        Err(error) => (Reply::Refused(Cause::Unlent { message: error.to_string() }), None),
     }
 }
 
-fn keep(blobs: &Blobs, batch: BatchId, file: Option<OwnedFd>, bytes: u64) -> Reply {
-    let kept = match file {
-        Some(file) => blobs.keep(batch, file, bytes),
-        None => Err(Cause::BadResult { message: "it did not come with its announcement".into() }),
-    };
-    kept.map_or_else(Reply::Refused, Reply::Kept)
+/// Results of a batch that is over would be kept for nobody.
+async fn keep(
+    seat: &Seat,
+    blobs: Blobs,
+    batch: BatchId,
+    file: Option<OwnedFd>,
+    bytes: u64,
+) -> Reply {
+    let refused = |message: &str| Reply::Refused(Cause::BadResult { message: message.into() });
+    let Some(file) = file else { return refused("it did not come with its announcement") };
+    if !seat.knows(batch) {
+        return refused("its batch is over");
+    }
+    let keeper = blobs.clone();
+    let kept = spawn_blocking(move || keeper.keep(batch, file, bytes)).await;
+    if !seat.knows(batch) {
+        blobs.forget(batch);
+    }
+    match kept {
+        Ok(kept) => kept.map_or_else(Reply::Refused, Reply::Kept),
+        Err(error) => refused(&error.to_string()),
+    }
 }
 
 fn say(to: &OwnedFd, reply: &Reply, file: Option<&OwnedFd>) -> io::Result<()> {
     let mut message = Vec::new();
     codec::encode(reply, &mut message).map_err(io::Error::other)?;
     let files: Vec<_> = file.into_iter().map(AsFd::as_fd).collect();
-    passing::send(to, &message, &files).map(drop)
+    passing::send_now(to, &message, &files).map(drop)
 }

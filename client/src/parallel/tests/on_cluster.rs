@@ -125,7 +125,7 @@ fn a_call_of_one_task_that_says_how_long_or_where_has_a_batch_of_its_own() {
 #[test]
 fn calls_of_one_task_and_any_size_share_segments_that_an_entry_holds() {
     let (cluster, told) = watched(Manner::default());
-    let parallel = Parallel::new().on(&cluster);
+    let parallel = Parallel::new().on(&cluster).max_nbytes(None);
     let length = |bytes: Vec<u8>| bytes.len();
     let sizes = [1, 200 << 10, 3 << 20, 5, 250 << 10, 3 << 20];
     let calls = sizes.map(|size| parallel.start([delayed(length)(vec![0; size])]).unwrap());
@@ -354,7 +354,7 @@ fn an_async_call_leaves_the_thread_to_others_while_its_window_is_full() {
 #[test]
 fn what_cannot_be_sent_is_named_with_its_size() {
     let cluster = cluster(Manner::default());
-    let parallel = Parallel::new().on(&cluster);
+    let parallel = Parallel::new().on(&cluster).max_nbytes(None);
     let length = |text: String| text.len();
     let sizes = [1usize, 3 << 20, 3 << 20, 1];
     let texts = sizes.into_iter().map(|size| "x".repeat(size));

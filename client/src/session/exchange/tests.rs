@@ -20,7 +20,7 @@ fn exchange() -> Exchange {
 }
 
 fn push(exchange: &Exchange, bytes: &[u8], last: bool) -> Note {
-    exchange.push(1, 0, bytes.len(), std::iter::once(bytes), last)
+    exchange.push(1, 0, (bytes.len(), 0), std::iter::once(bytes), last)
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_full_segment_is_told() {
 fn a_segment_has_one_codec_and_fits_an_entry() {
     let exchange = exchange();
     _ = push(&exchange, b"a", false);
-    _ = exchange.push(2, 0, 1, std::iter::once(&b"b"[..]), false);
+    _ = exchange.push(2, 0, (1, 0), std::iter::once(&b"b"[..]), false);
     let large = vec![0; SEGMENT_BYTES_MAX - ROOM_BYTES];
     _ = push(&exchange, b"c", false);
     _ = push(&exchange, &large, false);

@@ -28,14 +28,23 @@ pub(crate) struct KeptSegment {
     /// Tasks of it that have not ended.
     open: u32,
     pub(crate) arguments: Bytes,
+    /// What was stored for it counts as so many bytes more.
+    stored: usize,
+}
+
+impl KeptSegment {
+    fn bytes(&self) -> usize {
+        self.arguments.len() + self.stored
+    }
 }
 
 impl Kept {
-    pub(super) fn push(&mut self, tasks: u32, arguments: Bytes) {
+    pub(super) fn push(&mut self, tasks: u32, arguments: Bytes, stored: usize) {
         let range = TaskRange::new(self.tasks, self.tasks + tasks);
         self.tasks = range.end;
-        self.bytes += arguments.len();
-        self.segments.push_back(KeptSegment { range, open: tasks, arguments });
+        let kept = KeptSegment { range, open: tasks, arguments, stored };
+        self.bytes += kept.bytes();
+        self.segments.push_back(kept);
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -51,12 +60,12 @@ impl Kept {
         let from = self.segments.partition_point(|kept| kept.range.end <= self.committed);
         self.committed = self.committed.max(tasks);
         let newly = self.segments.range(from..).take_while(|kept| kept.range.end <= tasks);
-        self.committed_bytes += newly.map(|kept| kept.arguments.len()).sum::<usize>();
+        self.committed_bytes += newly.map(KeptSegment::bytes).sum::<usize>();
         while self.committed_bytes > COMMITTED_BYTES_MAX
             && let Some(oldest) = self.segments.pop_front()
         {
-            self.bytes -= oldest.arguments.len();
-            self.committed_bytes -= oldest.arguments.len();
+            self.bytes -= oldest.bytes();
+            self.committed_bytes -= oldest.bytes();
         }
     }
 
@@ -75,9 +84,9 @@ impl Kept {
             if self.segments[at].open == 0
                 && let Some(gone) = self.segments.remove(at)
             {
-                self.bytes -= gone.arguments.len();
+                self.bytes -= gone.bytes();
                 if gone.range.end <= self.committed {
-                    self.committed_bytes -= gone.arguments.len();
+                    self.committed_bytes -= gone.bytes();
                 }
             }
         }
@@ -103,7 +112,7 @@ mod tests {
     fn three() -> Kept {
         let mut kept = Kept::default();
         [10, 20, 30].into_iter().for_each(|tasks| {
-            kept.push(tasks, Bytes::from(vec![0; tasks as usize]));
+            kept.push(tasks, Bytes::from(vec![0; tasks as usize]), 0);
         });
         kept
     }
@@ -116,6 +125,16 @@ mod tests {
         kept.finish(TaskRange::new(0, 5));
         kept.finish(TaskRange::new(35, 60));
         assert_eq!(kept.bytes(), 0);
+    }
+
+    #[test]
+    fn what_was_stored_counts_until_its_tasks_have_ended() {
+        let mut kept = Kept::default();
+        kept.push(2, Bytes::from_static(b"abc"), 100);
+        kept.commit(2);
+        assert_eq!((kept.bytes(), kept.uncommitted_bytes()), (103, 0));
+        kept.finish(TaskRange::new(0, 2));
+        assert_eq!((kept.bytes(), kept.uncommitted_bytes()), (0, 0));
     }
 
     #[test]

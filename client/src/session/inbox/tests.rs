@@ -27,8 +27,8 @@ fn failures_are_counted_as_the_rules_say() {
 #[test]
 fn arguments_come_along_where_a_task_has_no_value() {
     let inbox = Inbox::new(RULES);
-    inbox.keep(0, 2, Bytes::from_static(b"first"));
-    inbox.keep(0, 2, Bytes::from_static(b"second"));
+    inbox.keep(0, 2, Bytes::from_static(b"first"), 0);
+    inbox.keep(0, 2, Bytes::from_static(b"second"), 0);
     inbox.deliver(0, TaskRange::new(0, 2), outcomes(&[DONE, DONE]));
     inbox.deliver(0, TaskRange::new(2, 4), outcomes(&[DONE, ERROR]));
     let mail = inbox.mail();

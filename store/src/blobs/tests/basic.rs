@@ -247,3 +247,23 @@ fn a_durable_blob_is_complete() {
     let unknown = store.make_durable(&id(b"unknown"));
     assert!(matches!(unknown, Err(SyncError::Incomplete { .. })));
 }
+
+#[test]
+fn where_nothing_is_kept_a_blob_goes_with_its_last_handle() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), ClusterId([1; 16]), 1 << 30).unwrap();
+    store.collect_what_nobody_holds();
+    let one = store.put_bytes(b"some bytes").unwrap();
+    let (id, again) = (one.id(), store.put(&b"some bytes"[..]).unwrap());
+    let map = one.map(0..10).unwrap();
+    drop(one);
+    assert!(store.get(&id).is_some(), "another handle is there");
+    let owner = Owner::Lease(1);
+    store.pin(&id, owner).unwrap();
+    drop(again);
+    assert!(store.get(&id).is_some(), "it is pinned");
+    store.release(&id, owner);
+    drop(store.get(&id).unwrap());
+    assert!(store.get(&id).is_none() && store.list().is_empty());
+    assert_eq!((&*map, store.usage().held_bytes), (&b"some bytes"[..], 0));
+}
