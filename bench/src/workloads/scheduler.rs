@@ -195,7 +195,7 @@ impl Core {
                     self.consumed = sequence + 1;
                     self.over |= last;
                 }
-                Action::Tell { .. } | Action::Welcome { .. } => {}
+                Action::Tell { .. } | Action::Welcome { .. } | Action::Holders { .. } => {}
             }
         }
     }

@@ -19,7 +19,7 @@ use super::holdings::Holdings;
 use super::program::{Executable, program_name};
 use super::{Beginning, Session, link, run};
 use crate::cluster::EmbeddedConfig;
-use crate::error::{Error, chain};
+use crate::error::{Error, ErrorKind, chain};
 
 /// How long the last handle waits for the thread to say goodbye and end its executors.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -86,8 +86,11 @@ impl Running {
     /// where the cluster is in this process.
     ///
     /// # Errors
-    /// There is no directory, socket or thread for it.
+    /// There is no directory, socket or thread for it, or the session has ended.
     pub(crate) fn holdings(&self) -> Result<Option<Holdings>, Error> {
+        if self.session.has_ended() {
+            return Err(Error::new(ErrorKind::Closed));
+        }
         self.data.holdings(&self.session)
     }
 }
