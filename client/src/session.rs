@@ -114,7 +114,12 @@ impl Session {
 
     /// Offers a blob to the cluster, or (`false`) does so no more.
     pub(crate) fn offer(&self, blob: BlobId, offered: bool) {
-        self.state().offers.push((blob, offered));
+        let mut state = self.state();
+        if state.ended.is_some() {
+            return;
+        }
+        state.offers.push((blob, offered));
+        drop(state);
         self.bell.notify_one();
     }
 

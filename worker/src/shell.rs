@@ -326,6 +326,8 @@ impl Shell {
         if tokio::time::timeout(END_MAX, gone).await.is_err() {
             tracing::warn!("executors are still there after they were killed");
         }
+        // Who asks this worker for chunks learns that it is gone, while the links end.
+        drop(self.plane.take());
         self.session.end().await;
     }
 }

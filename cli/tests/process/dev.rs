@@ -18,7 +18,8 @@ fn three_and_two_survive_their_leader_and_end_with_ctrl_c() {
     assert_eq!(status["workers"][0]["slots"], 1);
     let log = std::fs::read_to_string(dev.dir().join("logs/worker-1.log")).unwrap();
     assert_eq!(log.matches("has joined the cluster").count(), 1, "{log}");
-    for private in ["", "logs", "data", "data/coordinator-1/segments", "data/worker-1/programs"] {
+    let of_worker = ["data/worker-1/programs", "data/worker-1/blobs"];
+    for private in ["", "logs", "data", "data/coordinator-1/segments"].iter().chain(&of_worker) {
         let mode = std::fs::metadata(dev.dir().join(private)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{private}");
     }

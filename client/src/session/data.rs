@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 use super::Session;
 use super::holdings::Holdings;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::notice::notice;
 use crate::shared::whole;
 
@@ -72,8 +72,11 @@ impl Giving {
     /// What this process holds for the cluster, to which it gives it from now on.
     ///
     /// # Errors
-    /// There is no directory, socket or thread for it.
+    /// There is no directory, socket or thread for it, or the session has ended.
     pub(crate) fn holdings(&self) -> Result<Holdings, Error> {
+        if self.session.has_ended() {
+            return Err(Error::new(ErrorKind::Closed));
+        }
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((holdings, _)) = &*started {
             return Ok(holdings.clone());

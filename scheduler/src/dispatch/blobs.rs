@@ -14,6 +14,7 @@ mod view;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use allhands_common::id::{BlobId, SessionId, WorkerId};
 use allhands_common::limit::{
@@ -56,14 +57,17 @@ pub(super) struct Offers {
 /// A blob that somebody has, offers or wants.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Workers that hold it, and whether all of it.
-    pub(super) holders: BTreeMap<WorkerId, bool>,
+    /// Workers that hold all of it.
+    pub(super) whole: BTreeSet<WorkerId>,
+    /// Workers that hold some of it.
+    pub(super) part: BTreeSet<WorkerId>,
     /// Sessions that offer it.
     pub(super) offered: BTreeSet<SessionId>,
     /// Workers that want it, and whether they were told of somebody who has it.
     pub(super) wanting: BTreeMap<WorkerId, bool>,
-    /// Counts those named, so that others are named next.
-    turn: u32,
+    /// Who was named last of those with all of it, with some of it, and of those who want it: the next ones
+    /// are named next.
+    named: [Option<WorkerId>; 3],
 }
 
 /// A worker's store.
@@ -81,15 +85,16 @@ impl Blobs {
             return false;
         }
         place.blobs.insert(blob);
-        self.known.entry(blob).or_default().holders.insert(worker, whole);
-        true
+        let known = self.known.entry(blob).or_default();
+        known.remove_holder(worker);
+        if whole { known.whole.insert(worker) } else { known.part.insert(worker) }
     }
 
     fn remove_holder(&mut self, worker: WorkerId, blob: BlobId) {
         if let Some(place) = self.places.get_mut(&worker) {
             place.blobs.remove(&blob);
         }
-        self.change(blob, |known| _ = known.holders.remove(&worker));
+        self.change(blob, |known| known.remove_holder(worker));
     }
 
     fn add_want(&mut self, worker: WorkerId, blob: BlobId, told: bool) {
@@ -112,7 +117,7 @@ impl Blobs {
     pub(super) fn remove_worker(&mut self, worker: WorkerId) {
         let Some(place) = self.places.remove(&worker) else { return };
         for blob in place.blobs {
-            self.change(blob, |known| _ = known.holders.remove(&worker));
+            self.change(blob, |known| known.remove_holder(worker));
         }
         for blob in place.wants {
             self.change(blob, |known| _ = known.wanting.remove(&worker));
@@ -161,16 +166,29 @@ impl Blobs {
 
 impl Known {
     pub(super) fn is_empty(&self) -> bool {
-        self.holders.is_empty() && self.offered.is_empty() && self.wanting.is_empty()
+        self.whole.is_empty()
+            && self.part.is_empty()
+            && self.offered.is_empty()
+            && self.wanting.is_empty()
     }
 
-    /// Some of `all`, others each time. Steps of the golden section: whoever comes when there is one more
-    /// than before would be sent to the same with steps of one.
-    fn some_of(turn: u32, all: &[WorkerId], max: usize) -> impl Iterator<Item = WorkerId> + '_ {
-        let place = u64::from(turn.wrapping_mul(0x9e37_79b9));
-        let start = ((place * all.len() as u64) >> 32) as usize;
-        all[start..].iter().chain(&all[..start]).copied().take(max)
+    fn remove_holder(&mut self, worker: WorkerId) {
+        self.whole.remove(&worker);
+        self.part.remove(&worker);
     }
+}
+
+/// Some of a sorted list, from the one after `last` on, and then from its beginning.
+fn after<'a, I: Iterator<Item = &'a WorkerId>>(
+    last: Option<WorkerId>,
+    from: impl Fn((Bound<WorkerId>, Bound<WorkerId>)) -> I,
+) -> impl Iterator<Item = WorkerId> {
+    let (behind, before) = match last {
+        Some(last) => (Bound::Excluded(last), Bound::Included(last)),
+        // All, and then none.
+        None => (Bound::Unbounded, Bound::Excluded(WorkerId(0))),
+    };
+    from((behind, Bound::Unbounded)).chain(from((Bound::Unbounded, before))).copied()
 }
 
 /// Who is named to somebody who asks.
@@ -301,10 +319,9 @@ impl Dispatcher {
                 && can_be_dialled(id)
                 && self.workers.get(id).is_some_and(|there| there.present)
         };
-        let (mut whole, mut partly) = (Vec::new(), Vec::new());
-        for (id, all) in known.holders.iter().filter(|(id, _)| usable(id)) {
-            if *all { whole.push(*id) } else { partly.push(*id) }
-        }
+        let [last_whole, last_part, last_wanting] = known.named;
+        let whole = after(last_whole, |range| known.whole.range(range)).filter(usable);
+        let whole: Vec<WorkerId> = whole.take(WHOLE_NAMED_MAX).collect();
         // A client dials, and is dialled by nobody.
         let attached =
             |session: &&SessionId| self.clients.get(session).is_some_and(|client| client.attached);
@@ -312,19 +329,22 @@ impl Dispatcher {
         if whole.len() < WHOLE_ENOUGH && can_be_dialled(&worker) {
             clients.extend(known.offered.iter().filter(attached).take(CLIENTS_NAMED_MAX));
         }
-        if whole.is_empty() && partly.is_empty() && clients.is_empty() {
+        let left = HOLDERS_NAMED_MAX - whole.len() - clients.len();
+        let part = after(last_part, |range| known.part.range(range)).filter(usable);
+        let part: Vec<WorkerId> = part.take(left).collect();
+        if whole.is_empty() && part.is_empty() && clients.is_empty() {
             return None;
         }
-        let soon = known.wanting.keys().filter(|id| usable(id) && !known.holders.contains_key(id));
-        partly.extend(soon);
-        let turn = known.turn;
-        let mut workers: Vec<(WorkerId, bool)> =
-            Known::some_of(turn, &whole, WHOLE_NAMED_MAX).map(|id| (id, true)).collect();
-        let left = HOLDERS_NAMED_MAX - workers.len() - clients.len();
-        workers.extend(Known::some_of(turn, &partly, left).map(|id| (id, false)));
+        let holds = |id: &WorkerId| known.whole.contains(id) || known.part.contains(id);
+        let soon = after(last_wanting, |range| known.wanting.range(range).map(|(id, _)| id));
+        let soon = soon.filter(|id| usable(id) && !holds(id)).take(left - part.len());
+        let soon: Vec<WorkerId> = soon.collect();
+        let last = [whole.last(), part.last(), soon.last()].map(Option::<&_>::copied);
         if let Some(known) = self.blobs.known.get_mut(&blob) {
-            known.turn = known.turn.wrapping_add(1);
+            known.named = [0, 1, 2].map(|list| last[list].or(known.named[list]));
         }
-        Some(Named { workers, clients })
+        let whole = whole.into_iter().map(|id| (id, true));
+        let partly = part.into_iter().chain(soon).map(|id| (id, false));
+        Some(Named { workers: whole.chain(partly).collect(), clients })
     }
 }

@@ -22,7 +22,8 @@ impl Dispatcher {
                 return wrong(format!("nobody has to do with {blob}"));
             }
             let place = |id| blobs.places.get(id);
-            if known.holders.keys().any(|id| place(id).is_none_or(|p| !p.blobs.contains(blob))) {
+            let mut holders = known.whole.iter().chain(&known.part);
+            if holders.any(|id| place(id).is_none_or(|p| !p.blobs.contains(blob))) {
                 return wrong(format!("a holder of {blob} does not hold it"));
             }
             if known.wanting.keys().any(|id| place(id).is_none_or(|p| !p.wants.contains(blob))) {
@@ -32,7 +33,10 @@ impl Dispatcher {
             if known.offered.iter().any(|id| offers(id).is_none_or(|o| !o.blobs.contains(blob))) {
                 return wrong(format!("a session that offers {blob} does not"));
             }
-            held += known.holders.len();
+            if !known.whole.is_disjoint(&known.part) {
+                return wrong(format!("a worker holds {blob}, and a part of it"));
+            }
+            held += known.whole.len() + known.part.len();
             wanted += known.wanting.len();
             offered += known.offered.len();
         }

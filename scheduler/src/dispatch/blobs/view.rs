@@ -19,15 +19,17 @@ impl Dispatcher {
 
     fn blob(&self, blob: allhands_common::id::BlobId, known: &Known) -> BlobView {
         let count = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
-        let workers = known.holders.iter().take(BLOB_NAMES_SHOWN_MAX).filter_map(|(id, whole)| {
-            Some((short(&self.blobs.places.get(id)?.holder.node.name), *whole))
+        let whole = known.whole.iter().map(|id| (id, true));
+        let part = known.part.iter().map(|id| (id, false));
+        let workers = whole.chain(part).take(BLOB_NAMES_SHOWN_MAX).filter_map(|(id, whole)| {
+            Some((short(&self.blobs.places.get(id)?.holder.node.name), whole))
         });
         let clients = known.offered.iter().take(BLOB_NAMES_SHOWN_MAX);
         let clients = clients.filter_map(|id| Some(short(&self.blobs.offers.get(id)?.owner)));
         BlobView {
             blob,
             workers: workers.collect(),
-            workers_count: count(known.holders.len()),
+            workers_count: count(known.whole.len() + known.part.len()),
             clients: clients.collect(),
             clients_count: count(known.offered.len()),
             wanted_by: count(known.wanting.len()),
