@@ -204,7 +204,8 @@ async fn an_opener_of_another_version_is_refused_with_both_versions() {
     let mut answer = [0; HEADER_BYTES];
     soon(receive.read_exact(&mut answer)).await.unwrap();
     // Magic, version and kind stand where every version looks for them.
-    assert_eq!(answer[..8], *b"AHND\x02\x00\x03\x00");
+    let [low, high] = PROTOCOL_VERSION.to_le_bytes();
+    assert_eq!(answer[..8], [b'A', b'H', b'N', b'D', low, high, 3, 0]);
     assert_eq!(Header::decode(&answer).unwrap().kind(), Kind::Refused);
     let told = soon(server.refusals.recv()).await.unwrap();
     let both = format!(
