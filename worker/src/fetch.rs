@@ -184,14 +184,16 @@ impl Plane {
 
     /// What a registration says of the store.
     pub(crate) fn depot(&self) -> Depot {
-        let (addresses, blobs) = (self.addresses.clone(), self.fetcher.survey.said());
+        let (addresses, blobs) = (self.addresses.clone(), self.fetcher.survey.register());
         // The coordinator knows the name, by the certificate.
         Depot { node: String::new(), addresses, blobs }
     }
 
-    /// There is a new leader, which nobody has asked yet: what to ask it.
+    /// A new leader has taken the registration: what has changed since that was made, and what to ask.
     pub(crate) fn registered(&self) -> Vec<FromWorker> {
-        self.fetcher.wants.all_again()
+        let mut words = self.fetcher.survey.registered();
+        words.extend(self.fetcher.wants.all_again());
+        words
     }
 
     /// The leader has answered.

@@ -29,6 +29,8 @@ struct Shared {
 struct State {
     /// What the leader was told, or will be in the next registration: last used first.
     said: Vec<(BlobId, bool)>,
+    /// What the last registration said.
+    registered: Vec<(BlobId, bool)>,
     /// Blobs of which it is to be told in any case.
     asked: BTreeSet<BlobId>,
 }
@@ -38,9 +40,18 @@ impl Survey {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the leader is to know.
-    pub(super) fn said(&self) -> Vec<(BlobId, bool)> {
-        self.state().said.clone()
+    /// What a registration is to say.
+    pub(super) fn register(&self) -> Vec<(BlobId, bool)> {
+        let mut state = self.state();
+        state.registered = state.said.clone();
+        state.said.clone()
+    }
+
+    /// The registration was taken: what has changed since it was made. What was said of that in between, a
+    /// coordinator that did not lead yet has not heard.
+    pub(super) fn registered(&self) -> Vec<FromWorker> {
+        let state = self.state();
+        changes(&state.registered, &state.said, &BTreeSet::new())
     }
 
     /// Says at once whether a blob is here.
@@ -78,19 +89,28 @@ impl Survey {
         let asked = std::mem::take(&mut state.asked);
         let said = std::mem::replace(&mut state.said, listed.clone());
         drop(state);
-        let said: BTreeMap<BlobId, bool> = said.into_iter().collect();
-        let there: BTreeMap<BlobId, bool> = listed.into_iter().collect();
-        let come = there
-            .iter()
-            .filter(|(blob, whole)| said.get(blob) != Some(whole) || asked.contains(blob));
-        let come: Vec<(BlobId, bool)> = come.map(|(blob, whole)| (*blob, *whole)).collect();
-        let gone = said.keys().chain(&asked).filter(|blob| !there.contains_key(blob));
-        let gone: BTreeSet<BlobId> = gone.copied().collect();
-        let gone: Vec<BlobId> = gone.into_iter().collect();
-        let gone = gone.chunks(BLOB_NEWS_MAX).map(|some| (Vec::new(), some.to_vec()));
-        let come = come.chunks(BLOB_NEWS_MAX).map(|some| (some.to_vec(), Vec::new()));
-        gone.chain(come).map(|(come, gone)| FromWorker::HaveBlobs { come, gone }).collect()
+        changes(&said, &listed, &asked)
     }
+}
+
+/// What is to be said to somebody who was told `said` of a store that holds `listed`, and of the blobs `asked`
+/// in any case.
+fn changes(
+    said: &[(BlobId, bool)],
+    listed: &[(BlobId, bool)],
+    asked: &BTreeSet<BlobId>,
+) -> Vec<FromWorker> {
+    let said: BTreeMap<BlobId, bool> = said.iter().copied().collect();
+    let there: BTreeMap<BlobId, bool> = listed.iter().copied().collect();
+    let come =
+        there.iter().filter(|(blob, whole)| said.get(blob) != Some(whole) || asked.contains(blob));
+    let come: Vec<(BlobId, bool)> = come.map(|(blob, whole)| (*blob, *whole)).collect();
+    let gone = said.keys().chain(asked).filter(|blob| !there.contains_key(blob));
+    let gone: BTreeSet<BlobId> = gone.copied().collect();
+    let gone: Vec<BlobId> = gone.into_iter().collect();
+    let gone = gone.chunks(BLOB_NEWS_MAX).map(|some| (Vec::new(), some.to_vec()));
+    let come = come.chunks(BLOB_NEWS_MAX).map(|some| (some.to_vec(), Vec::new()));
+    gone.chain(come).map(|(come, gone)| FromWorker::HaveBlobs { come, gone }).collect()
 }
 
 fn is_whole(blob: &BlobInfo) -> bool {
@@ -122,7 +142,7 @@ mod tests {
         let survey = Survey::default();
         let words = survey.compare(vec![info(1, 1, 1), info(2, 2, 2), info(3, 0, 3)]);
         assert_eq!(words, [have(&[(id(1), false), (id(2), true)], &[])], "3 has nothing yet");
-        assert_eq!(survey.said(), [(id(2), true), (id(1), false)], "last used first");
+        assert_eq!(survey.register(), [(id(2), true), (id(1), false)], "last used first");
         assert_eq!(survey.compare(vec![info(1, 1, 1), info(2, 2, 2)]), []);
         let words = survey.compare(vec![info(1, 2, 1), info(3, 1, 3)]);
         assert_eq!(words, [have(&[], &[id(2)]), have(&[(id(1), true), (id(3), false)], &[])]);
@@ -137,6 +157,20 @@ mod tests {
         let words = survey.compare(vec![info(1, 1, 1)]);
         assert_eq!(words, [have(&[], &[id(2)]), have(&[(id(1), false)], &[])]);
         assert_eq!(survey.compare(vec![info(1, 1, 1)]), []);
+    }
+
+    #[test]
+    fn what_has_changed_while_a_registration_was_on_its_way_is_said_after_it() {
+        let survey = Survey::default();
+        survey.compare(vec![info(1, 1, 1), info(2, 2, 2)]);
+        survey.register();
+        assert_eq!(survey.registered(), []);
+        survey.compare(vec![info(2, 2, 2), info(3, 2, 3)]);
+        let words = [have(&[], &[id(1)]), have(&[(id(3), true)], &[])];
+        assert_eq!(survey.registered(), words);
+        assert_eq!(survey.registered(), words, "by whichever leader takes it");
+        survey.register();
+        assert_eq!(survey.registered(), []);
     }
 
     #[test]
@@ -159,6 +193,6 @@ mod tests {
             other => panic!("{other:?}"),
         });
         assert_eq!(all.sum::<usize>(), WORKER_BLOBS_MAX);
-        assert_eq!(survey.said()[0].0.0[..8], (WORKER_BLOBS_MAX as u64 + 99).to_le_bytes());
+        assert_eq!(survey.register()[0].0.0[..8], (WORKER_BLOBS_MAX as u64 + 99).to_le_bytes());
     }
 }
