@@ -125,11 +125,11 @@ pub(crate) fn be_hop(words: &[String]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let run = || -> anyhow::Result<()> {
         match words[..] {
-            [folder, "follower", name] => follow(Path::new(folder), name),
-            [folder, "worker", name] => work(Path::new(folder), name),
+            [folder, "follower", name] => follow(folder.into(), name.into()),
+            [folder, "worker", name] => work(folder.into(), name.into()),
             [folder, "leader", name, one, two, worker] => {
                 let addresses = [one.parse()?, two.parse()?, worker.parse()?];
-                lead(Path::new(folder), name, addresses)
+                lead(folder.into(), name.into(), addresses)
             }
             _ => bail!("{words:?} is no process on the way"),
         }
@@ -171,10 +171,10 @@ async fn arrival(endpoint: &Endpoint) -> anyhow::Result<Way> {
 }
 
 /// Writes what comes to a log, fsyncs it, and says so.
-fn follow(folder: &Path, name: &str) -> anyhow::Result<()> {
-    let mut log = File::create_new(folder.join(name))?;
+fn follow(folder: PathBuf, name: String) -> anyhow::Result<()> {
+    let mut log = File::create_new(folder.join(&name))?;
     local::run(async move {
-        let endpoint = bind(folder, name)?;
+        let endpoint = bind(&folder, &name)?;
         let mut leader = arrival(&endpoint).await?;
         loop {
             let entry = leader.hear().await?;
@@ -190,7 +190,7 @@ fn append(log: &mut File) -> anyhow::Result<()> {
 }
 
 /// Has an executor do nothing, and says so.
-fn work(folder: &Path, name: &str) -> anyhow::Result<()> {
+fn work(folder: PathBuf, name: String) -> anyhow::Result<()> {
     let path = folder.join("executor");
     let listener = UnixListener::bind(&path)?;
     let mut executor = Command::new(std::env::current_exe()?)
@@ -200,7 +200,7 @@ fn work(folder: &Path, name: &str) -> anyhow::Result<()> {
     let (stream, _) = listener.accept()?;
     stream.set_nonblocking(true)?;
     let worked = local::run(async move {
-        let endpoint = bind(folder, name)?;
+        let endpoint = bind(&folder, &name)?;
         let mut socket = tokio::net::UnixStream::from_std(stream)?;
         let mut leader = arrival(&endpoint).await?;
         loop {
@@ -216,10 +216,10 @@ fn work(folder: &Path, name: &str) -> anyhow::Result<()> {
 }
 
 /// What a call needs: a majority, the worker, a majority.
-fn lead(folder: &Path, name: &str, addresses: [SocketAddr; 3]) -> anyhow::Result<()> {
-    let mut disk = File::create_new(folder.join(name))?;
+fn lead(folder: PathBuf, name: String, addresses: [SocketAddr; 3]) -> anyhow::Result<()> {
+    let mut disk = File::create_new(folder.join(&name))?;
     local::run(async move {
-        let endpoint = bind(folder, name)?;
+        let endpoint = bind(&folder, &name)?;
         let [one, two, worker] = addresses;
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
         let (write, mut writes) = mpsc::unbounded_channel::<()>();

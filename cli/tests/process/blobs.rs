@@ -9,6 +9,7 @@ use allhands_common::net::{local, place};
 use allhands_common::resources::Resources;
 use allhands_scheduler::AgentConfig;
 use allhands_store::blobs::Store;
+use allhands_worker::blobs::Blobs;
 use allhands_worker::fetch::{self, Bulk};
 use allhands_worker::pool::{Launch, Stored, output as printed};
 use allhands_worker::{Config, Coordinators, platform};
@@ -86,9 +87,11 @@ fn fetch_as_extra(dir: &Path, blob: BlobId, length: usize) -> Vec<u8> {
         let addresses = vec![endpoint.local_address().unwrap()];
         let bulk = Bulk { endpoint, addresses, store: store.clone() };
         let (fetcher, plane) = fetch::start(bulk);
+        let blobs = Blobs::of_worker(store.clone(), fetcher.clone());
         let endpoint = Endpoint::bind_to_dial(identity, &places).unwrap();
         let coordinators = Coordinators::Remote { endpoint, places };
-        let work = allhands_worker::run(config(&own, plane), coordinators, std::future::pending());
+        let work =
+            allhands_worker::run(config(&own, blobs, plane), coordinators, std::future::pending());
         let fetched = tokio::select! {
             run = work => panic!("the worker has ended: {run:?}"),
             fetched = fetcher.fetch(blob, length as u64, 0..length as u64) => fetched,
@@ -100,7 +103,7 @@ fn fetch_as_extra(dir: &Path, blob: BlobId, length: usize) -> Vec<u8> {
     .unwrap()
 }
 
-fn config(dir: &Path, plane: fetch::Plane) -> Config {
+fn config(dir: &Path, blobs: Blobs, plane: fetch::Plane) -> Config {
     Config {
         agent: AgentConfig {
             worker: WorkerId(77),
@@ -117,6 +120,7 @@ fn config(dir: &Path, plane: fetch::Plane) -> Config {
         }),
         scratch: dir.join("scratch").join("x"),
         output: printed::to_own().unwrap(),
+        blobs,
         plane: Some(plane),
     }
 }
