@@ -114,6 +114,8 @@ impl Whole {
         match &self.origin {
             Origin::InPlace { file, .. } if may_leave() => {
                 if let Some(known) = self.as_blob.get() {
+                    // Some of it may have travelled already, the rest could not any more.
+                    file.check()?;
                     return Ok(*known);
                 }
                 let manifest = file.manifest()?;

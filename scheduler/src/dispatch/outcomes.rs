@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
+use allhands_common::limit::SYSTEM_RETRIES;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{ARITY_MAX, ERROR, FAILED, Segment, SegmentBuilder, is_value};
 use allhands_common::time::Instant;
@@ -21,7 +22,12 @@ struct Again {
     index: u32,
     /// Whether this very failure was counted before.
     counted: bool,
+    /// Its worker could not provide what it maps: not at once, or that would be asked again.
+    unlent: bool,
 }
+
+/// How long a task waits whose worker could not provide its data; twice as long the second time, and so on.
+const UNLENT_WAIT_MS: u64 = 500;
 
 impl Dispatcher {
     /// Outcomes: what is to be tried again is charged, the rest goes to the log.
@@ -63,7 +69,7 @@ impl Dispatcher {
             }
             start = index + 1;
         }
-        for Again { index, counted } in again {
+        for Again { index, counted, unlent } in again {
             let one = TaskRange::new(index, index + 1);
             self.unsettle(origin, one);
             if counted {
@@ -71,7 +77,8 @@ impl Dispatcher {
                 continue;
             }
             let failures = known.exception(index).failures + 1;
-            let wait = known.spec.policy.backoff.after(failures);
+            let least = if unlent { UNLENT_WAIT_MS * u64::from(failures) } else { 0 };
+            let wait = known.spec.policy.backoff.after(failures).max(least);
             self.charge(now, state, origin, index, Charge::Failure, wait, out);
         }
     }
@@ -115,29 +122,35 @@ fn with_tries(known: &Batch, range: TaskRange, segment: &Segment) -> Option<Segm
     Segment::parse(builder.finish()).ok()
 }
 
-/// Tasks of a segment that failed of themselves and may be tried again.
+/// Tasks of a segment that may be tried again: those that failed of themselves as often as their policy says, and those
+/// whose worker could not provide their data a few times in any case.
 fn to_try_again(known: &Batch, origin: Origin, range: TaskRange, segment: &Segment) -> Vec<Again> {
     let policy = &known.spec.policy;
     let mut again = Vec::new();
-    if policy.retries == 0 || !policy.idempotent {
+    if !policy.idempotent {
         return again;
     }
     for (tag, rows) in segment.runs().filter(|(tag, _)| !is_value(*tag)) {
         for row in rows.start..rows.end {
             let index = range.start + row;
-            let users = match tag {
-                FAILED => true,
+            let cause = match tag {
                 ERROR => segment
                     .value(row)
                     .and_then(|(_, text)| codec::decode::<Failed>(text).ok())
-                    .is_some_and(|failed| failed.cause.is_users()),
-                _ => false,
+                    .map(|failed| failed.cause),
+                _ => None,
+            };
+            let unlent = matches!(cause, Some(Cause::Unlent { .. }));
+            let retries = match cause {
+                Some(Cause::Unlent { .. }) => policy.retries.max(SYSTEM_RETRIES.into()),
+                Some(cause) if cause.is_users() => policy.retries,
+                None if tag == FAILED => policy.retries,
+                Some(_) | None => 0,
             };
             let exception = known.exception(index);
-            let counted = exception.charged >= origin.attempt;
-            if users && !known.has_ended(index) && (counted || exception.failures < policy.retries)
-            {
-                again.push(Again { index, counted });
+            let counted = retries > 0 && exception.charged >= origin.attempt;
+            if !known.has_ended(index) && (counted || exception.failures < retries) {
+                again.push(Again { index, counted, unlent });
             }
         }
     }

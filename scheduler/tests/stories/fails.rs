@@ -33,6 +33,24 @@ fn a_panic_is_retried_after_its_backoff_and_its_neighbours_are_not() {
 }
 
 #[test]
+fn a_task_whose_worker_has_not_its_data_is_tried_elsewhere_later() {
+    let mut leader = one_slot();
+    leader.submit(0, 1, Policy::default());
+    let unlent = || {
+        let cause = Cause::Unlent { message: "the store is full".into() };
+        ran(error(cause), range(0, 1))
+    };
+    for number in 0..3 {
+        assert_eq!(delivered(&leader.end(1, attempt(number), 0, range(0, 1), unlent())), []);
+        let wait = 500 * (number + 1);
+        assert_eq!(runs(&leader.wait(wait - 1)), [], "after {number}");
+        assert_eq!(runs(&leader.wait(2)), [(1, attempt(number + 1), range(0, 1))]);
+    }
+    let actions = leader.end(1, attempt(3), 0, range(0, 1), unlent());
+    assert_eq!(delivered(&actions), [(0, range(0, 1))], "not for ever");
+}
+
+#[test]
 fn an_error_says_at_which_try_it_happened() {
     let mut leader = one_slot();
     leader.submit(0, 3, retrying(2));

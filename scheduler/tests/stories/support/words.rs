@@ -70,6 +70,15 @@ pub(crate) fn outcomes(range: TaskRange, panicked: &[u32]) -> Bytes {
     builder.finish()
 }
 
+/// The outcome of one task that ended of `cause`.
+pub(crate) fn error(cause: Cause) -> Bytes {
+    let mut text = Vec::new();
+    allhands_common::codec::encode(&failed(cause), &mut text).unwrap();
+    let mut builder = SegmentBuilder::new(0);
+    builder.push(ERROR, [text.as_slice()].into_iter());
+    builder.finish()
+}
+
 pub(crate) fn panic() -> Cause {
     Cause::Panicked { message: "no".into(), location: "f.rs:1:1".into(), backtrace: String::new() }
 }
