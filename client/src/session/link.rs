@@ -16,6 +16,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::core::Peer;
 
 /// The client's end of a link.
+#[cfg_attr(
+    not(any(feature = "embedded", test)),
+    expect(dead_code, reason = "the cluster is never in this process")
+)]
 pub(crate) type ClientLink = Link<FromClient, ToClient>;
 
 /// What happens on the links.
@@ -50,6 +54,10 @@ pub(super) async fn keep(
 }
 
 /// Serves a link inside this process until it is gone, and says why; `None` once the session has ended.
+#[cfg_attr(
+    not(any(feature = "embedded", test)),
+    expect(dead_code, reason = "the cluster is never in this process")
+)]
 pub(super) async fn serve(
     peer: Peer,
     link: ClientLink,
