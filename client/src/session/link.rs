@@ -16,10 +16,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::core::Peer;
 
 /// The client's end of a link.
-#[cfg_attr(
-    not(any(feature = "embedded", test)),
-    expect(dead_code, reason = "the cluster is never in this process")
-)]
 pub(crate) type ClientLink = Link<FromClient, ToClient>;
 
 /// What happens on the links.
