@@ -71,6 +71,10 @@ pub(super) async fn keep(
 }
 
 /// Serves a link inside this process until it is gone, and says why; `None` once the session has ended.
+#[cfg_attr(
+    not(any(feature = "embedded", test)),
+    expect(dead_code, reason = "the cluster is never in this process")
+)]
 pub(super) async fn serve(
     peer: Peer,
     link: ClientLink,

@@ -14,7 +14,7 @@ use allhands_common::net::handshake::{OpenError, Refusal, open_link};
 use allhands_common::net::link::Link;
 use allhands_common::wire::data::{Answer, Ask, Holder, Node};
 use allhands_transfer::exchange::Config;
-use allhands_transfer::node::{Fetch, FetchError, Report};
+use allhands_transfer::node::{Fetch, FetchError, Options, Report, Transfer};
 
 use support::*;
 
@@ -164,7 +164,17 @@ async fn a_client_may_not_ask_a_client() {
     let serving = cluster.node(Role::Client, "bob", &store, Config::default());
     let asking = cluster.endpoint(Role::Client, "alice");
     let expected = Expected { role: Role::Client, name: Some("bob") };
-    let connection = asking.connect(serving.holder.addresses[0], expected, DEADLINE).await.unwrap();
+    let (address, shortly) = (serving.holder.addresses[0], Duration::from_millis(300));
+    let refused = asking.connect(address, expected, shortly).await;
+    assert!(refused.is_err(), "nobody is let in by who is nowhere");
+
+    // Not even by one that can be dialled.
+    let open = cluster.endpoint(Role::Client, "bob");
+    let addresses = vec![open.local_address().unwrap()];
+    let address = addresses[0];
+    let options = Options { addresses, config: Config::default() };
+    let (_transfer, _reports) = Transfer::start(open, store, options);
+    let connection = asking.connect(address, expected, DEADLINE).await.unwrap();
     let opened: Result<(Link<Ask, Answer>, _), _> =
         open_link(&connection, Purpose::Chunks, "test").await;
     let Err(OpenError::Refused { source, .. }) = opened else { panic!("{opened:?}") };
