@@ -1,6 +1,7 @@
 //! Who is told of which holders of a blob.
 
 mod random;
+mod sessions;
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,7 @@ fn client() -> Holder {
 
 fn depot(worker: u64, blobs: &[(BlobId, bool)]) -> Depot {
     let Holder { node, addresses } = holder(worker);
-    Depot { node: node.name, addresses, blobs: blobs.into() }
+    Depot { node: node.name, addresses, blobs: blobs.into(), results: Vec::new() }
 }
 
 fn register(leader: &mut Leader, worker: u64, blobs: &[(BlobId, bool)]) -> Vec<Action> {
