@@ -230,7 +230,7 @@ impl Shell {
         if let FromWorker::Register(registration) = &mut message
             && let Some(plane) = &self.plane
         {
-            registration.depot = Depot { results: self.pool.results(), ..plane.depot() };
+            *registration.depot = Depot { results: self.pool.results(), ..plane.depot() };
         }
         self.session.send(message);
     }

@@ -18,11 +18,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Sleep;
 
+use super::core::{Action, Config, Core, End, Event, Peer};
 use super::deliveries::Deliveries;
+use super::exchange::{Exchange, Place, Taken};
 use super::fetching::Word;
 use super::holdings::Received;
-use super::core::{Action, Config, Core, End, Event, Peer};
-use super::exchange::{Exchange, Place, Taken};
 use super::link::LinkEvent;
 use super::outcomes::Outcomes;
 use super::program::Executable;

@@ -84,7 +84,7 @@ pub struct Registration {
     /// Everything it holds.
     pub held: Vec<Held>,
     /// Its chunk store.
-    pub depot: Depot,
+    pub depot: Box<Depot>,
 }
 
 /// A worker's chunk store, as others need to know it. Empty: it has none that others could use.

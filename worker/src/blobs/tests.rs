@@ -60,9 +60,8 @@ const BATCH: BatchId = BatchId([1; 16]);
 
 /// Bytes as an executor hands them over, sealed or not.
 fn memory(bytes: &[u8], seals: SealFlags) -> OwnedFd {
-    let mut file = File::from(
-        memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap(),
-    );
+    let mut file =
+        File::from(memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
     file.write_all(bytes).unwrap();
     fcntl_add_seals(&file, seals).unwrap();
     file.into()

@@ -10,6 +10,9 @@ const MIB: u64 = 1 << 20;
 /// Results are their numbers.
 type Queue = Deliveries<u8>;
 
+/// Of which batch, the task and its results; none: the end.
+type Shown = (BatchId, Option<(u32, Vec<u8>)>);
+
 const fn id(number: u8) -> BlobId {
     BlobId([number; 32])
 }
@@ -32,11 +35,11 @@ fn start(queue: &mut Queue) -> Vec<u8> {
 }
 
 /// What may be delivered once a result is here: the task and its results, or the end.
-fn here(queue: &mut Queue, number: u8) -> Vec<(BatchId, Option<(u32, Vec<u8>)>)> {
+fn here(queue: &mut Queue, number: u8) -> Vec<Shown> {
     shown(queue.fetched(id(number), &Ok(number)))
 }
 
-fn shown(deliveries: Vec<(BatchId, Delivery<u8>)>) -> Vec<(BatchId, Option<(u32, Vec<u8>)>)> {
+fn shown(deliveries: Vec<(BatchId, Delivery<u8>)>) -> Vec<Shown> {
     let show = |(batch, delivery)| match delivery {
         Delivery::Outcomes(ready) => {
             let stored = ready.stored.into_iter().map(|(_, result)| result.unwrap());
@@ -61,7 +64,8 @@ fn outcomes_of_a_batch_stay_in_order_and_its_end_is_last() {
     assert_eq!(here(&mut queue, 2), [], "it waits for those before it");
     let all = here(&mut queue, 1);
     let tasks = [(0, vec![1]), (1, vec![]), (2, vec![2]), (3, vec![])];
-    let expected: Vec<_> = tasks.into_iter().map(|task| (A, Some(task))).chain([(A, None)]).collect();
+    let expected: Vec<_> =
+        tasks.into_iter().map(|task| (A, Some(task))).chain([(A, None)]).collect();
     assert_eq!(all, expected);
     assert!(!queue.is_waiting(&A));
 }

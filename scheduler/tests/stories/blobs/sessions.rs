@@ -110,7 +110,7 @@ fn forgotten(actions: &[Action]) -> Vec<(u64, BatchId)> {
 
 fn register_keeping(leader: &mut Leader, worker: u64, results: &[BatchId]) -> Vec<Action> {
     let mut registration = registration(worker, Resources::cpus(1), Vec::new());
-    registration.depot = Depot { results: results.into(), ..depot(worker, &[]) };
+    *registration.depot = Depot { results: results.into(), ..depot(worker, &[]) };
     let mut actions = leader.worker(worker, FromWorker::Register(registration));
     actions.extend(leader.live(&[worker], 50));
     actions
