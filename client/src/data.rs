@@ -80,8 +80,19 @@ impl Data {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(_, blobs) => blobs.claim(batch, id),
-            // Workers elsewhere leave none.
+            // What workers elsewhere have left is fetched first.
             Self::Elsewhere(_) => None,
+            #[cfg(test)]
+            Self::Nowhere => None,
+        }
+    }
+
+    /// Whoever fetches long results, if they are not in this process.
+    pub(crate) fn elsewhere(&self) -> Option<&Giving> {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Embedded(..) => None,
+            Self::Elsewhere(giving) => Some(giving),
             #[cfg(test)]
             Self::Nowhere => None,
         }

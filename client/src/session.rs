@@ -10,7 +10,9 @@
 
 pub(crate) mod core;
 pub(crate) mod data;
+mod deliveries;
 pub(crate) mod exchange;
+mod fetching;
 pub(crate) mod holdings;
 pub(crate) mod inbox;
 pub(crate) mod link;
@@ -30,6 +32,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::core::End;
 use exchange::{Exchange, Note};
+use fetching::{FetchedResult, Word};
 pub(crate) use shell::{Beginning, run};
 use workers::Workers;
 
@@ -54,6 +57,12 @@ struct State {
     offers: Vec<(BlobId, bool)>,
     /// Who dials workers that want them.
     wanted: Option<mpsc::Sender<(BlobId, Holder)>>,
+    /// Who fetches results from workers.
+    fetching: Option<mpsc::UnboundedSender<Word>>,
+    /// Blobs of which the leader is asked who has them (or, `false`, not any more), in order.
+    wants: Vec<(BlobId, bool)>,
+    /// Results that have come, or cannot be had, and the loop has not seen.
+    fetched: Vec<(BlobId, FetchedResult)>,
     /// The last handle is gone.
     closing: bool,
     /// Why the loop has ended: nobody will look at `notes` again.
@@ -126,6 +135,29 @@ impl Session {
     /// From now on, whoever wants a blob that is offered is put into `wanted`.
     pub(crate) fn tell_wanted(&self, wanted: mpsc::Sender<(BlobId, Holder)>) {
         self.state().wanted = Some(wanted);
+    }
+
+    /// From now on, what there is to be fetched is put into `fetching`.
+    fn tell_fetching(&self, fetching: mpsc::UnboundedSender<Word>) {
+        self.state().fetching = Some(fetching);
+    }
+
+    /// Tells whoever fetches results; `false` if there is nobody.
+    fn order(&self, word: Word) -> bool {
+        let state = self.state();
+        state.fetching.as_ref().is_some_and(|fetching| fetching.send(word).is_ok())
+    }
+
+    /// Asks the leader who has a blob, or (`false`) does so no more.
+    fn want(&self, blob: BlobId, wanted: bool) {
+        self.state().wants.push((blob, wanted));
+        self.bell.notify_one();
+    }
+
+    /// A result is here, or cannot be had.
+    fn fetched(&self, blob: BlobId, result: FetchedResult) {
+        self.state().fetched.push((blob, result));
+        self.bell.notify_one();
     }
 
     /// The last handle is gone: detach and end.

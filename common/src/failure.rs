@@ -107,6 +107,11 @@ pub enum Cause {
         /// What, and why not.
         message: String,
     },
+    /// It returned, and the worker that kept its result does not give it (any more).
+    ResultLost {
+        /// Which, and why not.
+        message: String,
+    },
 }
 
 impl Cause {
@@ -121,6 +126,7 @@ impl Cause {
             | Self::Lost { .. }
             | Self::Unplaceable { .. }
             | Self::Unlent { .. }
+            | Self::ResultLost { .. }
             | Self::Abandoned => true,
             Self::ExecutorDied { .. }
             | Self::BadArgument { .. }
@@ -147,6 +153,7 @@ impl Cause {
             | Self::BlobLost { .. }
             | Self::SourceChanged { .. }
             | Self::Unlent { .. }
+            | Self::ResultLost { .. }
             | Self::Unplaceable { .. } => false,
         }
     }
@@ -199,6 +206,7 @@ impl fmt::Display for Cause {
                  under another name"
             ),
             Self::Unlent { message } => write!(f, "its worker cannot provide its data: {message}"),
+            Self::ResultLost { message } => write!(f, "its result is lost: {message}"),
         }
     }
 }

@@ -71,6 +71,12 @@ pub const HOLDERS_NAMED_MAX: usize = 8;
 /// Blobs that one worker may want at a time; those beyond are asked for again.
 pub const WORKER_WANTS_MAX: usize = 1024;
 
+/// Blobs that one session may want at a time: sixteen times what it fetches at once.
+pub const SESSION_WANTS_MAX: usize = 1024;
+
+/// Batches of whose tasks a worker says in its registration that it keeps results: 16 bytes each.
+pub const WORKER_RESULTS_MAX: usize = 8192;
+
 /// How long a worker waits for somebody to have a blob that nobody has, in milliseconds: what makes one known
 /// (an offer, a worker that registers again with a new leader) is on its way for less than a second.
 pub const BLOB_PATIENCE_MS: u64 = 5_000;

@@ -318,6 +318,8 @@ impl Shell {
             | FromClient::CancelTasks { .. }
             | FromClient::Offer { .. }
             | FromClient::Withdraw { .. }
+            | FromClient::WantBlob { .. }
+            | FromClient::UnwantBlob { .. }
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });

@@ -15,6 +15,7 @@ mod holdings;
 mod orders;
 mod schedule;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -28,7 +29,7 @@ use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{Depot, FromWorker, Registration, Shared, ToWorker};
+use allhands_common::wire::worker::{FromWorker, Registration, Shared, ToWorker};
 use bytes::Bytes;
 
 use executors::Executor;
@@ -335,7 +336,7 @@ impl Agent {
             draining: self.draining,
             held: self.inventory(),
             // The shell has the store.
-            depot: Depot::default(),
+            depot: Box::default(),
         })));
     }
 

@@ -213,6 +213,7 @@ impl Dispatcher {
                 if let Some(client) = self.clients.get_mut(&session) {
                     client.attached = false;
                 }
+                self.blobs.forget_session_wants(session);
             }
             Event::Worker { worker, message } => self.hear_worker(now, state, worker, message, out),
             Event::WorkerGone { worker } => self.worker_gone(worker),

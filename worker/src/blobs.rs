@@ -5,7 +5,7 @@
 //! [`lend`](Blobs::lend)). The embedded cluster's client puts its arrays straight into the same store, and
 //! registers its files in place; its store is opened when it is first needed: most programs never do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -16,6 +16,7 @@ use allhands_common::blob::{BlobId, BlobRef, Content, FileRef};
 use allhands_common::chain::chain;
 use allhands_common::failure::Cause;
 use allhands_common::id::{BatchId, ClusterId};
+use allhands_common::limit::WORKER_RESULTS_MAX;
 use allhands_store::blobs::{Blob, OpenStoreError, ReadError, Store};
 use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::FileRange;
@@ -31,11 +32,10 @@ pub struct Blobs(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     home: Home,
-    /// Gets what is on other machines. Without one this is the worker of an embedded cluster, whose client
-    /// claims results.
+    /// Gets what is on other machines, and says what is here. Without one this is the worker of an embedded
+    /// cluster, whose client claims results.
     fetcher: Option<Fetcher>,
-    /// Results of tasks of these batches that nobody has claimed.
-    results: Mutex<BTreeMap<BatchId, Vec<Blob>>>,
+    results: Mutex<Results>,
     files: Mutex<Files>,
 }
 
@@ -53,6 +53,19 @@ pub(crate) struct Lent {
     pub(crate) file: FileRange,
     /// Which file in place they are of, if they are none of the store.
     pub(crate) in_place: Option<FileRef>,
+}
+
+/// Batches that are over and whose last results may still come, at most: of tasks that were cancelled and run on
+/// for a while.
+const FORGOTTEN_MAX: usize = 1024;
+
+/// Long results of tasks.
+#[derive(Debug, Default)]
+struct Results {
+    /// By batch: those that nobody has claimed.
+    kept: BTreeMap<BatchId, Vec<Blob>>,
+    /// Batches that nobody will ask about any more, the last ones.
+    forgotten: VecDeque<BatchId>,
 }
 
 /// The chunk store.
@@ -164,15 +177,9 @@ impl Blobs {
     }
 
     /// Stores a long result of a task of `batch`, the first `bytes` bytes of a memory file. It stays until it is
-    /// claimed or the batch is forgotten.
+    /// claimed or the batch is forgotten; whoever asks the leader is sent here.
     pub(crate) fn keep(&self, batch: BatchId, file: OwnedFd, bytes: u64) -> Result<BlobRef, Cause> {
         let bad = |what: &str| Cause::BadResult { message: what.to_owned() };
-        if self.0.fetcher.is_some() {
-            return Err(bad(&format!(
-                "it is {bytes} bytes long, more than about 4 MiB, which only an embedded cluster returns: \
-                 write it to a file, or return it in pieces"
-            )));
-        }
         // What its executor could still change would be stored under a name that is not its own.
         let seals = fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
         if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK) {
@@ -186,29 +193,46 @@ impl Blobs {
         let store = self.store().map_err(|error| full(&error))?;
         let blob = store.put_bytes(&map).map_err(|error| full(&error))?;
         let id = blob.id();
-        self.results().entry(batch).or_default().push(blob);
+        let mut results = self.results();
+        if !results.forgotten.contains(&batch) {
+            results.kept.entry(batch).or_default().push(blob);
+        }
+        drop(results);
+        if let Some(fetcher) = &self.0.fetcher {
+            fetcher.announce(id);
+        }
         Ok(BlobRef { id, bytes })
     }
 
     /// Takes over a result that a task of `batch` has left: from now on it stays as long as what is returned.
     pub fn claim(&self, batch: BatchId, id: &BlobId) -> Option<Blob> {
         let mut results = self.results();
-        let of_batch = results.get_mut(&batch)?;
+        let of_batch = results.kept.get_mut(&batch)?;
         let at = of_batch.iter().position(|blob| blob.id() == *id)?;
         let blob = of_batch.swap_remove(at);
         if of_batch.is_empty() {
-            results.remove(&batch);
+            results.kept.remove(&batch);
         }
         Some(blob)
     }
 
     /// Nobody will claim what tasks of `batch` have left.
     pub(crate) fn forget(&self, batch: BatchId) {
-        let forgotten = self.results().remove(&batch);
-        drop(forgotten);
+        let mut results = self.results();
+        let kept = results.kept.remove(&batch);
+        results.forgotten.truncate(FORGOTTEN_MAX - 1);
+        results.forgotten.push_front(batch);
+        drop(results);
+        // Closes its files.
+        drop(kept);
     }
 
-    fn results(&self) -> MutexGuard<'_, BTreeMap<BatchId, Vec<Blob>>> {
+    /// Batches of whose tasks there are results here.
+    pub(crate) fn batches(&self) -> Vec<BatchId> {
+        self.results().kept.keys().copied().take(WORKER_RESULTS_MAX).collect()
+    }
+
+    fn results(&self) -> MutexGuard<'_, Results> {
         self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

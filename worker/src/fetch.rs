@@ -166,6 +166,11 @@ impl Fetcher {
         here.await.unwrap_or(false)
     }
 
+    /// Tells the leader at once that a blob is here.
+    pub(crate) fn announce(&self, blob: BlobId) {
+        self.survey.look_at(blob);
+    }
+
     /// What this node has sent and received.
     pub fn traffic(&self) -> allhands_transfer::node::Traffic {
         self.transfer.traffic()
@@ -182,11 +187,11 @@ impl Plane {
         }
     }
 
-    /// What a registration says of the store.
+    /// What a registration says of the store; of results the pool knows more.
     pub(crate) fn depot(&self) -> Depot {
         let (addresses, blobs) = (self.addresses.clone(), self.fetcher.survey.register());
         // The coordinator knows the name, by the certificate.
-        Depot { node: String::new(), addresses, blobs }
+        Depot { node: String::new(), addresses, blobs, results: Vec::new() }
     }
 
     /// A new leader has taken the registration: what has changed since that was made, and what to ask.

@@ -149,6 +149,11 @@ impl Pool {
         self.config.blobs.forget(batch);
     }
 
+    /// Batches of whose tasks there are long results here.
+    pub fn results(&self) -> Vec<BatchId> {
+        self.config.blobs.batches()
+    }
+
     /// Kills an executor and everything that it has started. `Died` follows.
     pub fn kill(&mut self, executor: ExecutorId) {
         if let Some(seat) = self.seats.get(&executor) {

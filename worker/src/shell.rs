@@ -13,7 +13,7 @@ use std::time::Duration;
 use allhands_common::id::{ExecutorId, WorkerId};
 use allhands_common::program::ProgramId;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{FromWorker, Order, ToWorker};
+use allhands_common::wire::worker::{Depot, FromWorker, Order, ToWorker};
 use allhands_scheduler::{Agent, AgentAction, AgentConfig, AgentEvent, ExecutorEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -230,7 +230,7 @@ impl Shell {
         if let FromWorker::Register(registration) = &mut message
             && let Some(plane) = &self.plane
         {
-            registration.depot = plane.depot();
+            *registration.depot = Depot { results: self.pool.results(), ..plane.depot() };
         }
         self.session.send(message);
     }

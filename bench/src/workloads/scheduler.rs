@@ -15,7 +15,7 @@ use allhands_common::resources::Resources;
 use allhands_common::segment::{DONE, SegmentBuilder};
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
-use allhands_common::wire::worker::{Depot, Ended, FromWorker, How, Order, Registration, Run};
+use allhands_common::wire::worker::{Ended, FromWorker, How, Order, Registration, Run};
 use allhands_scheduler::{Action, Command, Config, Dispatcher, Effect, Entry, Event, State};
 use bytes::Bytes;
 
@@ -95,7 +95,7 @@ impl Core {
                 platform: platform(),
                 draining: false,
                 held: Vec::new(),
-                depot: Depot::default(),
+                depot: Box::default(),
             };
             let message = FromWorker::Register(registration);
             core.step(Event::Worker { worker: WorkerId(worker.into()), message });

@@ -16,9 +16,10 @@ mod batch;
 mod faults;
 mod full;
 mod operator;
+mod results;
 mod user;
 
-const TESTS: [(&str, fn()); 16] = [
+const TESTS: [(&str, fn()); 20] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -37,6 +38,13 @@ const TESTS: [(&str, fn()); 16] = [
         "a_file_that_changes_before_it_travels_is_noticed",
         arrays::a_file_that_changes_before_it_travels_is_noticed,
     ),
+    ("long_results_come_from_workers", results::long_results_come_from_workers),
+    ("long_results_survive_a_leader", results::long_results_survive_a_leader),
+    (
+        "a_result_whose_worker_is_lost_is_an_error",
+        results::a_result_whose_worker_is_lost_is_an_error,
+    ),
+    ("a_result_outlives_its_workers_process", results::a_result_outlives_its_workers_process),
     ("a_deadline_needs_no_coordinator", faults::a_deadline_needs_no_coordinator),
 ];
 

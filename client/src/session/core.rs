@@ -11,6 +11,7 @@ mod event;
 mod hear;
 mod offers;
 mod speak;
+mod wants;
 
 pub(crate) use event::{Action, End, Event, Peer};
 
@@ -89,6 +90,8 @@ pub(crate) struct Core {
     finished: VecDeque<(Instant, BatchId, u32)>,
     /// Blobs that this process gives to whoever wants them.
     offered: BTreeSet<BlobId>,
+    /// Results that this process has asked the leader about.
+    wanted: BTreeSet<BlobId>,
     said_at: Instant,
     /// Since when the cluster has no slot.
     workless_since: Option<Instant>,
@@ -125,6 +128,7 @@ impl Core {
             acknowledge_bytes: 0,
             finished: VecDeque::new(),
             offered: BTreeSet::new(),
+            wanted: BTreeSet::new(),
             said_at: now,
             workless_since: None,
             workless_told: false,
@@ -213,6 +217,8 @@ impl Core {
             }),
             Event::Offer { blobs } => self.offer(blobs, out),
             Event::Withdraw { blobs } => self.withdraw(blobs, out),
+            Event::Want { blob } => self.want(blob, out),
+            Event::Unwant { blob } => self.unwant(blob, out),
             Event::Tick => self.tick(out),
             Event::Detach => self.detach(out),
         }

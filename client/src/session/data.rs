@@ -1,15 +1,17 @@
-//! Giving chunks to workers: a bulk endpoint that dials those who want what this process offers, and a thread
-//! for it, so that calls never wait for bulk. Both start with the first blob that is offered.
+//! Giving chunks to workers, and [getting](super::fetching) long results from them: a bulk endpoint that dials
+//! them, and a thread for it, so that calls never wait for bulk. Both start with the first blob that is offered,
+//! or named as a result.
 //!
 //! Nobody dials a client. A worker that wants one of its blobs is told by the leader that this client has it,
 //! this client is told who wants it ([`ToClient::Wanted`](allhands_common::wire::client::ToClient::Wanted)),
-//! dials, and is asked on its own connection. One connection a worker.
+//! dials, and is asked on its own connection. One connection a worker, and one more to fetch from it if it was
+//! not dialled before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
 use std::time::Duration;
 
-use allhands_common::blob::BlobId;
+use allhands_common::blob::{BlobId, BlobRef};
 use allhands_common::chain::chain;
 use allhands_common::id::ClusterId;
 use allhands_common::net::connection::Connection;
@@ -24,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Session;
+use super::fetching::{Fetching, Word};
 use super::holdings::Holdings;
 use crate::error::{Error, ErrorKind};
 use crate::notice::notice;
@@ -87,6 +90,18 @@ impl Giving {
         Ok(started.insert((holdings, node)).0.clone())
     }
 
+    /// Fetches a result; the session's loop is told when it is here, or cannot be had.
+    ///
+    /// # Errors
+    /// As [`holdings`](Self::holdings).
+    pub(super) fn fetch(&self, result: BlobRef) -> Result<(), Error> {
+        self.holdings()?;
+        match self.session.order(Word::Fetch(result)) {
+            true => Ok(()),
+            false => Err(Error::giving("its thread has ended".into())),
+        }
+    }
+
     /// Gives no more.
     pub(crate) fn end(&self) {
         drop(self.started.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -96,10 +111,12 @@ impl Giving {
 impl Node {
     fn start(giving: &Giving, holdings: Holdings) -> Result<Self, Error> {
         let (wanted, wants) = mpsc::channel(WANTED_MAX);
+        let (orders, words) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (begun, begins) = blocking::sync_channel(1);
         let (alive, ended) = blocking::sync_channel(1);
         let (identity, places) = (giving.identity.clone(), giving.places.clone());
+        let session = Arc::clone(&giving.session);
         std::thread::Builder::new()
             .name("allhands-data".into())
             .spawn(move || {
@@ -107,7 +124,7 @@ impl Node {
                     match Endpoint::bind_bulk_to_dial(identity, &places) {
                         Ok(endpoint) => {
                             _ = begun.send(Ok(()));
-                            live(endpoint, holdings, wants, stopped).await;
+                            live(endpoint, (holdings, session), (wants, words), stopped).await;
                         }
                         Err(error) => _ = begun.send(Err(Error::giving(chain(&error)))),
                     }
@@ -125,6 +142,7 @@ impl Node {
             }
         }
         giving.session.tell_wanted(wanted);
+        giving.session.tell_fetching(orders);
         Ok(Self { stop: Some(stop), ended })
     }
 }
@@ -140,13 +158,15 @@ impl Drop for Node {
 /// Serves until it is stopped.
 async fn live(
     endpoint: Endpoint,
-    holdings: Holdings,
-    mut wants: mpsc::Receiver<(BlobId, Holder)>,
+    (holdings, session): (Holdings, Arc<Session>),
+    (mut wants, mut words): (mpsc::Receiver<(BlobId, Holder)>, mpsc::UnboundedReceiver<Word>),
     mut stopped: oneshot::Receiver<()>,
 ) {
     let options = Options { addresses: Vec::new(), config: Config::default() };
     // What the reports say, the log says too.
-    let (transfer, _) = Transfer::start(endpoint.clone(), Arc::new(holdings), options);
+    let store = Arc::new(holdings.clone());
+    let (transfer, _) = Transfer::start(endpoint.clone(), store, options);
+    let mut fetching = Fetching::new(transfer.clone(), holdings, session);
     let mut dials = Dials::default();
     loop {
         tokio::select! {
@@ -159,9 +179,12 @@ async fn live(
                     transfer.adopt(connection).await;
                 }
             }
+            Some(word) = words.recv() => fetching.take(word),
+            () = fetching.next() => {}
             _ = &mut stopped => break,
         }
     }
+    drop(fetching);
     drop(transfer);
     _ = tokio::time::timeout(GOODBYE / 2, endpoint.close("the client is done")).await;
 }

@@ -40,6 +40,8 @@ struct Books {
     offers: BTreeMap<BlobId, usize>,
     /// Files in place, by what they hold; there may be copies.
     files: BTreeMap<BlobId, Vec<Arc<FileInPlace>>>,
+    /// How many guards each result has that comes from a worker.
+    received: BTreeMap<BlobId, usize>,
     /// Puts that have begun and not ended: they may end with a blob that nobody offers at the moment.
     putting: usize,
     /// Blobs that nobody offers any more, to be removed once nobody puts.
@@ -159,8 +161,72 @@ impl Shared {
             return;
         }
         for blob in std::mem::take(&mut books.doomed) {
+            // Its last guard dooms it again.
+            if books.received.contains_key(&blob) {
+                continue;
+            }
             if let Err(error) = self.store.remove(&blob) {
                 tracing::debug!(%blob, %error, "a blob is not removed");
+            }
+        }
+    }
+}
+
+/// A result of a worker that is in the store, or being fetched into it: until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Received {
+    holdings: Holdings,
+    id: BlobId,
+    blob: Option<Blob>,
+}
+
+impl Holdings {
+    /// From now on what comes of a blob stays.
+    pub(super) fn receive(&self, id: BlobId) -> Received {
+        *self.0.books().received.entry(id).or_default() += 1;
+        Received { holdings: self.clone(), id, blob: None }
+    }
+}
+
+impl Received {
+    /// All of it, if it is here. Blocks on the disk where it is a file in place that happens to be the same.
+    pub(super) fn complete(&mut self) -> Result<Option<&Blob>, HoldError> {
+        let shared = &self.holdings.0;
+        if self.blob.is_none() {
+            let stored = shared.store.get(&self.id).filter(Blob::is_complete);
+            self.blob = match (stored, self.holdings.files(self.id).first()) {
+                (Some(stored), _) => Some(stored),
+                (None, Some(file)) => {
+                    let bytes = file.map(0..file.identity().bytes)?;
+                    // A file that has changed is another blob.
+                    let copy = shared.store.put_bytes(&bytes)?;
+                    Some(copy).filter(|copy| copy.id() == self.id)
+                }
+                (None, None) => None,
+            };
+        }
+        Ok(self.blob.as_ref())
+    }
+
+    /// Where its bytes are, once it is complete.
+    pub(super) const fn blob(&self) -> Option<&Blob> {
+        self.blob.as_ref()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        let shared = &self.holdings.0;
+        let blob = self.blob.take();
+        let mut books = shared.books();
+        let Some(guards) = books.received.get_mut(&self.id) else { return };
+        *guards -= 1;
+        if *guards == 0 {
+            books.received.remove(&self.id);
+            drop(blob);
+            if !books.offers.contains_key(&self.id) {
+                books.doomed.insert(self.id);
+                shared.tidy(&mut books);
             }
         }
     }

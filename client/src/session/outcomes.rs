@@ -1,19 +1,46 @@
 //! Outcomes as they come to a caller: a segment, and the long results that it only names.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use allhands_common::blob::{BlobId, BlobRef};
+use allhands_common::codec;
+use allhands_common::failure::{Cause, Failed};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{STORED, Segment, SegmentError};
+use allhands_common::segment::{ERROR, STORED, Segment, SegmentBuilder, SegmentError};
 use allhands_store::blobs::{Blob, ReadError};
 use allhands_store::map::Map;
+
+use super::holdings::Received;
 
 /// An outcome segment with what it names.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcomes {
     segment: Segment,
     /// Held, so that they stay in the store. Few: such results are longer than a mebibyte.
-    stored: Vec<Blob>,
+    stored: Vec<Stored>,
+}
+
+/// A long result that is here.
+#[derive(Debug, Clone)]
+pub(crate) enum Stored {
+    /// Taken over from the worker in this process.
+    Claimed(Blob),
+    /// Fetched from another machine.
+    Received(Arc<Received>),
+}
+
+impl Stored {
+    fn blob(&self) -> Option<&Blob> {
+        match self {
+            Self::Claimed(blob) => Some(blob),
+            Self::Received(received) => received.blob(),
+        }
+    }
+
+    fn is(&self, id: &BlobId) -> bool {
+        self.blob().is_some_and(|blob| blob.id() == *id)
+    }
 }
 
 /// A long result that cannot be had.
@@ -35,19 +62,46 @@ impl Outcomes {
 
     /// A segment with what `claim` gives of the long results that it names.
     pub(crate) fn claimed(segment: Segment, claim: impl Fn(&BlobId) -> Option<Blob>) -> Self {
-        let mut stored = Vec::new();
-        for (_, rows) in segment.runs().filter(|(tag, _)| *tag == STORED) {
-            let names = (rows.start..rows.end).filter_map(|row| segment.value(row));
-            let references = names.filter_map(|(_, string)| BlobRef::from_bytes(string));
-            stored.extend(references.filter_map(|reference| claim(&reference.id)));
-        }
+        let names = Self::names(&segment);
+        let claimed = names.iter().filter_map(|reference| claim(&reference.id));
+        let stored = claimed.map(Stored::Claimed).collect();
         Self { segment, stored }
+    }
+
+    /// The long results that a segment names, row by row.
+    pub(crate) fn names(segment: &Segment) -> Vec<BlobRef> {
+        let mut names = Vec::new();
+        for (_, rows) in segment.runs().filter(|(tag, _)| *tag == STORED) {
+            let strings = (rows.start..rows.end).filter_map(|row| segment.value(row));
+            names.extend(strings.filter_map(|(_, string)| BlobRef::from_bytes(string)));
+        }
+        names
+    }
+
+    /// A segment with the results that it names. A task whose result cannot be had has an error in place of it.
+    ///
+    /// # Errors
+    /// What is made of the segment is none.
+    pub(crate) fn received(
+        segment: Segment,
+        results: Vec<(BlobId, Result<Arc<Received>, String>)>,
+    ) -> Result<Self, SegmentError> {
+        let (mut stored, mut lost) = (Vec::new(), Vec::new());
+        for (id, result) in results {
+            match result {
+                Ok(received) => stored.push(Stored::Received(received)),
+                Err(why) => lost.push((id, why)),
+            }
+        }
+        let segment = if lost.is_empty() { segment } else { without(&segment, &lost)? };
+        Ok(Self { segment, stored })
     }
 
     /// The result that `reference` names.
     pub(crate) fn stored(&self, reference: &[u8]) -> Result<Map, StoredError> {
         let reference = BlobRef::from_bytes(reference).ok_or(StoredError::Gone)?;
-        let blob = self.stored.iter().find(|blob| blob.id() == reference.id);
+        let stored = self.stored.iter().find(|stored| stored.is(&reference.id));
+        let blob = stored.and_then(Stored::blob);
         Ok(blob.ok_or(StoredError::Gone)?.map(0..reference.bytes)?)
     }
 
@@ -59,7 +113,8 @@ impl Outcomes {
         let segment = Segment::parse(self.segment.slice(TaskRange::new(row, row + 1))?)?;
         let named = segment.value(0).filter(|(tag, _)| *tag == STORED);
         let id = named.and_then(|(_, string)| BlobRef::from_bytes(string)).map(|named| named.id);
-        let stored = self.stored.iter().filter(|blob| Some(blob.id()) == id).cloned().collect();
+        let is_named = |stored: &&Stored| id.is_some_and(|id| stored.is(&id));
+        let stored = self.stored.iter().filter(is_named).cloned().collect();
         Ok(Self { segment, stored })
     }
 }
@@ -71,3 +126,34 @@ impl Deref for Outcomes {
         &self.segment
     }
 }
+
+/// The same outcomes, with errors of the tasks that returned one of `lost`.
+#[cold]
+fn without(segment: &Segment, lost: &[(BlobId, String)]) -> Result<Segment, SegmentError> {
+    let mut builder = SegmentBuilder::new(segment.codec());
+    for row in 0..segment.tasks() {
+        let (tag, string) = segment.value(row).ok_or(SegmentError::Field("row"))?;
+        let named = BlobRef::from_bytes(string).filter(|_| tag == STORED);
+        let of_it = |named: BlobRef| Some((named, lost.iter().find(|(id, _)| *id == named.id)?));
+        match named.and_then(of_it) {
+            Some((BlobRef { bytes, .. }, (_, why))) => {
+                let message = format!(
+                    "its {bytes} bytes were kept by the worker that ran it, and {why}; call it again"
+                );
+                let cause = Cause::ResultLost { message };
+                let failed = Failed { cause, worker: None, attempt: None, tries: 1 };
+                let mut string = Vec::new();
+                // It has no field that could refuse; an empty string decodes as damage, not as a value.
+                if codec::encode(&failed, &mut string).is_err() {
+                    string.clear();
+                }
+                builder.push(ERROR, std::iter::once(string.as_slice()));
+            }
+            None => builder.push(tag, std::iter::once(string)),
+        }
+    }
+    Segment::parse(builder.finish())
+}
+
+#[cfg(test)]
+mod tests;

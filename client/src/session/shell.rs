@@ -1,6 +1,7 @@
 //! The session's loop: one event, one step of the core, its actions; again.
 
 mod convoy;
+mod results;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Sleep;
 
 use super::core::{Action, Config, Core, End, Event, Peer};
+use super::deliveries::Deliveries;
 use super::exchange::{Exchange, Place, Taken};
+use super::fetching::Word;
+use super::holdings::Received;
 use super::link::LinkEvent;
 use super::outcomes::Outcomes;
 use super::program::Executable;
@@ -55,6 +59,8 @@ struct Shell {
     batches: BTreeMap<BatchId, Opened>,
     /// Convoys that calls may join, oldest first.
     convoys: Vec<BatchId>,
+    /// Outcomes that wait for results on other machines.
+    deliveries: Deliveries<Arc<Received>>,
     /// Batches whose open segment is looked at after a beat.
     watched: Vec<Arc<Exchange>>,
     beat: Option<Instant>,
@@ -85,6 +91,7 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
         out: BTreeMap::new(),
         batches: BTreeMap::new(),
         convoys: Vec::new(),
+        deliveries: Deliveries::default(),
         watched: Vec::new(),
         beat: None,
         events: Vec::new(),
@@ -170,6 +177,8 @@ impl Shell {
         let mut state = self.session.state();
         let notes = std::mem::take(&mut state.notes);
         let offers = std::mem::take(&mut state.offers);
+        let wants = std::mem::take(&mut state.wants);
+        let fetched = std::mem::take(&mut state.fetched);
         let closing = state.closing;
         drop(state);
         for some in offers.chunk_by(|(_, one), (_, next)| one == next) {
@@ -179,6 +188,13 @@ impl Shell {
                 _ => Event::Withdraw { blobs },
             });
         }
+        for (blob, wanted) in wants {
+            self.events.push(match wanted {
+                true => Event::Want { blob },
+                false => Event::Unwant { blob },
+            });
+        }
+        self.take_results(fetched);
         for exchange in notes {
             let taken = exchange.take();
             self.take(exchange, taken);
@@ -229,7 +245,7 @@ impl Shell {
             self.events.push(Event::Consumed { batch, segments: taken.consumed });
         }
         if let Some(reason) = taken.cancel {
-            self.batches.remove(&batch);
+            self.forget(&batch);
             self.events.push(Event::Cancel { batch, reason });
         }
     }
@@ -357,37 +373,17 @@ impl Shell {
     }
 
     fn act(&mut self) {
-        let mut held = Vec::new();
-        let mut unreadable = Vec::new();
-        let now = self.now();
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send { peer, message } => self.send(peer, message),
-                Action::Deliver { batch, range, segment } => {
-                    let Some(opened) = self.batches.get_mut(&batch) else {
-                        continue;
-                    };
-                    match Segment::parse(segment) {
-                        Ok(segment) if segment.tasks() == range.len() => {
-                            let outcomes =
-                                Outcomes::claimed(segment, |id| self.data.claim(batch, id));
-                            match opened.deliver(range, outcomes, now) {
-                                Ok(Some(consumed)) => held.push((batch, consumed)),
-                                Ok(None) => {}
-                                Err(error) => unreadable.push((batch, error.to_string())),
-                            }
-                        }
-                        Ok(_) => unreadable.push((batch, "it has another number of tasks".into())),
-                        Err(error) => unreadable.push((batch, error.to_string())),
-                    }
-                }
+                Action::Deliver { batch, range, segment } => self.came(batch, range, segment),
                 Action::Committed { batch, tasks } => {
                     // Who has one task does not wait for room for another.
                     if let Some(Opened::Call(exchange, _)) = self.batches.get(&batch) {
                         exchange.inbox.commit(exchange.part, tasks);
                     }
                 }
-                Action::End { batch, end } => self.end(batch, end),
+                Action::End { batch, end } => self.end_in_order(batch, end),
                 Action::Slots(slots) => {
                     self.session.slots.store(slots, Ordering::Relaxed);
                     let mut state = self.session.state();
@@ -402,6 +398,11 @@ impl Shell {
                     // One that is lost, the worker asks for again.
                     _ = wanted.map(|wanted| wanted.try_send((blob, by)));
                 }
+                Action::Holders { blob, holders } => {
+                    // Whoever fetches it has told the loop if it does no more.
+                    _ = self.session.order(Word::Holders { blob, holders });
+                }
+                Action::AskedAnew => _ = self.session.order(Word::AskedAnew),
                 Action::NoWorkers => notice(
                     "no worker is there, so calls wait: start `allhands worker` on some machine \
                      (`allhands status` shows who has joined)",
@@ -417,13 +418,6 @@ impl Shell {
                 }
             }
         }
-        for (batch, segments) in held {
-            self.events.push(Event::Consumed { batch, segments });
-        }
-        for (batch, why) in unreadable {
-            self.end(batch, End::Unreadable(format!("an outcome segment is damaged: {why}")));
-            self.events.push(Event::Cancel { batch, reason: "its outcomes cannot be read".into() });
-        }
     }
 
     fn send(&self, peer: Peer, message: FromClient) {
@@ -435,7 +429,7 @@ impl Shell {
 
     fn end(&mut self, batch: BatchId, end: End) {
         self.convoys.retain(|convoy| *convoy != batch);
-        if let Some(opened) = self.batches.remove(&batch) {
+        if let Some(opened) = self.forget(&batch) {
             opened.end(&end);
         }
     }

@@ -125,6 +125,18 @@ pub enum FromClient {
         /// Which.
         blobs: Vec<BlobId>,
     },
+    /// It wants a blob that a task has left with its worker, and asks who has it: answered by
+    /// [`ToClient::Holders`], more than once if need be. Said again after each attach; at most
+    /// [`crate::limit::SESSION_WANTS_MAX`] at a time.
+    WantBlob {
+        /// Which.
+        blob: BlobId,
+    },
+    /// It has this blob, or wants it no more.
+    UnwantBlob {
+        /// Which.
+        blob: BlobId,
+    },
 }
 
 impl Carries for FromClient {
@@ -146,6 +158,8 @@ impl Carries for FromClient {
             | Self::CancelTasks { .. }
             | Self::Offer { .. }
             | Self::Withdraw { .. }
+            | Self::WantBlob { .. }
+            | Self::UnwantBlob { .. }
             | Self::Detach => {}
         }
     }
@@ -246,6 +260,14 @@ pub enum ToClient {
         /// Who, and where to dial it.
         by: Holder,
     },
+    /// Which workers have chunks of a blob: the answer to [`FromClient::WantBlob`].
+    Holders {
+        /// Which blob.
+        blob: BlobId,
+        /// Who, and whether they have all of it, as far as is known; at most
+        /// [`crate::limit::HOLDERS_NAMED_MAX`]. None: nobody has it.
+        holders: Vec<(Holder, bool)>,
+    },
 }
 
 /// A batch has this many tasks, committed.
@@ -274,7 +296,8 @@ impl Carries for ToClient {
             | Self::SegmentUnreadable { .. }
             | Self::Slots { .. }
             | Self::Workers(_)
-            | Self::Wanted { .. } => {}
+            | Self::Wanted { .. }
+            | Self::Holders { .. } => {}
         }
     }
 }

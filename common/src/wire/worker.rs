@@ -84,7 +84,7 @@ pub struct Registration {
     /// Everything it holds.
     pub held: Vec<Held>,
     /// Its chunk store.
-    pub depot: Depot,
+    pub depot: Box<Depot>,
 }
 
 /// A worker's chunk store, as others need to know it. Empty: it has none that others could use.
@@ -98,6 +98,9 @@ pub struct Depot {
     /// Which blobs it holds, and whether all of each: those last used first, at most
     /// [`crate::limit::WORKER_BLOBS_MAX`].
     pub blobs: Vec<(BlobId, bool)>,
+    /// Batches of whose tasks it keeps results: it is told of each when it is over ([`Order::Forget`]). At
+    /// most [`crate::limit::WORKER_RESULTS_MAX`].
+    pub results: Vec<BatchId>,
 }
 
 /// A range that a worker holds, or part of one.

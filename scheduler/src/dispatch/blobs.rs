@@ -1,7 +1,8 @@
 //! Who has which blob: the leader's directory, by which workers find chunks.
 //!
 //! Soft, like everything here: workers say what their stores hold when they register and when it changes,
-//! clients say what they offer after each attach, and whoever lacks chunks asks each new leader again.
+//! clients say what they offer after each attach, and whoever lacks chunks asks each new leader again. Sessions
+//! ask as well: for long results, which lie where their tasks ran.
 //!
 //! A worker that asks is told of a few holders, in turns, so that a thousand who ask at once are sent to
 //! many; whoever has asked counts among the holders for those who ask after it, because it will have chunks
@@ -9,6 +10,8 @@
 //! chunks that are wanted. Who was told that nobody has it is told as soon as somebody does.
 
 mod check;
+mod results;
+mod sessions;
 mod view;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -16,7 +19,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use allhands_common::id::{BlobId, SessionId, WorkerId};
+use allhands_common::id::{BatchId, BlobId, SessionId, WorkerId};
 use allhands_common::limit::{
     HOLDERS_NAMED_MAX, SESSION_OFFERS_MAX, WORKER_BLOBS_MAX, WORKER_WANTS_MAX,
 };
@@ -26,7 +29,7 @@ use allhands_common::wire::data::{ADDRESSES_MAX, Holder, Node};
 use allhands_common::wire::worker::Depot;
 
 use super::Dispatcher;
-use crate::Action;
+use crate::{Action, State};
 
 /// Of the holders that one is told of, so many at most have all of the blob.
 const WHOLE_NAMED_MAX: usize = HOLDERS_NAMED_MAX / 2;
@@ -44,6 +47,10 @@ pub(super) struct Blobs {
     /// Of every worker that is known.
     pub(super) places: BTreeMap<WorkerId, Place>,
     pub(super) offers: BTreeMap<SessionId, Offers>,
+    /// What sessions want.
+    pub(super) session_wants: BTreeMap<SessionId, BTreeSet<BlobId>>,
+    /// Workers that have said that they keep results of a batch.
+    pub(super) results: BTreeMap<BatchId, BTreeSet<WorkerId>>,
 }
 
 /// What a session offers.
@@ -65,6 +72,8 @@ pub(super) struct Known {
     pub(super) offered: BTreeSet<SessionId>,
     /// Workers that want it, and whether they were told of somebody who has it.
     pub(super) wanting: BTreeMap<WorkerId, bool>,
+    /// Sessions that want it, and the same.
+    pub(super) awaited: BTreeMap<SessionId, bool>,
     /// Who was named last of those with all of it, with some of it, and of those who want it: the next ones
     /// are named next.
     named: [Option<WorkerId>; 3],
@@ -76,6 +85,8 @@ pub(super) struct Place {
     pub(super) holder: Holder,
     pub(super) blobs: BTreeSet<BlobId>,
     pub(super) wants: BTreeSet<BlobId>,
+    /// Batches of whose tasks it keeps results, by its registration.
+    pub(super) results: BTreeSet<BatchId>,
 }
 
 impl Blobs {
@@ -122,6 +133,9 @@ impl Blobs {
         for blob in place.wants {
             self.change(blob, |known| _ = known.wanting.remove(&worker));
         }
+        for batch in place.results {
+            self.remove_results(worker, batch);
+        }
     }
 
     fn add_offer(&mut self, session: SessionId, owner: &str, blob: BlobId) -> bool {
@@ -146,8 +160,9 @@ impl Blobs {
         }
     }
 
-    /// A session is gone, or says anew what it offers.
+    /// A session is gone, or says anew what it offers and wants.
     pub(super) fn remove_session(&mut self, session: SessionId) {
+        self.forget_session_wants(session);
         let Some(offers) = self.offers.remove(&session) else { return };
         for blob in offers.blobs {
             self.change(blob, |known| _ = known.offered.remove(&session));
@@ -170,6 +185,7 @@ impl Known {
             && self.part.is_empty()
             && self.offered.is_empty()
             && self.wanting.is_empty()
+            && self.awaited.is_empty()
     }
 
     fn remove_holder(&mut self, worker: WorkerId) {
@@ -200,13 +216,21 @@ struct Named {
 
 impl Dispatcher {
     /// A worker has registered: this is what its store holds, instead of what it held before.
-    pub(super) fn take_depot(&mut self, worker: WorkerId, depot: Depot, out: &mut Vec<Action>) {
+    pub(super) fn take_depot(
+        &mut self,
+        state: &State,
+        worker: WorkerId,
+        depot: Depot,
+        out: &mut Vec<Action>,
+    ) {
         self.blobs.remove_worker(worker);
-        let Depot { node, mut addresses, blobs } = depot;
+        let Depot { node, mut addresses, blobs, results } = depot;
         addresses.truncate(ADDRESSES_MAX);
         let holder = Holder { node: Node { role: Role::Worker, name: node }, addresses };
-        let place = Place { holder, blobs: BTreeSet::new(), wants: BTreeSet::new() };
+        let (blobs_of, wants) = (BTreeSet::new(), BTreeSet::new());
+        let place = Place { holder, blobs: blobs_of, wants, results: BTreeSet::new() };
         self.blobs.places.insert(worker, place);
+        self.take_results(state, worker, results);
         for (blob, whole) in blobs.into_iter().take(WORKER_BLOBS_MAX) {
             self.blobs.add_holder(worker, blob, whole);
             self.serve_waiting(blob, out);
@@ -267,7 +291,7 @@ impl Dispatcher {
         if !self.blobs.places.contains_key(&worker) {
             return;
         }
-        let named = self.name_holders(worker, blob);
+        let named = self.name_holders(Some(worker), blob);
         self.blobs.add_want(worker, blob, named.is_some());
         self.answer_want(worker, blob, named.unwrap_or_default(), out);
     }
@@ -279,11 +303,12 @@ impl Dispatcher {
         let waiting = known.wanting.iter().filter(|(id, told)| !**told && there(*id));
         let waiting: Vec<WorkerId> = waiting.map(|(worker, _)| *worker).collect();
         for worker in waiting {
-            if let Some(named) = self.name_holders(worker, blob) {
+            if let Some(named) = self.name_holders(Some(worker), blob) {
                 self.blobs.add_want(worker, blob, true);
                 self.answer_want(worker, blob, named, out);
             }
         }
+        self.serve_sessions(blob, out);
     }
 
     fn answer_want(&mut self, worker: WorkerId, blob: BlobId, named: Named, out: &mut Vec<Action>) {
@@ -292,11 +317,8 @@ impl Dispatcher {
             let node = Node { role: Role::Client, name };
             Some((Holder { node, addresses: Vec::new() }, true))
         });
-        let workers = named.workers.iter().filter_map(|(holder, whole)| {
-            let place = self.blobs.places.get(holder)?;
-            Some((place.holder.clone(), *whole))
-        });
-        let mut holders: Vec<(Holder, bool)> = workers.chain(clients).collect();
+        let mut holders = self.holders_of(&named.workers);
+        holders.extend(clients);
         // Two clients of one name are one to whoever asks.
         holders.dedup();
         out.push(Action::Holders { worker, blob, holders });
@@ -308,25 +330,34 @@ impl Dispatcher {
         }
     }
 
-    /// Holders of a blob that `worker` can reach, if anybody has any of it.
-    fn name_holders(&mut self, worker: WorkerId, blob: BlobId) -> Option<Named> {
+    /// How workers are reached, and whether they have all of it.
+    fn holders_of(&self, workers: &[(WorkerId, bool)]) -> Vec<(Holder, bool)> {
+        let holders = workers.iter().filter_map(|(worker, whole)| {
+            let place = self.blobs.places.get(worker)?;
+            Some((place.holder.clone(), *whole))
+        });
+        holders.collect()
+    }
+
+    /// Holders of a blob that `worker`, or a client, can reach, if anybody has any of it.
+    fn name_holders(&mut self, worker: Option<WorkerId>, blob: BlobId) -> Option<Named> {
         let known = self.blobs.known.get(&blob)?;
         let can_be_dialled = |id: &WorkerId| {
             self.blobs.places.get(id).is_some_and(|place| !place.holder.addresses.is_empty())
         };
         let usable = |id: &WorkerId| {
-            *id != worker
+            Some(*id) != worker
                 && can_be_dialled(id)
                 && self.workers.get(id).is_some_and(|there| there.present)
         };
         let [last_whole, last_part, last_wanting] = known.named;
         let whole = after(last_whole, |range| known.whole.range(range)).filter(usable);
         let whole: Vec<WorkerId> = whole.take(WHOLE_NAMED_MAX).collect();
-        // A client dials, and is dialled by nobody.
+        // A client dials, and is dialled by nobody: least of all by another.
         let attached =
             |session: &&SessionId| self.clients.get(session).is_some_and(|client| client.attached);
         let mut clients: Vec<SessionId> = Vec::new();
-        if whole.len() < WHOLE_ENOUGH && can_be_dialled(&worker) {
+        if whole.len() < WHOLE_ENOUGH && worker.as_ref().is_some_and(can_be_dialled) {
             clients.extend(known.offered.iter().filter(attached).take(CLIENTS_NAMED_MAX));
         }
         let left = HOLDERS_NAMED_MAX - whole.len() - clients.len();

@@ -152,6 +152,10 @@ impl Dispatcher {
             | FromClient::CancelTasks { .. } => return,
             FromClient::Offer { blobs } => return self.offered(session, &owner, &blobs, out),
             FromClient::Withdraw { blobs } => return self.blobs.remove_offers(session, &blobs),
+            FromClient::WantBlob { blob } => return self.session_wants(session, blob, out),
+            FromClient::UnwantBlob { blob } => {
+                return self.blobs.remove_session_want(session, blob);
+            }
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));
@@ -178,7 +182,7 @@ impl Dispatcher {
         }
         self.timers.set(client.last_heard + self.config.client_lease, Timer::Session(session));
         self.clients.insert(session, client);
-        // It says anew what it offers.
+        // It says anew what it offers and wants.
         self.blobs.remove_session(session);
         if known.is_none() {
             out.push(Action::Propose(Command::OpenSession { session, owner }));

@@ -184,6 +184,7 @@ impl Dispatcher {
             self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
+        self.forget_results(id);
         let Some(active) = self.active.remove(&id) else {
             self.uncap(state, id, (job, call), 0);
             return self.queues.forget_untouched(job, sequence, id);

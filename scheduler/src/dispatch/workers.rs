@@ -223,7 +223,7 @@ impl Dispatcher {
         self.change_worker(id, |known| known.present = true);
         self.timers.set(now + self.config.worker_lost, Timer::Worker(id));
         out.push(Action::Welcome { worker: id });
-        self.take_depot(id, new.depot, out);
+        self.take_depot(state, id, *new.depot, out);
         // Whatever was sent in an earlier registration counts as sent in message 0 of this one.
         let attempts: Vec<AttemptId> = self
             .workers

@@ -1,6 +1,7 @@
 //! Who is told of which holders of a blob.
 
 mod random;
+mod sessions;
 
 use std::collections::BTreeMap;
 
@@ -37,12 +38,12 @@ fn client() -> Holder {
 
 fn depot(worker: u64, blobs: &[(BlobId, bool)]) -> Depot {
     let Holder { node, addresses } = holder(worker);
-    Depot { node: node.name, addresses, blobs: blobs.into() }
+    Depot { node: node.name, addresses, blobs: blobs.into(), results: Vec::new() }
 }
 
 fn register(leader: &mut Leader, worker: u64, blobs: &[(BlobId, bool)]) -> Vec<Action> {
     let mut registration = registration(worker, Resources::cpus(1), Vec::new());
-    registration.depot = depot(worker, blobs);
+    *registration.depot = depot(worker, blobs);
     leader.worker(worker, FromWorker::Register(registration))
 }
 
@@ -201,7 +202,7 @@ fn a_worker_that_starts_anew_has_what_it_says() {
     let mut leader = with_workers(2);
     have(&mut leader, 2, true);
     let mut new = registration(2, Resources::cpus(1), Vec::new());
-    (new.boot, new.depot) = (BootId([2; 16]), depot(2, &[]));
+    (new.boot, *new.depot) = (BootId([2; 16]), depot(2, &[]));
     leader.worker(2, FromWorker::Register(new));
     assert_eq!(named(&want(&mut leader, 1)), [(1, vec![])]);
 }
@@ -233,7 +234,7 @@ fn whose_want_is_over_is_not_told() {
 fn who_cannot_be_dialled_is_no_holder_and_clients_cannot_reach_it() {
     let mut leader = with_workers(1);
     let mut alone = registration(2, Resources::cpus(1), Vec::new());
-    alone.depot = Depot { addresses: Vec::new(), ..depot(2, &[(BLOB, true)]) };
+    *alone.depot = Depot { addresses: Vec::new(), ..depot(2, &[(BLOB, true)]) };
     leader.worker(2, FromWorker::Register(alone));
     assert_eq!(named(&want(&mut leader, 1)), [(1, vec![])]);
     offer(&mut leader);

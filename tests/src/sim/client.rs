@@ -334,7 +334,8 @@ impl World {
             | ToClient::WantProgram { .. }
             | ToClient::Slots { .. }
             | ToClient::Workers(_)
-            | ToClient::Wanted { .. } => Ok(()),
+            | ToClient::Wanted { .. }
+            | ToClient::Holders { .. } => Ok(()),
         }
     }
 

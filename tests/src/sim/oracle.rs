@@ -369,6 +369,7 @@ impl Oracle {
                 | Cause::BlobLost { .. }
                 | Cause::SourceChanged { .. }
                 | Cause::Unlent { .. }
+                | Cause::ResultLost { .. }
                 | Cause::Program { .. } => false,
             };
             if !possible {

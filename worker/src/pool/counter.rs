@@ -6,7 +6,6 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 
 use allhands_common::blob::Content;
 use allhands_common::codec;
@@ -20,7 +19,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::seat::Seat;
 use crate::blobs::{Blobs, Lent};
 
 /// Applications that are being seen to: one a lane, as each waits for its answer.
@@ -30,7 +28,7 @@ const APPLICATIONS_MAX: usize = LANES_MAX as usize;
 ///
 /// # Errors
 /// The socket is damaged, or an application is: its executor is to be ended.
-pub(super) async fn serve(counter: OwnedFd, seat: Rc<Seat>, blobs: Blobs) -> io::Result<()> {
+pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&counter, true)?;
     #[expect(deprecated, reason = "its successor is unsafe, for types that are not an OwnedFd")]
     let counter = AsyncFd::with_interest(counter, Interest::READABLE)?;
@@ -61,14 +59,14 @@ pub(super) async fn serve(counter: OwnedFd, seat: Rc<Seat>, blobs: Blobs) -> io:
             applications.join_next().await;
         }
         while applications.try_join_next().is_some() {}
-        let (seat, blobs) = (Rc::clone(&seat), blobs.clone());
+        let blobs = blobs.clone();
         applications.spawn_local(async move {
             let (answer, file) = match application {
                 Application::Borrow { content, start, end } => {
                     lend(blobs, content, start..end).await
                 }
                 Application::Deposit { batch, bytes } => {
-                    (keep(&seat, blobs, batch, file, bytes).await, None)
+                    (keep(blobs, batch, file, bytes).await, None)
                 }
             };
             // An executor that has gone wants no answer.
@@ -93,25 +91,10 @@ async fn lend(blobs: Blobs, content: Content, range: Range<u64>) -> (Reply, Opti
     }
 }
 
-/// Results of a batch that is over would be kept for nobody.
-async fn keep(
-    seat: &Seat,
-    blobs: Blobs,
-    batch: BatchId,
-    file: Option<OwnedFd>,
-    bytes: u64,
-) -> Reply {
+async fn keep(blobs: Blobs, batch: BatchId, file: Option<OwnedFd>, bytes: u64) -> Reply {
     let refused = |message: &str| Reply::Refused(Cause::BadResult { message: message.into() });
     let Some(file) = file else { return refused("it did not come with its announcement") };
-    if !seat.knows(batch) {
-        return refused("its batch is over");
-    }
-    let keeper = blobs.clone();
-    let kept = spawn_blocking(move || keeper.keep(batch, file, bytes)).await;
-    if !seat.knows(batch) {
-        blobs.forget(batch);
-    }
-    match kept {
+    match spawn_blocking(move || blobs.keep(batch, file, bytes)).await {
         Ok(kept) => kept.map_or_else(Reply::Refused, Reply::Kept),
         Err(error) => refused(&error.to_string()),
     }

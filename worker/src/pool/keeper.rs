@@ -250,7 +250,7 @@ impl Keeper {
         }
         let (seat, blobs) = (Rc::clone(&self.seat), self.config.blobs.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = counter::serve(counter, Rc::clone(&seat), blobs).await {
+            if let Err(error) = counter::serve(counter, blobs).await {
                 seat.kill(Doom::Broken(format!("what it asks to borrow is damaged: {error}")));
             }
         });

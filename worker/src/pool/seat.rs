@@ -149,11 +149,6 @@ impl Seat {
         }
     }
 
-    /// Whether loads of `batch` have come and may come.
-    pub(super) fn knows(&self, batch: BatchId) -> bool {
-        self.batches.borrow().contains(&batch)
-    }
-
     /// Ends it and everything in its process group; the first reason counts. No task can start any
     /// more once this has been called: whoever is named afterwards was running already.
     pub(super) fn kill(&self, doom: Doom) {

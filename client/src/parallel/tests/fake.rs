@@ -167,6 +167,8 @@ impl Fake {
             | FromClient::Alive
             | FromClient::Offer { .. }
             | FromClient::Withdraw { .. }
+            | FromClient::WantBlob { .. }
+            | FromClient::UnwantBlob { .. }
             | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }

@@ -96,6 +96,16 @@ pub(crate) enum Event {
         /// Which.
         blobs: Vec<BlobId>,
     },
+    /// The process lacks a result that lies with a worker, and asks who has it; also once more.
+    Want {
+        /// Which.
+        blob: BlobId,
+    },
+    /// It has it, or nobody waits for it any more.
+    Unwant {
+        /// Which.
+        blob: BlobId,
+    },
     /// Time has passed.
     Tick,
     /// The last handle is gone.
@@ -146,6 +156,15 @@ pub(crate) enum Action {
         /// Who.
         by: Holder,
     },
+    /// These workers have a result that is wanted, and whether all of it; none: nobody has.
+    Holders {
+        /// Which.
+        blob: BlobId,
+        /// Who.
+        holders: Vec<(Holder, bool)>,
+    },
+    /// Another leader was asked for everything that is wanted, and has not answered.
+    AskedAnew,
     /// Tell the user that calls wait for a first worker.
     NoWorkers,
     /// Send these bytes of the program.

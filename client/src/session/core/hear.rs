@@ -79,6 +79,11 @@ impl Core {
                     out.push(Action::Wanted { blob, by });
                 }
             }
+            ToClient::Holders { blob, holders } => {
+                if self.wanted.contains(&blob) {
+                    out.push(Action::Holders { blob, holders });
+                }
+            }
         }
     }
 

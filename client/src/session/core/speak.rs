@@ -224,6 +224,7 @@ impl Core {
         }
         self.said_bytes = 0;
         self.offer_all(peer, out);
+        self.want_all(peer, out);
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
         let again: Vec<(BatchId, u32)> =
             self.finished.iter().map(|(_, batch, segments)| (*batch, *segments)).collect();

@@ -2,6 +2,7 @@
 //! which one leads.
 
 mod model;
+mod wants;
 
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::frame::Message;

@@ -145,3 +145,66 @@ fn there_is_a_bound() {
     assert!(matches!(error, HoldError::TooMany), "{error}");
     assert!(holdings.0.store.list().is_empty(), "what is not offered takes no room");
 }
+
+/// Holds on to a result as if it had been fetched.
+fn received(holdings: &Holdings, blob: BlobId, bytes: &[u8]) -> Received {
+    let mut received = holdings.receive(blob);
+    let stored = holdings.0.store.put_bytes(bytes).unwrap();
+    assert_eq!(stored.id(), blob);
+    assert!(received.complete().unwrap().is_some());
+    received
+}
+
+#[test]
+fn a_result_takes_no_room_once_nobody_has_it() {
+    let (holdings, session) = holdings();
+    let bytes = vec![6; MIB + 9];
+    let blob = Manifest::of(&bytes).unwrap().id();
+    let one = received(&holdings, blob, &bytes);
+    let two = received(&holdings, blob, &bytes);
+    drop(one);
+    let map = two.blob().unwrap().map(0..bytes.len() as u64).unwrap();
+    drop(two);
+    assert!(*map == bytes, "what is mapped stays");
+    assert_eq!(read(&holdings, blob), None);
+    assert_eq!(told(&session), [], "nobody is offered a result");
+
+    let mut waits = holdings.receive(blob);
+    assert!(waits.complete().unwrap().is_none());
+}
+
+/// A task may return just what it was given.
+#[test]
+fn a_result_that_is_offered_too_stays_until_both_have_gone() {
+    let (holdings, _session) = holdings();
+    let bytes = vec![7; MIB];
+    for result_first in [true, false] {
+        let offered = holdings.put_bytes(&bytes).unwrap();
+        let blob = offered.blob();
+        let result = received(&holdings, blob, &bytes);
+        let mut both: [Box<dyn std::any::Any>; 2] = [Box::new(offered), Box::new(result)];
+        if result_first {
+            both.reverse();
+        }
+        let [first, last] = both;
+        drop(first);
+        assert_eq!(read(&holdings, blob), Some(bytes.clone()));
+        drop(last);
+        assert_eq!(read(&holdings, blob), None);
+    }
+}
+
+#[test]
+fn a_result_that_is_a_file_in_place_is_copied_from_it() {
+    let (holdings, _session) = holdings();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("array");
+    let bytes = vec![8; 2 * MIB + 1];
+    fs::write(&path, &bytes).unwrap();
+    let offered = holdings.add_file(Arc::new(FileInPlace::open(&path).unwrap())).unwrap();
+    let mut result = holdings.receive(offered.blob());
+    assert!(result.complete().unwrap().is_some());
+    drop(offered);
+    fs::write(&path, "something else").unwrap();
+    assert!(*result.blob().unwrap().map(0..bytes.len() as u64).unwrap() == bytes);
+}

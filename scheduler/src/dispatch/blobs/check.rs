@@ -3,7 +3,9 @@
 use alloc::format;
 use alloc::string::String;
 
-use allhands_common::limit::{SESSION_OFFERS_MAX, WORKER_BLOBS_MAX, WORKER_WANTS_MAX};
+use allhands_common::limit::{
+    SESSION_OFFERS_MAX, SESSION_WANTS_MAX, WORKER_BLOBS_MAX, WORKER_RESULTS_MAX, WORKER_WANTS_MAX,
+};
 
 use super::super::Dispatcher;
 use super::super::check::{Violation, broken};
@@ -16,7 +18,7 @@ impl Dispatcher {
         if !blobs.places.keys().eq(self.workers.keys()) {
             return wrong("its workers are others".into());
         }
-        let (mut held, mut wanted, mut offered) = (0, 0, 0);
+        let (mut held, mut wanted, mut offered, mut awaited) = (0, 0, 0, 0);
         for (blob, known) in &blobs.known {
             if known.is_empty() {
                 return wrong(format!("nobody has to do with {blob}"));
@@ -33,29 +35,51 @@ impl Dispatcher {
             if known.offered.iter().any(|id| offers(id).is_none_or(|o| !o.blobs.contains(blob))) {
                 return wrong(format!("a session that offers {blob} does not"));
             }
+            let wants = |id| blobs.session_wants.get(id);
+            if known.awaited.keys().any(|id| wants(id).is_none_or(|w| !w.contains(blob))) {
+                return wrong(format!("a session that wants {blob} does not"));
+            }
             if !known.whole.is_disjoint(&known.part) {
                 return wrong(format!("a worker holds {blob}, and a part of it"));
             }
             held += known.whole.len() + known.part.len();
             wanted += known.wanting.len();
             offered += known.offered.len();
+            awaited += known.awaited.len();
         }
         let counts = (
             blobs.places.values().map(|place| place.blobs.len()).sum::<usize>(),
             blobs.places.values().map(|place| place.wants.len()).sum::<usize>(),
             blobs.offers.values().map(|offers| offers.blobs.len()).sum::<usize>(),
+            blobs.session_wants.values().map(|wants| wants.len()).sum::<usize>(),
         );
-        if counts != (held, wanted, offered) {
-            return wrong(format!("{counts:?} by holder, {:?} by blob", (held, wanted, offered)));
+        if counts != (held, wanted, offered, awaited) {
+            let by_blob = (held, wanted, offered, awaited);
+            return wrong(format!("{counts:?} by holder, {by_blob:?} by blob"));
+        }
+        let keeps = |batch, id| blobs.places.get(id).is_some_and(|p| p.results.contains(batch));
+        let kept = blobs.results.values().map(|keepers| keepers.len()).sum::<usize>();
+        let by_worker = blobs.places.values().map(|place| place.results.len()).sum::<usize>();
+        if kept != by_worker
+            || blobs.results.iter().any(|(batch, ids)| !ids.iter().all(|id| keeps(batch, id)))
+        {
+            return wrong("who keeps results does not say so".into());
         }
         let full = blobs.places.values().any(|place| {
-            place.blobs.len() > WORKER_BLOBS_MAX || place.wants.len() > WORKER_WANTS_MAX
+            place.blobs.len() > WORKER_BLOBS_MAX
+                || place.wants.len() > WORKER_WANTS_MAX
+                || place.results.len() > WORKER_RESULTS_MAX
         });
+        let full = full || blobs.session_wants.values().any(|w| w.len() > SESSION_WANTS_MAX);
         if full || blobs.offers.values().any(|offers| offers.blobs.len() > SESSION_OFFERS_MAX) {
             return wrong("somebody has more than its share".into());
         }
         if let Some(session) = blobs.offers.keys().find(|id| !self.clients.contains_key(id)) {
             return wrong(format!("session {session} is not known"));
+        }
+        let attached = |id| self.clients.get(id).is_some_and(|client| client.attached);
+        if let Some(session) = blobs.session_wants.keys().find(|id| !attached(id)) {
+            return wrong(format!("session {session} wants something and is away"));
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ impl Dispatcher {
             workers_count: count(known.whole.len() + known.part.len()),
             clients: clients.collect(),
             clients_count: count(known.offered.len()),
-            wanted_by: count(known.wanting.len()),
+            wanted_by: count(known.wanting.len() + known.awaited.len()),
         }
     }
 }

@@ -20,6 +20,8 @@ enum Step {
     ClientGone,
     Offer,
     Withdraw,
+    Ask,
+    AskNoMore,
     /// So long that whoever says nothing is lost.
     Wait,
 }
@@ -36,6 +38,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ClientGone),
         2 => Just(Step::Offer),
         1 => Just(Step::Withdraw),
+        3 => Just(Step::Ask),
+        1 => Just(Step::AskNoMore),
         1 => Just(Step::Wait),
     ]
 }
@@ -49,12 +53,19 @@ struct Account {
     offered: bool,
     /// Workers that were told that nobody has it.
     waiting: BTreeSet<u64>,
+    /// The session was told so.
+    session_waits: bool,
 }
 
 impl Account {
     fn somebody_for(&self, worker: u64) -> bool {
         let others = self.there.iter().filter(|(id, _)| **id != worker);
         (self.attached && self.offered) || others.into_iter().any(|(_, has)| has.is_some())
+    }
+
+    /// No worker has it.
+    fn only_offered(&self) -> bool {
+        self.there.values().all(Option::is_none)
     }
 
     /// Who is named has it or wants it; one who has all of it is among them, if there is one.
@@ -73,6 +84,19 @@ impl Account {
             }
             assert!(holders.len() <= HOLDERS_NAMED_MAX);
         }
+        let has = |id: &str| {
+            let id: u64 = id.strip_prefix("node").unwrap().parse().unwrap();
+            self.there.get(&id)
+        };
+        for holders in sessions::answers(actions) {
+            assert!(self.attached);
+            assert_eq!(!holders.is_empty(), self.somebody_for(0) && !self.only_offered());
+            assert!(holders.iter().all(|(holder, _)| holder.node.role == Role::Worker));
+            let some = |(holder, _): &(Holder, bool)| has(&holder.node.name).is_some();
+            assert!(holders.iter().all(some), "{holders:?}");
+            self.session_waits = holders.is_empty();
+        }
+        assert!(!self.session_waits || self.only_offered() || !self.somebody_for(0));
         for worker in &self.waiting {
             assert!(!self.somebody_for(*worker), "{worker} was not told");
         }
@@ -114,13 +138,20 @@ proptest! {
                 Step::Want(worker) => want(&mut leader, worker),
                 Step::Attach => {
                     (account.attached, account.offered) = (true, false);
+                    account.session_waits = false;
                     leader.attach(&[])
                 }
                 Step::ClientGone => {
-                    account.attached = false;
+                    (account.attached, account.session_waits) = (false, false);
                     leader.step(Event::ClientGone { session: SESSION })
                 }
-                Step::Offer | Step::Withdraw if !account.attached => continue,
+                Step::Offer | Step::Withdraw | Step::Ask | Step::AskNoMore
+                    if !account.attached => continue,
+                Step::Ask => sessions::ask(&mut leader),
+                Step::AskNoMore => {
+                    account.session_waits = false;
+                    sessions::ask_no_more(&mut leader)
+                }
                 Step::Offer => {
                     account.offered = true;
                     offer(&mut leader)

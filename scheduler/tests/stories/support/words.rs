@@ -8,7 +8,7 @@ use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::segment::{DONE, ERROR, SegmentBuilder};
-use allhands_common::wire::worker::{Depot, Ended, Held, How, Registration};
+use allhands_common::wire::worker::{Ended, Held, How, Registration};
 use bytes::Bytes;
 
 pub(crate) const SESSION: SessionId = SessionId([9; 16]);
@@ -100,7 +100,7 @@ pub(crate) fn registration(worker: u64, resources: Resources, held: Vec<Held>) -
         platform: platform(),
         draining: false,
         held,
-        depot: Depot::default(),
+        depot: Box::default(),
     }
 }
 

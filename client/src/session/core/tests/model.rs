@@ -161,6 +161,7 @@ impl Model {
                 Action::NoWorkers => unreachable!("there are two slots"),
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
                 Action::Wanted { .. } => unreachable!("nothing is offered"),
+                Action::Holders { .. } | Action::AskedAnew => unreachable!("nothing is wanted"),
             }
         }
     }
@@ -357,6 +358,8 @@ impl Model {
             FromClient::Alive
             | FromClient::Offer { .. }
             | FromClient::Withdraw { .. }
+            | FromClient::WantBlob { .. }
+            | FromClient::UnwantBlob { .. }
             | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
