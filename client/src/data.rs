@@ -76,6 +76,10 @@ impl Data {
     }
 
     /// Takes over the long result that a task of `batch` has left, if it is there.
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(unused_variables, reason = "only an embedded one has it")
+    )]
     pub(crate) fn claim(&self, batch: BatchId, id: &BlobId) -> Option<Blob> {
         match self {
             #[cfg(feature = "embedded")]

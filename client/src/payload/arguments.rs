@@ -231,10 +231,11 @@ impl<'a> ArgWriter<'a> {
     /// that carry it.
     #[inline]
     pub(crate) fn put_owned<T: Arg>(&mut self, value: &T) -> Result<(), EncodeError> {
-        if needs_drop::<T>() && size_of::<T>() <= size_of::<Arc<str>>() {
-            if let Some(once) = once::write(self.arguments.codec, value)? {
-                return self.put_once(once);
-            }
+        if needs_drop::<T>()
+            && size_of::<T>() <= size_of::<Arc<str>>()
+            && let Some(once) = once::write(self.arguments.codec, value)?
+        {
+            return self.put_once(once);
         }
         self.put(value)
     }

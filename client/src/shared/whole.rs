@@ -61,6 +61,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// In the store of an embedded cluster.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "there is none"))]
     pub(crate) const fn here(cluster: ClusterId, blob: Blob) -> Self {
         Self { cluster, blob, _offered: None }
     }
