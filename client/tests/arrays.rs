@@ -8,6 +8,12 @@ fn sum(part: Shared<[u64]>) -> u64 {
     part.iter().sum()
 }
 
+/// Lets the file system's clock go on, so that two writes differ by their times.
+#[expect(clippy::disallowed_methods, reason = "time is what has to pass")]
+fn tick() {
+    std::thread::sleep(std::time::Duration::from_millis(30));
+}
+
 fn numbers(count: u64) -> Vec<u64> {
     (0..count).collect()
 }
@@ -116,8 +122,7 @@ fn a_file_that_changes_under_a_task_is_noticed() {
     let shared = Shared::<[u8]>::open(file.path()).unwrap();
     let path = file.path().to_str().unwrap().to_owned();
     let spoil = |all: Shared<[u8]>, path: String| {
-        // A clock tick of the file system later, so that the times differ.
-        std::thread::sleep(std::time::Duration::from_millis(30));
+        tick();
         std::fs::write(path, [2u8; 64]).unwrap();
         all[0]
     };
@@ -232,7 +237,7 @@ fn a_file_in_a_context_is_looked_at_by_every_task() {
         0..10u32,
         |(array, path), n| {
             if n == 4 {
-                std::thread::sleep(std::time::Duration::from_millis(30));
+                tick();
                 std::fs::write(path, [2u8; 64]).unwrap();
             }
             u32::from(array[0]) * n
