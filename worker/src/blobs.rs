@@ -1,8 +1,8 @@
 //! The data of one machine that tasks map: blobs in a chunk store, and files of clients in this process that
 //! stay where they are.
 //!
-//! The pool's counters give executors descriptors of what they ask for ([`fetch`](Blobs::fetch), then
-//! [`lend`](Blobs::lend)). The embedded cluster's client puts its arrays straight into the same store, and
+//! The pool's counters give executors descriptors of what they ask for (`fetch`, then
+//! `lend`). The embedded cluster's client puts its arrays straight into the same store, and
 //! registers its files in place; its store is opened when it is first needed: most programs never do.
 
 use std::collections::{BTreeMap, VecDeque};
