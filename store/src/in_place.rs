@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use allhands_common::blob::FileRef;
 use allhands_common::blob::{CHUNK_BYTES, ChunkId, Manifest};
@@ -45,6 +45,8 @@ pub struct FileInPlace {
     /// Only for messages.
     path: PathBuf,
     identity: FileRef,
+    /// What blob it is, once it was hashed and quiet: the process remembers that of so many files only.
+    manifest: OnceLock<Arc<Manifest>>,
 }
 
 impl FileInPlace {
@@ -71,7 +73,7 @@ impl FileInPlace {
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(InPlaceError::NotAFile { path });
         }
-        Ok(Self { identity: identity_of(&stat), file, path })
+        Ok(Self { identity: identity_of(&stat), file, path, manifest: OnceLock::new() })
     }
 
     /// Where it was opened, for messages.
@@ -125,9 +127,10 @@ impl FileInPlace {
     }
 
     fn manifest_at(&self, now: Timespec) -> Result<Arc<Manifest>, InPlaceError> {
-        if let Some(manifest) = remembered().get(&self.identity) {
+        let known = self.manifest.get().cloned();
+        if let Some(manifest) = known.or_else(|| remembered().get(&self.identity).cloned()) {
             self.check()?;
-            return Ok(manifest.clone());
+            return Ok(manifest);
         }
         self.check()?;
         let manifest = Arc::new(self.hash()?);
@@ -140,6 +143,8 @@ impl FileInPlace {
                 remembered.pop_first();
             }
             remembered.insert(self.identity, manifest.clone());
+            drop(remembered);
+            _ = self.manifest.set(manifest.clone());
         }
         Ok(manifest)
     }
