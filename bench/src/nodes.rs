@@ -1,7 +1,7 @@
 //! Processes of this very program that each have a chunk store, an address on loopback and a
 //! [`Transfer`](allhands_transfer::node::Transfer), and are told over their standard input what to do.
 //!
-//! They measure the crates `store` and `transfer` alone: the cluster does not use them yet.
+//! They measure the crates `store` and `transfer` alone, without a cluster.
 
 mod child;
 mod raw;
