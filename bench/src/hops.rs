@@ -221,6 +221,7 @@ fn lead(folder: PathBuf, name: String, addresses: [SocketAddr; 3]) -> anyhow::Re
     local::run(async move {
         let endpoint = bind(&folder, &name)?;
         let [one, two, worker] = addresses;
+        // One entry is on its way at a time, and three write it: no more than that waits in these.
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
         let (write, mut writes) = mpsc::unbounded_channel::<()>();
         let written = acknowledge.clone();

@@ -23,7 +23,6 @@ mod wants;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use allhands_common::blob::{BlobId, chunks_of};
 use allhands_common::chain::chain;
@@ -32,6 +31,7 @@ use allhands_common::wire::data::{ADDRESSES_MAX, Holder};
 use allhands_common::wire::worker::{Depot, FromWorker};
 use allhands_store::blobs::Store;
 use allhands_transfer::exchange::Config;
+use allhands_transfer::inquiry::{ROUNDS_MAX, WITHIN};
 use allhands_transfer::node::{Fetch, FetchError as Unfetched, Options, Report, Transfer};
 use allhands_transfer::store::Hold;
 use tokio::sync::mpsc;
@@ -43,12 +43,6 @@ use wants::Wants;
 
 /// What is to be said to the leader and waits for the worker's loop, at most.
 const WORDS_MAX: usize = 256;
-
-/// How long one fetch may take, however much still comes: a blob of 1 TiB over 10 Gbit/s takes 15 minutes.
-const WITHIN: Duration = Duration::from_secs(3600);
-
-/// Times that the leader is asked for other holders after those that it had named did not help.
-const ROUNDS_MAX: u32 = 3;
 
 /// What a worker gives and takes chunks with.
 #[derive(Debug)]

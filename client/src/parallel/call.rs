@@ -206,7 +206,9 @@ impl<R> Call<R> {
         last: bool,
     ) -> Result<Given, Reason> {
         let data = self.cluster.data();
-        call.named().iter().try_for_each(|whole| data.provide(whole)).map_err(Reason::Cluster)?;
+        // Calls with parts of one array name the same, one after the other.
+        let mut new = call.named().iter().filter(|whole| !self.keeping.names(whole));
+        new.try_for_each(|whole| data.provide(whole)).map_err(Reason::Cluster)?;
         let lifted = self.lifting.lift(data, call).map_err(Reason::Cluster)?;
         let bytes = lifted.strings.iter().map(|string| string.len()).sum();
         if bytes > TASK_BYTES_MAX {

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::shared::whole::Whole;
+
 /// Something to be kept.
 pub(super) type Kept = Arc<dyn Any + Send + Sync>;
 
@@ -38,6 +40,15 @@ impl Keeping {
                 self.0.push_back(run);
             }
         }
+    }
+
+    /// Whether the last call that was kept names `one` as well: then it was provided for that.
+    pub(super) fn names(&self, one: &Arc<Whole>) -> bool {
+        let address = Arc::as_ptr(one).cast::<()>();
+        let last = self.0.back();
+        last.is_some_and(|run| {
+            run.named.iter().any(|kept| Arc::as_ptr(kept).cast::<()>() == address)
+        })
     }
 
     /// Whether nothing is kept.
@@ -73,7 +84,6 @@ impl Keeping {
 mod tests {
     use super::*;
     use crate::Shared;
-    use crate::shared::whole::Whole;
 
     fn array(length: usize) -> (tempfile::NamedTempFile, Arc<Whole>) {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -91,6 +101,7 @@ mod tests {
         keeping.keep(4, vec![b.clone()]);
         keeping.keep(5, vec![a.clone()]);
         assert_eq!(keeping.0.len(), 3, "neighbours are one entry");
+        assert!(keeping.names(&a) && !keeping.names(&b), "of the last one");
         assert_eq!((Arc::strong_count(&a), Arc::strong_count(&b)), (3, 2));
         [4, 3, 1, 0].into_iter().for_each(|place| keeping.release(place));
         assert_eq!((Arc::strong_count(&a), Arc::strong_count(&b)), (3, 1));

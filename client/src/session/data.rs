@@ -111,6 +111,7 @@ impl Giving {
 impl Node {
     fn start(giving: &Giving, holdings: Holdings) -> Result<Self, Error> {
         let (wanted, wants) = mpsc::channel(WANTED_MAX);
+        // Bounded by what the session has on its way: `deliveries::FETCHES_MAX` fetches, and what is said of them.
         let (orders, words) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (begun, begins) = blocking::sync_channel(1);

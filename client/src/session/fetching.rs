@@ -16,32 +16,13 @@ use std::time::Duration;
 
 use allhands_common::blob::{BlobId, BlobRef};
 use allhands_common::chain::chain;
-use allhands_common::limit::BLOB_PATIENCE_MS;
 use allhands_common::wire::data::Holder;
+use allhands_transfer::inquiry::{Answers, Heard, Inquiry, ROUNDS_MAX, Unnamed, WITHIN};
 use allhands_transfer::node::{Fetch, FetchError as Unfetched, Transfer};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until};
 
 use super::Session;
 use super::holdings::{HoldError, Holdings, Received};
-
-/// How long some worker may take to have what none has: one that has the result says so at once, and again to a
-/// new leader.
-const PATIENCE: Duration = Duration::from_millis(BLOB_PATIENCE_MS);
-
-/// How long a leader may take to answer: longer than any failover.
-const LEADERLESS_MAX: Duration = Duration::from_secs(30);
-
-/// Between two questions. The leader says of itself when somebody has it; this is for a leader that thinks that
-/// nobody waits any more.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long one fetch may take, however much still comes.
-const WITHIN: Duration = Duration::from_secs(3600);
-
-/// Times that the leader is asked for other holders after those that it had named did not help.
-const ROUNDS_MAX: u32 = 3;
 
 /// What is said to whoever fetches.
 #[derive(Debug)]
@@ -80,21 +61,13 @@ enum FetchError {
     Stopped { blob: BlobId },
 }
 
-/// What the leader has said.
-#[derive(Debug, Clone)]
-struct News {
-    /// Nothing yet, to the question that was asked last.
-    unanswered: bool,
-    holders: Vec<(Holder, bool)>,
-}
-
 /// The results that are being fetched.
 #[derive(Debug)]
 pub(super) struct Fetching {
     transfer: Transfer,
     holdings: Holdings,
     session: Arc<Session>,
-    open: BTreeMap<BlobId, (watch::Sender<News>, AbortHandle)>,
+    open: BTreeMap<BlobId, (Inquiry, AbortHandle)>,
     running: JoinSet<(BlobId, Result<Arc<Received>, FetchError>)>,
 }
 
@@ -112,27 +85,27 @@ impl Fetching {
                 }
             }
             Word::Holders { blob, holders } => {
-                if let Some((news, _)) = self.open.get(&blob) {
-                    news.send_replace(News { unanswered: false, holders });
+                if let Some((inquiry, _)) = self.open.get(&blob) {
+                    inquiry.answered(holders);
                 }
             }
             Word::AskedAnew => {
-                let news = self.open.values().map(|(news, _)| news);
-                news.for_each(|news| news.send_modify(|news| news.unanswered = true));
+                self.open.values().for_each(|(inquiry, _)| inquiry.asked_anew());
             }
         }
     }
 
     fn fetch(&mut self, reference: BlobRef) {
         let blob = reference.id;
-        let (tell, news) = watch::channel(News { unanswered: true, holders: Vec::new() });
+        let inquiry = Inquiry::default();
+        let answers = inquiry.answers();
         let received = self.holdings.receive(blob);
         let transfer = self.transfer.clone();
         let session = Arc::clone(&self.session);
         let task = self.running.spawn(async move {
-            (blob, fetch(reference, received, transfer, session, news).await)
+            (blob, fetch(reference, received, transfer, session, answers).await)
         });
-        if let Some((_, before)) = self.open.insert(blob, (tell, task)) {
+        if let Some((_, before)) = self.open.insert(blob, (inquiry, task)) {
             before.abort();
         }
     }
@@ -175,7 +148,7 @@ impl Drop for Fetching {
 struct Want {
     blob: BlobId,
     session: Arc<Session>,
-    news: watch::Receiver<News>,
+    answers: Answers,
 }
 
 async fn fetch(
@@ -183,17 +156,17 @@ async fn fetch(
     received: Received,
     transfer: Transfer,
     session: Arc<Session>,
-    news: watch::Receiver<News>,
+    answers: Answers,
 ) -> Result<Arc<Received>, FetchError> {
     let BlobRef { id: blob, bytes: length } = reference;
     let received = match complete(received).await? {
         Ok(received) => return Ok(received),
         Err(received) => received,
     };
-    let mut want = Want { blob, session, news };
+    let mut want = Want { blob, session, answers };
     let mut round = 1;
     let _hold = loop {
-        // Also after a round: what those say who were named before counts no more.
+        // Also after a round that did not help.
         want.session.want(blob, true);
         let holders = want.holders().await?;
         let fetch = Fetch { blob, length, bytes: None, holders, within: WITHIN };
@@ -201,7 +174,7 @@ async fn fetch(
         let fetched = loop {
             tokio::select! {
                 fetched = &mut fetching => break fetched,
-                more = want.more() => transfer.holders(blob, more).await,
+                more = want.answers.more() => transfer.holders(blob, more).await,
             }
         };
         match fetched {
@@ -209,7 +182,7 @@ async fn fetch(
             Err(error @ Unfetched::BlobLost { .. }) if round < ROUNDS_MAX => {
                 tracing::debug!(%blob, error = chain(&error), "the leader is asked again");
                 round += 1;
-                want.news.borrow_and_update();
+                want.answers.anew();
             }
             Err(error) => return Err(error.into()),
         }
@@ -235,44 +208,17 @@ impl Want {
     /// Waits for an answer that names somebody.
     async fn holders(&mut self) -> Result<Vec<(Holder, bool)>, FetchError> {
         let blob = self.blob;
-        // Since when it is as it is: nobody answers, or nobody has it.
-        let mut since = (true, Instant::now());
-        let mut ask_at = Instant::now() + ASK_AGAIN;
         loop {
-            let News { unanswered, holders } = self.news.borrow_and_update().clone();
-            if !unanswered && !holders.is_empty() {
-                return Ok(holders);
-            }
-            if since.0 != unanswered {
-                since = (unanswered, Instant::now());
-            }
-            let waited = if unanswered { LEADERLESS_MAX } else { PATIENCE };
-            tokio::select! {
-                changed = self.news.changed() => {
-                    changed.map_err(|_| FetchError::Stopped { blob })?;
+            match self.answers.next().await {
+                Ok(Heard::Holders(holders)) => return Ok(holders),
+                Ok(Heard::AskAgain) => self.session.want(blob, true),
+                Err(Unnamed::Leaderless(waited)) => {
+                    return Err(FetchError::Leaderless { blob, waited });
                 }
-                () = sleep_until(since.1 + waited) => return Err(match unanswered {
-                    true => FetchError::Leaderless { blob, waited },
-                    false => FetchError::NobodyHasIt { blob, waited },
-                }),
-                () = sleep_until(ask_at) => {
-                    ask_at = Instant::now() + ASK_AGAIN;
-                    self.session.want(blob, true);
+                Err(Unnamed::NobodyHasIt(waited)) => {
+                    return Err(FetchError::NobodyHasIt { blob, waited });
                 }
-            }
-        }
-    }
-
-    /// Waits for another answer, while the blob is fetched from those of the last one.
-    async fn more(&mut self) -> Vec<(Holder, bool)> {
-        loop {
-            if self.news.changed().await.is_err() {
-                // Whoever has the sender ends this task as well.
-                std::future::pending().await
-            }
-            let News { unanswered, holders } = self.news.borrow_and_update().clone();
-            if !unanswered && !holders.is_empty() {
-                return holders;
+                Err(Unnamed::Stopped) => return Err(FetchError::Stopped { blob }),
             }
         }
     }

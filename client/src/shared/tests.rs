@@ -1,3 +1,5 @@
+//! Handles on files in place: parts, shapes, errors, how they travel and are found again.
+
 use std::sync::Arc;
 
 use bytemuck::Pod;

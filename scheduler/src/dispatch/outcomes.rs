@@ -130,22 +130,30 @@ fn to_try_again(known: &Batch, origin: Origin, range: TaskRange, segment: &Segme
     if !policy.idempotent {
         return again;
     }
+    let retries_of = |cause: &Cause| match cause {
+        Cause::Unlent { .. } => (policy.retries.max(SYSTEM_RETRIES.into()), true),
+        cause if cause.is_users() => (policy.retries, false),
+        _ => (0, false),
+    };
     for (tag, rows) in segment.runs().filter(|(tag, _)| !is_value(*tag)) {
+        if tag == FAILED && policy.retries == 0 {
+            continue;
+        }
+        // Many tasks may have ended of the very same: it is read once.
+        let mut last = (&[][..], (0, false));
         for row in rows.start..rows.end {
             let index = range.start + row;
-            let cause = match tag {
-                ERROR => segment
-                    .value(row)
-                    .and_then(|(_, text)| codec::decode::<Failed>(text).ok())
-                    .map(|failed| failed.cause),
-                _ => None,
-            };
-            let unlent = matches!(cause, Some(Cause::Unlent { .. }));
-            let retries = match cause {
-                Some(Cause::Unlent { .. }) => policy.retries.max(SYSTEM_RETRIES.into()),
-                Some(cause) if cause.is_users() => policy.retries,
-                None if tag == FAILED => policy.retries,
-                Some(_) | None => 0,
+            let (retries, unlent) = match (tag, segment.value(row)) {
+                (FAILED, _) => (policy.retries, false),
+                (ERROR, Some((_, text))) => {
+                    if last.0 != text {
+                        let failed = codec::decode::<Failed>(text).ok();
+                        last =
+                            (text, failed.map_or((0, false), |failed| retries_of(&failed.cause)));
+                    }
+                    last.1
+                }
+                _ => (0, false),
             };
             let exception = known.exception(index);
             let counted = retries > 0 && exception.charged >= origin.attempt;

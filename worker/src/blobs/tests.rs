@@ -1,3 +1,5 @@
+//! What is lent to executors, and how long results are kept.
+
 use std::fs::File;
 use std::io::Write as _;
 

@@ -1,3 +1,5 @@
+//! Outcomes that wait for long results: order, ends, bounds.
+
 use allhands_common::failure::Cause;
 use allhands_common::segment::SegmentBuilder;
 

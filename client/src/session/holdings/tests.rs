@@ -1,3 +1,5 @@
+//! What a program holds, offers and receives, and when it goes.
+
 use std::fs;
 
 use allhands_common::blob::CHUNK_BYTES;

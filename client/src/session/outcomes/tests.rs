@@ -1,3 +1,5 @@
+//! Outcomes that name long results.
+
 use allhands_common::segment::DONE;
 
 use super::*;
