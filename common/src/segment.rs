@@ -16,10 +16,13 @@
 //! Integers are little-endian. The codec byte says how user values in the strings are encoded; the
 //! cluster does not look at it.
 
+mod tag;
+
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+pub use self::tag::{DONE, ERROR, FAILED, STORED, argument_tag, is_value, split_argument_tag};
 use crate::range::TaskRange;
 
 const VERSION: u8 = 1;
@@ -27,37 +30,6 @@ const HEADER_BYTES: usize = 12;
 const RUN_HEADER_BYTES: usize = 12;
 /// Most strings of one task.
 pub const ARITY_MAX: usize = 8;
-
-/// Functions of one batch, at most: what the tag of an argument run can say.
-pub const FUNCTIONS_MAX: usize = 1 << 8;
-
-/// The tag of arguments: its low byte is the function's number in its batch, the bits of its high byte say
-/// which of the strings are [references](crate::blob::BlobRef) to blobs that hold the strings themselves.
-pub const fn argument_tag(function: u8, lifted: u8) -> u16 {
-    u16::from_le_bytes([function, lifted])
-}
-
-/// The function's number, and which strings are references.
-pub const fn split_argument_tag(tag: u16) -> (u8, u8) {
-    let [function, lifted] = tag.to_le_bytes();
-    (function, lifted)
-}
-
-/// Tag of an outcome: the value of a task that returned.
-pub const DONE: u16 = 0;
-/// Tag of an outcome: the function returned `Err`; the string is the whole encoded `Result`.
-pub const FAILED: u16 = 1;
-/// Tag of an outcome: the value of a task that returned, in a blob of its worker; the string is a
-/// [`BlobRef`](crate::blob::BlobRef).
-pub const STORED: u16 = 3;
-
-/// Whether a task with this tag has a value.
-pub const fn is_value(tag: u16) -> bool {
-    tag == DONE || tag == STORED
-}
-
-/// Tag of an outcome: there is no value; the string is an encoded [`crate::failure::Failed`].
-pub const ERROR: u16 = 2;
 
 /// How the strings of a run lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
