@@ -5,7 +5,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AttemptId, WorkerId};
+use crate::id::{AttemptId, TaskId, WorkerId};
 
 /// The end of a task without a value: what happened, where, and at which try.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +112,23 @@ pub enum Cause {
         /// Which, and why not.
         message: String,
     },
+    /// It was to take the value of an execution that ended without one; it did not run.
+    DependencyFailed {
+        /// The task at the root of that, which may lie several executions away.
+        root: TaskId,
+        /// What the root ended of.
+        message: String,
+    },
+    /// The outcome is not there any more: of an execution that was forgotten, or of another cluster.
+    Expired {
+        /// Which, and what to do.
+        message: String,
+    },
+    /// It would wait for itself.
+    Cycle {
+        /// Along which executions.
+        message: String,
+    },
 }
 
 impl Cause {
@@ -127,12 +144,15 @@ impl Cause {
             | Self::Unplaceable { .. }
             | Self::Unlent { .. }
             | Self::ResultLost { .. }
+            | Self::DependencyFailed { .. }
             | Self::Abandoned => true,
             Self::ExecutorDied { .. }
             | Self::BadArgument { .. }
             | Self::BadResult { .. }
             | Self::BlobLost { .. }
             | Self::SourceChanged { .. }
+            | Self::Expired { .. }
+            | Self::Cycle { .. }
             | Self::Program { .. } => false,
         }
     }
@@ -154,6 +174,9 @@ impl Cause {
             | Self::SourceChanged { .. }
             | Self::Unlent { .. }
             | Self::ResultLost { .. }
+            | Self::DependencyFailed { .. }
+            | Self::Expired { .. }
+            | Self::Cycle { .. }
             | Self::Unplaceable { .. } => false,
         }
     }
@@ -207,6 +230,11 @@ impl fmt::Display for Cause {
             ),
             Self::Unlent { message } => write!(f, "its worker cannot provide its data: {message}"),
             Self::ResultLost { message } => write!(f, "its result is lost: {message}"),
+            Self::DependencyFailed { root, message } => {
+                write!(f, "it did not run: execution {root}, on which it depends, {message}")
+            }
+            Self::Expired { message } => write!(f, "the outcome is gone: {message}"),
+            Self::Cycle { message } => write!(f, "it would wait for itself: {message}"),
         }
     }
 }

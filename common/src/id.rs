@@ -160,6 +160,16 @@ impl BatchId {
         hasher.update(&sequence.to_le_bytes());
         Self::from_hash(hasher.finalize())
     }
+
+    /// The id of the `number`-th of the equal calls that the task `parent` submits; `call` is the hash of
+    /// functions and arguments. A task that is run again and makes the same calls names the same batches.
+    pub fn of_task(parent: TaskId, call: &[u8; 32], number: u32) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("allhands 2026 batch of a task");
+        hasher.update(&parent.to_bytes());
+        hasher.update(call);
+        hasher.update(&number.to_le_bytes());
+        Self::from_hash(hasher.finalize())
+    }
 }
 
 /// One call: the `index`-th task of a batch.

@@ -14,6 +14,7 @@ pub mod blob;
 pub mod bulk;
 pub mod chain;
 pub mod codec;
+pub mod execution;
 pub mod failure;
 pub mod frame;
 pub mod function;

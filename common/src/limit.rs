@@ -81,5 +81,14 @@ pub const WORKER_RESULTS_MAX: usize = 8192;
 /// (an offer, a worker that registers again with a new leader) is on its way for less than a second.
 pub const BLOB_PATIENCE_MS: u64 = 5_000;
 
+/// Other tasks that those of one segment name, at most: 25 bytes each, in a command of the log.
+pub const MENTIONS_MAX: usize = 1 << 16;
+
+/// Outcomes that one client or one blocked task waits for at a time: 21 bytes each.
+pub const AWAITED_MAX: usize = 1 << 16;
+
+/// Executions that a forwarded one is followed through before it counts as one without an end.
+pub const FORWARDS_MAX: usize = 1 << 20;
+
 const _: () = assert!(SEGMENT_BYTES_TARGET < SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX < ENTRY_BYTES_MAX);

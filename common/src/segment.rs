@@ -22,7 +22,9 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-pub use self::tag::{DONE, ERROR, FAILED, STORED, argument_tag, is_value, split_argument_tag};
+pub use self::tag::{
+    DONE, ERROR, FAILED, FORWARDED, STORED, argument_tag, is_value, split_argument_tag,
+};
 use crate::range::TaskRange;
 
 const VERSION: u8 = 1;

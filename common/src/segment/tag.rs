@@ -1,15 +1,15 @@
 //! What the tag of a run says: which function, or how its tasks ended.
 
 /// The tag of arguments: its low byte is the function's number in its batch, which has at most 256; the bits of its high byte say
-/// which of the strings are [references](crate::blob::BlobRef) to blobs that hold the strings themselves.
-pub const fn argument_tag(function: u8, lifted: u8) -> u16 {
-    u16::from_le_bytes([function, lifted])
+/// which of the strings are [stand-ins](crate::execution::StandIn) for the arguments' own bytes.
+pub const fn argument_tag(function: u8, stand_ins: u8) -> u16 {
+    u16::from_le_bytes([function, stand_ins])
 }
 
-/// The function's number, and which strings are references.
+/// The function's number, and which strings are stand-ins.
 pub const fn split_argument_tag(tag: u16) -> (u8, u8) {
-    let [function, lifted] = tag.to_le_bytes();
-    (function, lifted)
+    let [function, stand_ins] = tag.to_le_bytes();
+    (function, stand_ins)
 }
 
 /// Tag of an outcome: the value of a task that returned.
@@ -20,9 +20,13 @@ pub const FAILED: u16 = 1;
 /// [`BlobRef`](crate::blob::BlobRef).
 pub const STORED: u16 = 3;
 
+/// Tag of an outcome: the task returned an execution, whose outcome is its own. The string is that
+/// execution's [task](crate::id::TaskId::to_bytes), then the whole encoded result.
+pub const FORWARDED: u16 = 4;
+
 /// Whether a task with this tag has a value.
 pub const fn is_value(tag: u16) -> bool {
-    tag == DONE || tag == STORED
+    tag == DONE || tag == STORED || tag == FORWARDED
 }
 
 /// Tag of an outcome: there is no value; the string is an encoded [`crate::failure::Failed`].

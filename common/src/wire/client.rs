@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Bulk, Carries};
+use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Failed;
 use crate::id::{
     BatchId, BlobId, CoordinatorId, JobId, RequestId, SegmentId, SessionId, Term, WorkerId,
@@ -66,6 +67,11 @@ pub enum FromClient {
         segment: Bulk,
         /// Whether that is all.
         sealed: bool,
+        /// Whether its outcomes stay until the batch is forgotten, consumed or not: others may ask for them.
+        kept: bool,
+        /// Which of these tasks name which others, in order of the former; at most
+        /// [`crate::limit::MENTIONS_MAX`].
+        mentions: Vec<Mention>,
     },
     /// The next tasks of a batch.
     Append {
@@ -77,6 +83,8 @@ pub enum FromClient {
         tasks: u32,
         /// The argument segment.
         segment: Bulk,
+        /// As in `OpenBatch`.
+        mentions: Vec<Mention>,
     },
     /// A batch is complete at this many tasks.
     Seal {
@@ -137,6 +145,12 @@ pub enum FromClient {
         /// Which.
         blob: BlobId,
     },
+    /// It waits for the outcomes of these tasks, which are of no batch of its own: answered by
+    /// [`ToClient::Given`], each when it is there. Said again after each attach; at most
+    /// [`crate::limit::AWAITED_MAX`] at a time, and in all.
+    Await(Vec<Awaited>),
+    /// It does not wait for these any more.
+    Unawait(Vec<Awaited>),
 }
 
 impl Carries for FromClient {
@@ -160,6 +174,8 @@ impl Carries for FromClient {
             | Self::Withdraw { .. }
             | Self::WantBlob { .. }
             | Self::UnwantBlob { .. }
+            | Self::Await(_)
+            | Self::Unawait(_)
             | Self::Detach => {}
         }
     }
@@ -268,6 +284,8 @@ pub enum ToClient {
         /// [`crate::limit::HOLDERS_NAMED_MAX`]. None: nobody has it.
         holders: Vec<(Holder, bool)>,
     },
+    /// The outcomes of tasks that the client awaits.
+    Given(Vec<Given>),
 }
 
 /// A batch has this many tasks, committed.
@@ -285,6 +303,7 @@ impl Carries for ToClient {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match self {
             Self::Outcomes { segment, .. } => visit(segment),
+            Self::Given(given) => given.iter_mut().for_each(|given| visit(&mut given.outcome)),
             Self::Attached { .. }
             | Self::Leader { .. }
             | Self::JobOpened { .. }

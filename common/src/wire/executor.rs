@@ -17,6 +17,7 @@
 //! Integers are little-endian; the head is one message through the codec, the bulk its
 //! [`Bulk`] fields. Both sides are always of one release, or part at the version in the first message.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -27,13 +28,14 @@ use serde::{Deserialize, Serialize};
 use crate::blob::{BlobRef, Content, FileRef};
 use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
+use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Cause;
 use crate::id::{AttemptId, BatchId, WorkerId};
-use crate::policy::Function;
+use crate::policy::{BatchSpec, Function};
 use crate::range::TaskRange;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Where an executor finds its worker: `PID:PATH`, the worker's process and the socket to connect to.
 /// A process is meant only if its parent is that process.
@@ -72,6 +74,27 @@ pub enum ToExecutor {
     },
     /// Exit; nothing is loaded.
     Stop,
+    /// An outcome that tasks of this process wait for.
+    Give(Given),
+    /// So many more of the batches that its tasks have submitted are committed.
+    Opened {
+        /// How many.
+        batches: u32,
+    },
+    /// A task that has begun was cancelled: it is to be told.
+    Cancel {
+        /// Which.
+        task: Begun,
+    },
+}
+
+/// A task that an executor has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Begun {
+    /// Of which load; known for as long as the task has not ended, also after the load.
+    pub sequence: u32,
+    /// Its place in the load, from 0.
+    pub place: u32,
 }
 
 /// What the loads of a batch share.
@@ -102,6 +125,8 @@ pub struct Load {
     pub segments: Vec<Bulk>,
     /// Whether the moment at which each task starts is to be noted in the cell.
     pub timed: bool,
+    /// The outcomes of which their arguments are made.
+    pub given: Vec<Given>,
 }
 
 /// What an executor says.
@@ -116,6 +141,43 @@ pub enum FromExecutor {
     },
     /// Tasks have ended.
     Outcomes(Vec<Outcomes>),
+    /// A task waits for the outcomes of others. All of its load that has ended was said before; what of the
+    /// load was not started is not started here any more, and the load is over but for this task.
+    Blocked {
+        /// Which.
+        task: Begun,
+        /// For what.
+        on: Vec<Awaited>,
+    },
+    /// A blocked task goes on, in this lane: its outcome comes in a [`FromExecutor::Late`].
+    Resumed {
+        /// Which.
+        task: Begun,
+    },
+    /// A task has ended that had blocked.
+    Late {
+        /// Which.
+        task: Begun,
+        /// Its outcome, of its range in the batch.
+        part: Part,
+    },
+    /// A task has called another: a batch of one task.
+    Submit(Box<Submitted>),
+}
+
+/// A call from a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Who called.
+    pub parent: Begun,
+    /// The call's batch.
+    pub batch: BatchId,
+    /// Function, policy, environment.
+    pub spec: BatchSpec,
+    /// The argument segment.
+    pub segment: Bulk,
+    /// Which tasks it names.
+    pub mentions: Vec<Mention>,
 }
 
 /// What of a load has ended.
@@ -138,6 +200,8 @@ pub struct Part {
     pub segment: Bulk,
     /// How long they ran, together, in microseconds.
     pub run_us: u64,
+    /// Which of their results name which tasks.
+    pub mentions: Vec<Mention>,
 }
 
 /// Longest message at the counter, in bytes.
@@ -185,8 +249,16 @@ impl Carries for ToExecutor {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
         match self {
             Self::Batch(common) => visit(&mut common.context),
-            Self::Load(load) => load.segments.iter_mut().for_each(visit),
-            Self::Welcome { .. } | Self::Forget { .. } | Self::Stop => {}
+            Self::Load(load) => {
+                load.segments.iter_mut().for_each(&mut *visit);
+                load.given.iter_mut().for_each(|given| visit(&mut given.outcome));
+            }
+            Self::Give(given) => visit(&mut given.outcome),
+            Self::Welcome { .. }
+            | Self::Forget { .. }
+            | Self::Stop
+            | Self::Opened { .. }
+            | Self::Cancel { .. } => {}
         }
     }
 }
@@ -198,7 +270,9 @@ impl Carries for FromExecutor {
                 let parts = loads.iter_mut().flat_map(|load| &mut load.parts);
                 parts.for_each(|part| visit(&mut part.segment));
             }
-            Self::Hello { .. } => {}
+            Self::Late { part, .. } => visit(&mut part.segment),
+            Self::Submit(submitted) => visit(&mut submitted.segment),
+            Self::Hello { .. } | Self::Blocked { .. } | Self::Resumed { .. } => {}
         }
     }
 }
@@ -287,6 +361,7 @@ mod tests {
             range: TaskRange::new(start, start + 1),
             segment: Bytes::from_static(bytes).into(),
             run_us: 300,
+            mentions: Vec::new(),
         };
         let parts = [part(4, b"ab"), part(9, b"c")].into();
         FromExecutor::Outcomes([Outcomes { sequence: 3, parts, finished: true }].into())
@@ -296,8 +371,9 @@ mod tests {
     fn the_bytes_are_these() {
         let (mut head, mut bulk) = (Vec::new(), Vec::new());
         write_frame(&mut outcomes(), &mut head, &mut bulk).unwrap();
-        let expected =
-            [17, 0, 0, 0, 3, 0, 0, 0, 1, 1, 3, 2, 4, 5, 2, 251, 44, 1, 9, 10, 1, 251, 44, 1, 1];
+        let expected = [
+            19, 0, 0, 0, 3, 0, 0, 0, 1, 1, 3, 2, 4, 5, 2, 251, 44, 1, 0, 9, 10, 1, 251, 44, 1, 0, 1,
+        ];
         assert_eq!(head, expected);
         assert_eq!(bulk.concat(), b"abc");
     }

@@ -13,8 +13,9 @@ use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Bulk, Carries};
+use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Cause;
-use crate::id::{AttemptId, BatchId, BlobId, BootId, CoordinatorId, JobId, Term, WorkerId};
+use crate::id::{AttemptId, BatchId, BlobId, BootId, CoordinatorId, JobId, TaskId, Term, WorkerId};
 use crate::policy::BatchSpec;
 use crate::program::{Platform, Program, ProgramId};
 use crate::range::TaskRange;
@@ -64,6 +65,26 @@ pub enum FromWorker {
         /// Blobs that are not there any more, or that it has given up to want.
         gone: Vec<BlobId>,
     },
+    /// Tasks that run here call others: answered by [`Order::Opened`]. Said again until that comes, and to
+    /// each new leader. The outcome of a task is not reported before all that it has submitted is known.
+    Submit(Vec<Child>),
+}
+
+/// A call that a task has submitted: a batch of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Child {
+    /// Which task called.
+    pub parent: TaskId,
+    /// In which attempt.
+    pub attempt: AttemptId,
+    /// The id of the call's batch, which follows from its parent and itself.
+    pub batch: BatchId,
+    /// Function, policy, environment.
+    pub spec: Arc<BatchSpec>,
+    /// The argument segment.
+    pub segment: Bulk,
+    /// Which tasks it names.
+    pub mentions: Vec<Mention>,
 }
 
 /// A worker's introduction.
@@ -116,6 +137,17 @@ pub struct Held {
     pub running: bool,
     /// Tasks whose outcome was reported and is not known to be committed.
     pub owed: Vec<TaskRange>,
+    /// Of the open tasks, those that wait for the outcomes of others.
+    pub blocked: Vec<Blocked>,
+}
+
+/// A task that has begun and waits for the outcomes of others: it occupies no slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// Its place in the batch.
+    pub index: u32,
+    /// For what it waits: each is answered by an [`Order::Give`], also if one would do.
+    pub on: Vec<Awaited>,
 }
 
 /// Part of an attempt is over.
@@ -140,7 +172,17 @@ pub enum How {
         segment: Bulk,
         /// How long they ran, together, in microseconds.
         run_us: u64,
+        /// Which of their results name which tasks.
+        mentions: Vec<Mention>,
     },
+    /// Not an end: the one task in `range` waits for the outcomes of others, and occupies nothing until it
+    /// says that it goes on. What was not started of its range comes back apart.
+    Blocked {
+        /// Which.
+        on: Vec<Awaited>,
+    },
+    /// Not an end: the one task in `range` goes on.
+    Resumed,
     /// They were not started and are given back.
     Returned,
     /// They were cancelled, as the leader had asked.
@@ -169,6 +211,9 @@ impl Carries for FromWorker {
             | Self::Draining
             | Self::WantBlob { .. }
             | Self::HaveBlobs { .. } => {}
+            Self::Submit(children) => {
+                children.iter_mut().for_each(|child| visit(&mut child.segment));
+            }
         }
     }
 }
@@ -179,6 +224,8 @@ impl Ended {
         match &self.how {
             How::Ran { segment, .. } => segment.bytes.len(),
             How::Returned
+            | How::Blocked { .. }
+            | How::Resumed
             | How::Cancelled
             | How::Killed { .. }
             | How::Bystander
@@ -192,6 +239,8 @@ impl Carries for Ended {
         match &mut self.how {
             How::Ran { segment, .. } => visit(segment),
             How::Returned
+            | How::Blocked { .. }
+            | How::Resumed
             | How::Cancelled
             | How::Killed { .. }
             | How::Bystander
@@ -283,6 +332,20 @@ pub enum Order {
         /// Which batch.
         batch: BatchId,
     },
+    /// An outcome that blocked tasks wait for.
+    Give(Given),
+    /// This batch, which a task here has submitted, is committed, or never can be.
+    Opened {
+        /// Which.
+        batch: BatchId,
+    },
+    /// A task was cancelled that has begun: it is to be told.
+    CancelTask {
+        /// Of which attempt.
+        attempt: AttemptId,
+        /// Which.
+        index: u32,
+    },
 }
 
 /// What the tasks of a batch share, as a worker needs it.
@@ -320,6 +383,8 @@ pub struct Run {
     pub alone: bool,
     /// Nanoseconds that one of these tasks is expected to take, if anything is known.
     pub task_ns: Option<u64>,
+    /// The outcomes of which their arguments are made.
+    pub given: Vec<Given>,
 }
 
 impl Carries for ToWorker {
@@ -327,11 +392,17 @@ impl Carries for ToWorker {
         match self {
             Self::Orders { orders, .. } => orders.iter_mut().for_each(|order| match order {
                 Order::Batch(shared) => visit(&mut shared.context),
-                Order::Run(run) => run.segments.iter_mut().for_each(&mut *visit),
+                Order::Run(run) => {
+                    run.segments.iter_mut().for_each(&mut *visit);
+                    run.given.iter_mut().for_each(|given| visit(&mut given.outcome));
+                }
+                Order::Give(given) => visit(&mut given.outcome),
                 Order::Retract { .. }
                 | Order::Cancel { .. }
                 | Order::Committed { .. }
-                | Order::Forget { .. } => {}
+                | Order::Forget { .. }
+                | Order::Opened { .. }
+                | Order::CancelTask { .. } => {}
             }),
             Self::ProgramChunk { chunk, .. } => visit(chunk),
             Self::Registered { .. }
