@@ -1,13 +1,16 @@
 //! Carries out the dispatcher's actions: the only place from which the loop has side effects.
 
+use allhands_common::bulk::Bulk;
+use allhands_common::codec;
+use allhands_common::execution::{Awaited, Given};
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{BatchId, SegmentId};
 use allhands_common::limit::ENTRY_BYTES_MAX;
 use allhands_common::range::TaskRange;
-use allhands_common::segment::Segment;
+use allhands_common::segment::{ERROR, Segment, SegmentBuilder};
 use allhands_common::wire::client::{Appended, ToClient};
 use allhands_common::wire::worker::{Order, ToWorker};
-use allhands_scheduler::{Action, Command, OutcomeSegment};
+use allhands_scheduler::{Action, Command, Located, OutcomeSegment};
 use bytes::Bytes;
 
 use crate::proposals::Oversized;
@@ -32,6 +35,12 @@ impl Shell {
             }
             Action::Holders { worker, blob, holders } => {
                 self.seats.order(worker, ToWorker::Holders { blob, holders });
+            }
+            Action::Give { session, of } => {
+                let owner = self.state.sessions.get(&session).map(|known| known.owner.as_str());
+                let given = of.into_iter().map(|of| Given { of, outcome: self.outcome(of, owner) });
+                let given = given.collect();
+                self.seats.tell(session, ToClient::Given(given));
             }
             Action::Tell { session, message } => self.seats.tell(session, message),
             Action::Deliver { session, batch, sequence, outcome, last } => {
@@ -111,7 +120,11 @@ impl Shell {
                         Err(error) => tracing::error!(%segment, error, "arguments cannot be read"),
                     }
                 }
+                for given in &mut run.given {
+                    given.outcome = self.outcome(given.of, None);
+                }
             }
+            Order::Give(given) => given.outcome = self.outcome(given.of, None),
             Order::Batch(shared) => {
                 let batch = self.state.batches.get(&shared.batch);
                 let context = batch.and_then(|batch| batch.progress()).and_then(|p| p.context);
@@ -125,8 +138,31 @@ impl Shell {
             Order::Retract { .. }
             | Order::Cancel { .. }
             | Order::Committed { .. }
+            | Order::Opened { .. }
             | Order::Forget { .. } => {}
         }
+    }
+
+    /// The outcome that a question is for, as a segment of one row; what went wrong, if it is not there.
+    fn outcome(&self, of: Awaited, owner: Option<&str>) -> Bulk {
+        let failed = match self.state.locate(of, owner) {
+            Located::Row { segment, row } => {
+                match self.read(segment, TaskRange::new(row, row + 1)) {
+                    Ok(bytes) => return bytes.into(),
+                    Err(error) => {
+                        tracing::error!(%segment, error, "an outcome cannot be read");
+                        let message = format!("segment {segment} of its coordinator: {error}");
+                        let cause = Cause::ResultLost { message };
+                        Failed { cause, worker: None, attempt: None, tries: 0 }
+                    }
+                }
+            }
+            Located::Failed(failed) => failed,
+        };
+        let mut text = Vec::new();
+        // Words and numbers: nothing in it can refuse.
+        _ = codec::encode(&failed, &mut text);
+        SegmentBuilder::repeated(0, ERROR, &text, 1).into()
     }
 
     /// Which rows of which segments hold the arguments of `range`.

@@ -10,6 +10,7 @@ use allhands_common::bulk::{self, Carries};
 use allhands_common::codec::{self, DecodeError, EncodeError};
 use allhands_common::limit::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX};
 use allhands_common::time::{ClusterTime, Instant};
+use allhands_common::wire::worker::ChildCall;
 use allhands_scheduler::{Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -18,6 +19,9 @@ const COMMAND_BYTES: usize = 64;
 
 /// What a batch costs in an acknowledgement: its id and a number.
 const ACKNOWLEDGED_BYTES: usize = 24;
+
+/// A mention: two ids and a need.
+const MENTION_BYTES: usize = 32;
 
 /// What an opened batch costs besides words: ids, policy, counts.
 const SPEC_BYTES: usize = 256;
@@ -120,19 +124,22 @@ pub(crate) struct Oversized {
 fn head_bytes(command: &Command) -> usize {
     match command {
         Command::Acknowledge(batches) => COMMAND_BYTES + ACKNOWLEDGED_BYTES * batches.len(),
-        Command::Append { .. }
-        | Command::Seal { .. }
-        | Command::Finish { .. }
+        Command::Append { mentions, .. } | Command::Finish { mentions, .. } => {
+            COMMAND_BYTES + MENTION_BYTES * mentions.len()
+        }
+        Command::Seal { .. }
         | Command::Charge { .. }
         | Command::Start { .. }
         | Command::CloseSession { .. }
         | Command::LeaveWorker { .. } => COMMAND_BYTES,
-        Command::OpenBatch { spec, .. } => {
+        Command::OpenBatch { spec, mentions, .. }
+        | Command::Call { child: ChildCall { spec, mentions, .. }, .. } => {
             let functions: usize = spec.functions.iter().map(|f| 16 + f.label.len()).sum();
             let env: usize =
                 spec.env.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
             let custom = spec.policy.resources.custom.keys().map(|name| 8 + name.len());
-            SPEC_BYTES + spec.name.len() + functions + env + custom.sum::<usize>()
+            let mentions = MENTION_BYTES * mentions.len();
+            SPEC_BYTES + spec.name.len() + functions + env + custom.sum::<usize>() + mentions
         }
         Command::OpenSession { .. }
         | Command::OpenJob { .. }

@@ -320,6 +320,8 @@ impl Shell {
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
+            | FromClient::Await(_)
+            | FromClient::Unawait(_)
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use allhands_common::execution::Awaited;
 use allhands_common::id::{BatchId, BlobId, SessionId, WorkerId};
 use allhands_common::wire::client::ToClient;
 use allhands_common::wire::data::Holder;
@@ -44,6 +45,14 @@ pub enum Action {
         session: SessionId,
         /// What.
         message: ToClient,
+    },
+    /// Give a client outcomes that it awaits: the shell finds them (`State::locate`) and reads the bytes. In
+    /// the same way it fills in the `given` of a `Run`, and an `Order::Give`.
+    Give {
+        /// To whom.
+        session: SessionId,
+        /// Which.
+        of: Vec<Awaited>,
     },
     /// Send outcomes to a client: the shell reads and slices the bytes.
     Deliver {

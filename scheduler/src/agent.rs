@@ -9,6 +9,7 @@
 //! not started.
 
 mod balance;
+mod calls;
 mod check;
 mod executors;
 mod holdings;
@@ -22,6 +23,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use allhands_common::execution::{Awaited, Given, Mention};
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, BootId, ExecutorId, Term, WorkerId};
 use allhands_common::limit::{BUNDLE_BYTES_MAX, HEARTBEAT_MS};
@@ -29,9 +31,10 @@ use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{FromWorker, Registration, Shared, ToWorker};
+use allhands_common::wire::worker::{ChildCall, FromWorker, Registration, Shared, ToWorker};
 use bytes::Bytes;
 
+use calls::Call;
 use executors::Executor;
 use holdings::{Attempt, Owed, Piece};
 pub use schedule::PIECES_MAX;
@@ -97,6 +100,8 @@ pub enum ExecutorEvent {
         segment: Bytes,
         /// How long they ran, together, in microseconds.
         run_us: u64,
+        /// Which of their results name which tasks.
+        mentions: Vec<Mention>,
     },
     /// Nothing of a load is left; all its outcomes came before.
     Finished {
@@ -110,6 +115,26 @@ pub enum ExecutorEvent {
         /// Which tasks.
         range: TaskRange,
     },
+    /// A task that it has begun waits for the outcomes of others. What had ended of its load came before.
+    Blocked {
+        /// Of which attempt.
+        attempt: AttemptId,
+        /// Which task.
+        index: u32,
+        /// For what it waits.
+        on: Vec<Awaited>,
+        /// What of the load was not started, and is not started here any more; maybe nothing.
+        returned: TaskRange,
+    },
+    /// A blocked task goes on. Its outcome comes as `Outcomes`.
+    Resumed {
+        /// Of which attempt.
+        attempt: AttemptId,
+        /// Which task.
+        index: u32,
+    },
+    /// A task has called another.
+    Called(ChildCall),
     /// It is gone.
     Died {
         /// Tasks that it was running.
@@ -156,6 +181,27 @@ pub enum AgentAction {
         /// Whom.
         executor: ExecutorId,
     },
+    /// Give an executor an outcome that tasks of it wait for.
+    Give {
+        /// Whom.
+        executor: ExecutorId,
+        /// What.
+        given: Given,
+    },
+    /// So many of the batches that tasks of an executor have called are committed.
+    Opened {
+        /// Whom to tell.
+        executor: ExecutorId,
+        /// How many.
+        batches: u32,
+    },
+    /// What an executor has begun of an attempt was cancelled: tell those tasks.
+    Cancel {
+        /// Whom to tell.
+        executor: ExecutorId,
+        /// Of which attempt.
+        attempt: AttemptId,
+    },
     /// Everything is drained: the daemon can end.
     Exit,
 }
@@ -197,6 +243,8 @@ pub struct Load {
     pub shared: Arc<Shared>,
     /// Argument segments that together hold just these tasks, in order.
     pub segments: Vec<Bytes>,
+    /// The outcomes of which arguments are made.
+    pub given: Vec<Given>,
 }
 
 /// The worker's half of the protocol.
@@ -226,6 +274,10 @@ pub struct Agent {
     /// What is not occupied by executors with work.
     free: Resources,
     owed: BTreeMap<(AttemptId, u32), Owed>,
+    /// What tasks here have called, as far as it is not known to be committed.
+    calls: BTreeMap<BatchId, Call>,
+    /// Outcomes of tasks whose calls are not.
+    deferred: BTreeMap<(AttemptId, u32), Owed>,
     /// Nanoseconds that a task of a batch takes, as last measured.
     costs: BTreeMap<BatchId, u64>,
     /// Executors of a program that ended before they were ready, in a row.
@@ -265,6 +317,8 @@ impl Agent {
             executors: BTreeMap::new(),
             next_executor: ExecutorId(0),
             owed: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            deferred: BTreeMap::new(),
             costs: BTreeMap::new(),
             failed_starts: BTreeMap::new(),
             next_balance: None,
@@ -283,6 +337,7 @@ impl Agent {
         events.into_iter().for_each(|event| self.take(now, event, out));
         self.fire_timers(now, out);
         self.schedule(now, out);
+        self.flush_calls(out);
         self.flush_reports(out);
         if self.draining && self.attempts.is_empty() && self.owed.is_empty() {
             out.push(AgentAction::Exit);
@@ -344,6 +399,8 @@ impl Agent {
         if self.registered && self.next_heartbeat <= now {
             self.next_heartbeat = now + Duration::from_millis(HEARTBEAT_MS);
             self.heartbeats += 1;
+            self.repeat_calls(false);
+            self.flush_calls(out);
             self.flush_reports(out);
             let (number, processed) = (self.heartbeats, self.processed);
             let held = self.inventory();

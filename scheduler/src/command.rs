@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use allhands_common::bulk::{Bulk, Carries};
+use allhands_common::execution::Mention;
 use allhands_common::failure::Failed;
 use allhands_common::id::{AttemptId, BatchId, BootId, JobId, RequestId, SessionId, WorkerId};
 use allhands_common::policy::BatchSpec;
@@ -12,6 +13,7 @@ use allhands_common::program::Program;
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::ClusterTime;
+use allhands_common::wire::worker::ChildCall;
 use serde::{Deserialize, Serialize};
 
 /// One entry of the log: everything that arrived while the last one was in flight.
@@ -74,6 +76,10 @@ pub enum Command {
         segment: Bulk,
         /// Whether that is all.
         sealed: bool,
+        /// Whether its outcomes stay until it is forgotten.
+        kept: bool,
+        /// Which of these tasks name which others.
+        mentions: Vec<Mention>,
     },
     /// A batch grows.
     Append {
@@ -85,6 +91,8 @@ pub enum Command {
         tasks: u32,
         /// Their arguments.
         segment: Bulk,
+        /// Which of them name which others.
+        mentions: Vec<Mention>,
     },
     /// A batch has all its tasks.
     Seal {
@@ -121,6 +129,8 @@ pub enum Command {
         range: TaskRange,
         /// Their outcomes.
         segment: Bulk,
+        /// Which of these name which tasks.
+        mentions: Vec<Mention>,
     },
     /// Tasks ended without a value, as the leader found.
     Fail {
@@ -180,6 +190,13 @@ pub enum Command {
         /// What they end of.
         failed: Failed,
     },
+    /// A task has called another.
+    Call {
+        /// On which worker.
+        worker: WorkerId,
+        /// Who whom.
+        child: ChildCall,
+    },
 }
 
 /// Why a task has to be tried again.
@@ -210,7 +227,9 @@ impl Carries for Command {
                 visit(context);
                 visit(segment);
             }
-            Self::Append { segment: bulk, .. } | Self::Finish { segment: bulk, .. } => visit(bulk),
+            Self::Append { segment: bulk, .. }
+            | Self::Finish { segment: bulk, .. }
+            | Self::Call { child: ChildCall { segment: bulk, .. }, .. } => visit(bulk),
             Self::OpenSession { .. }
             | Self::CloseSession { .. }
             | Self::OpenJob { .. }

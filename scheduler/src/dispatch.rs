@@ -17,6 +17,7 @@ mod clients;
 mod deliver;
 mod effects;
 mod explain;
+mod graph;
 mod limits;
 mod losses;
 mod outcomes;
@@ -46,6 +47,7 @@ use allhands_common::wire::admin::Question;
 
 pub use check::Violation;
 pub use explain::Explanation;
+pub(crate) use graph::state_gone;
 
 use crate::{Action, Command, Event, State};
 use attempt::Attempt;
@@ -54,6 +56,7 @@ use blobs::Blobs;
 use cap::{CallId, Capped};
 use clients::Client;
 use deliver::Delivery;
+use graph::Graph;
 use queue::Queues;
 use size::Cost;
 use timers::{Timer, Timers};
@@ -126,6 +129,7 @@ pub struct Dispatcher {
     costs: BTreeMap<(ProgramId, FunctionName), Cost>,
     deliveries: BTreeMap<BatchId, Delivery>,
     blobs: Blobs,
+    graph: Graph,
     timers: Timers,
     /// Whether a look at who is idle is planned.
     balancing: bool,
@@ -160,6 +164,7 @@ impl Dispatcher {
             costs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             blobs: Blobs::default(),
+            graph: Graph::default(),
             timers,
             balancing: false,
             balanced_to: None,
@@ -195,6 +200,7 @@ impl Dispatcher {
         if core::mem::take(&mut self.slots_changed) {
             self.requeue_capped(state);
         }
+        self.settle_graph(now, out);
         self.pump(now, state, out);
         self.flush_orders(now, out);
         self.flush_notices(now, state, out);

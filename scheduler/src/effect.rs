@@ -120,6 +120,15 @@ pub enum Effect {
         /// Which tasks.
         range: TaskRange,
     },
+    /// What a task has called is a batch now, or was one before, or can be none.
+    Called {
+        /// The batch, which is to be given out if it is there.
+        batch: BatchId,
+        /// Where its parent runs.
+        worker: WorkerId,
+        /// Whether it is new.
+        new: bool,
+    },
     /// All tasks of a batch have ended, or it was stopped.
     BatchOver {
         /// Which.

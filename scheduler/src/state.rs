@@ -6,6 +6,9 @@
 mod apply;
 mod batch;
 mod batches;
+mod call;
+mod links;
+mod locate;
 mod outcome;
 mod retire;
 mod snapshot;
@@ -27,9 +30,12 @@ use serde::{Deserialize, Serialize};
 
 pub use batch::{ArgumentSegment, Batch, Exception, OutcomeSegment, Progress, Started, Stop};
 pub use batches::Batches;
+pub use links::{Fate, Fault, FaultKind, Links, Parent};
+pub use locate::Located;
 pub use snapshot::SnapshotError;
 
 use crate::{Command, Effect, Entry};
+use links::Callees;
 
 /// What the log says.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -50,6 +56,14 @@ pub struct State {
     next_job: JobId,
     /// Next segment to be named.
     next_segment: SegmentId,
+    /// Pins of batches that are not opened (yet).
+    early_pins: BTreeMap<BatchId, u32>,
+    /// Batches that nothing pins any more: looked at before the command is over.
+    #[serde(skip)]
+    loose: Vec<BatchId>,
+    /// Batches whose caller has gone: likewise.
+    #[serde(skip)]
+    unwanted: Vec<BatchId>,
 }
 
 /// A client's stay.
@@ -109,6 +123,7 @@ impl State {
         self.at = self.at.max(entry.at);
         for command in entry.commands {
             self.apply_command(command, out);
+            self.sweep(out);
         }
     }
 
@@ -175,16 +190,18 @@ impl State {
                 tasks,
                 segment,
                 sealed,
+                kept,
+                mentions,
             } => {
                 let numbers = (sequence, call);
-                if self.open_batch(session, batch, numbers, job, spec, context.bytes, out) {
-                    self.begin_batch(batch, tasks, segment.bytes, sealed, out);
+                if self.open_batch(session, batch, numbers, job, (spec, kept), context.bytes, out) {
+                    self.begin_batch(batch, tasks, segment.bytes, (sealed, &mentions), out);
                 } else {
-                    self.open_again(session, batch, tasks, segment.bytes, sealed, out);
+                    self.open_again(session, batch, tasks, segment.bytes, (sealed, &mentions), out);
                 }
             }
-            Command::Append { batch, first, tasks, segment } => {
-                self.append(batch, first, tasks, segment.bytes, out);
+            Command::Append { batch, first, tasks, segment, mentions } => {
+                self.append(batch, first, tasks, segment.bytes, &mentions, out);
             }
             Command::Seal { batch, tasks } => self.seal(batch, tasks, out),
             Command::Acknowledge(batches) => {
@@ -194,8 +211,9 @@ impl State {
             }
             Command::Stop { batch, rest } => self.stop(batch, rest, out),
             Command::StopJob { job, rest } => self.stop_job(job, &rest, out),
-            Command::Finish { batch, attempt, worker, range, segment } => {
-                self.finish(batch, range, segment.bytes, out);
+            Command::Finish { batch, attempt, worker, range, segment, mentions } => {
+                let by = Callees::Of(attempt);
+                self.finish(batch, range, segment.bytes, (&mentions, by), out);
                 self.settle(batch, attempt, worker, range, out);
             }
             Command::Fail { batch, range, failed } => self.fail(batch, range, &failed, out),
@@ -218,6 +236,7 @@ impl State {
                 self.fail(batch, range, &failed, out);
                 out.push(Effect::CalledOff { batch, range });
             }
+            Command::Call { worker, child } => self.call(worker, child, out),
         }
     }
 }

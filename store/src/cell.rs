@@ -174,9 +174,20 @@ impl Cell {
         lane.started_us.store(0, Ordering::Relaxed);
     }
 
+    /// Notes that `lane` goes on with a task that had been taken before, and counts as begun at `started_us`.
+    /// Executor only.
+    ///
+    /// # Panics
+    /// When `lane` is not below [`LANES_MAX`].
+    pub fn go_on(&self, lane: u32, Running { sequence, index, started_us }: Running) {
+        let lane = self.lane(lane);
+        lane.started_us.store(started_us, Ordering::Relaxed);
+        lane.current.store(u64::from(sequence) << 32 | u64::from(index + 1), Ordering::Release);
+    }
+
     /// Takes back the end of load `sequence`, as far as nobody has taken it: `keep` is asked for the
     /// new limit, given how many tasks are taken and what the limit is. The first task that was taken
-    /// back and the one after the last. Worker only.
+    /// back and the one after the last. The worker, and an executor one of whose tasks waits for others.
     pub fn lower(&self, sequence: u32, keep: impl Fn(u32, u32) -> u32) -> (u32, u32) {
         let window = self.window(sequence);
         let mut seen = window.load(Ordering::Acquire);

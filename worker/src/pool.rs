@@ -30,6 +30,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use allhands_common::chain::chain;
+use allhands_common::execution::Given;
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId, ExecutorId, WorkerId};
 use allhands_common::wire::executor::ToExecutor;
@@ -158,6 +159,32 @@ impl Pool {
     pub fn kill(&mut self, executor: ExecutorId) {
         if let Some(seat) = self.seats.get(&executor) {
             seat.kill(seat::Doom::Told);
+        }
+    }
+
+    /// Gives an executor an outcome that tasks of it wait for, with the next [`Pool::flush`].
+    pub fn give(&mut self, executor: ExecutorId, given: Given) {
+        self.say(executor, ToExecutor::Give(given));
+    }
+
+    /// Tells an executor that so many of the batches that its tasks have called are committed, with the next
+    /// [`Pool::flush`].
+    pub fn opened(&mut self, executor: ExecutorId, batches: u32) {
+        self.say(executor, ToExecutor::Opened { batches });
+    }
+
+    /// Tells the tasks of an attempt that an executor has begun that they are cancelled, with the next
+    /// [`Pool::flush`].
+    pub fn cancel(&mut self, executor: ExecutorId, attempt: AttemptId) {
+        let begun = self.seats.get(&executor).map(|seat| seat.begun_of(attempt));
+        for task in begun.unwrap_or_default() {
+            self.say(executor, ToExecutor::Cancel { task });
+        }
+    }
+
+    fn say(&self, executor: ExecutorId, mut message: ToExecutor) {
+        if let Some(seat) = self.seats.get(&executor) {
+            seat.send(&mut message);
         }
     }
 

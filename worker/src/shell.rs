@@ -221,6 +221,9 @@ impl Shell {
             }
             AgentAction::Kill { executor } => self.pool.kill(executor),
             AgentAction::Stop { executor } => self.pool.stop(executor),
+            AgentAction::Give { executor, given } => self.pool.give(executor, given),
+            AgentAction::Opened { executor, batches } => self.pool.opened(executor, batches),
+            AgentAction::Cancel { executor, attempt } => self.pool.cancel(executor, attempt),
             AgentAction::Exit => {}
         }
         None

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use allhands_common::execution::Mention;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentBuilder};
 use allhands_common::wire::executor::{FromExecutor, Outcomes, Part};
@@ -57,6 +58,8 @@ struct Collected {
     builder: SegmentBuilder,
     /// Of the part that `builder` holds: first task and the one after the last, from the load's first.
     open: TaskRange,
+    /// Which of its results name which tasks.
+    mentions: Vec<Mention>,
     parts: Vec<Part>,
     bytes: usize,
     clock: Clock,
@@ -99,6 +102,7 @@ impl Collector {
             first: range.start,
             builder: SegmentBuilder::new(0),
             open: TaskRange::default(),
+            mentions: Vec::new(),
             parts: Vec::new(),
             bytes: 0,
             clock,
@@ -215,7 +219,8 @@ impl Collected {
             Clock::Sum(sum) => std::mem::take(sum),
         };
         let range = TaskRange::new(self.first + self.open.start, self.first + self.open.end);
-        self.parts.push(Part { range, segment: segment.into(), run_us });
+        let mentions = std::mem::take(&mut self.mentions);
+        self.parts.push(Part { range, segment: segment.into(), run_us, mentions });
         self.open.start = self.open.end;
     }
 
@@ -246,7 +251,8 @@ fn join(neighbours: &[Part]) -> Vec<Part> {
         |segment| {
             let range = TaskRange::new(first.range.start, last.range.end);
             let run_us = neighbours.iter().map(|part| part.run_us).sum();
-            vec![Part { range, segment: segment.into(), run_us }]
+            let mentions = neighbours.iter().flat_map(|part| &part.mentions).copied().collect();
+            vec![Part { range, segment: segment.into(), run_us, mentions }]
         },
     )
 }

@@ -66,6 +66,7 @@ pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
                 batches.remove(&batch);
                 forget_what_was_read();
             }
+            ToExecutor::Give(_) | ToExecutor::Opened { .. } | ToExecutor::Cancel { .. } => {}
             ToExecutor::Stop => return Ok(()),
             ToExecutor::Welcome { .. } => return Err(io::Error::other("it said welcome twice")),
         }

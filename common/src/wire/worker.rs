@@ -67,12 +67,12 @@ pub enum FromWorker {
     },
     /// Tasks that run here call others: answered by [`Order::Opened`]. Said again until that comes, and to
     /// each new leader. The outcome of a task is not reported before all that it has submitted is known.
-    Submit(Vec<Child>),
+    Submit(Vec<ChildCall>),
 }
 
 /// A call that a task has submitted: a batch of one task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Child {
+pub struct ChildCall {
     /// Which task called.
     pub parent: TaskId,
     /// In which attempt.
@@ -339,13 +339,6 @@ pub enum Order {
         /// Which.
         batch: BatchId,
     },
-    /// A task was cancelled that has begun: it is to be told.
-    CancelTask {
-        /// Of which attempt.
-        attempt: AttemptId,
-        /// Which.
-        index: u32,
-    },
 }
 
 /// What the tasks of a batch share, as a worker needs it.
@@ -401,8 +394,7 @@ impl Carries for ToWorker {
                 | Order::Cancel { .. }
                 | Order::Committed { .. }
                 | Order::Forget { .. }
-                | Order::Opened { .. }
-                | Order::CancelTask { .. } => {}
+                | Order::Opened { .. } => {}
             }),
             Self::ProgramChunk { chunk, .. } => visit(chunk),
             Self::Registered { .. }

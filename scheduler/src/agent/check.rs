@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use allhands_common::range::RangeSet;
+use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 
 use super::{Agent, PIECES_MAX};
@@ -20,13 +20,16 @@ impl Agent {
     /// The first that does not hold.
     pub fn check(&self) -> Result<(), Violation> {
         let mut sum = self.free.clone();
-        let busy = self.executors.values().filter(|executor| executor.is_busy());
+        let busy = self.executors.values().filter(|executor| executor.charged);
         busy.for_each(|executor| sum.add(&executor.need));
         if sum != self.with_all_names(&self.config.resources) {
             let what = format!("{sum:?} of {:?}", self.config.resources);
             return broken("what is free and what is occupied is what there is", what);
         }
         for (id, executor) in &self.executors {
+            if executor.charged && !executor.is_busy() {
+                return broken("an executor without work occupies nothing", format!("{id}"));
+            }
             let loads = executor.loads().len();
             if loads > PIECES_MAX {
                 return broken("an executor has a slot for each piece", format!("{id}: {loads}"));
@@ -49,6 +52,14 @@ impl Agent {
                 theirs.flat_map(|loaded| loaded.open.iter())
             });
             let mut seen = RangeSet::new();
+            let begun = self.executors.values().flat_map(|executor| {
+                let waiting = executor.suspended.keys().chain(&executor.resumed);
+                let theirs = waiting.filter(|(attempt, _)| attempt == id);
+                theirs.map(|(_, index)| TaskRange::new(*index, *index + 1))
+            });
+            let deferred =
+                self.deferred.range((*id, 0)..=(*id, u32::MAX)).map(|(_, owed)| owed.range);
+            let placed = placed.chain(begun).chain(deferred);
             for range in waiting.map(|piece| piece.range).chain(placed) {
                 if seen.intersection(range).next().is_some() {
                     return broken("a task is in one piece", format!("{range} of attempt {id}"));

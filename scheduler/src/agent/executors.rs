@@ -1,10 +1,11 @@
 //! Executors: what each has, and what becomes of it when it ends.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use allhands_common::execution::Awaited;
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, ExecutorId};
 use allhands_common::program::ProgramId;
@@ -32,8 +33,14 @@ pub(super) struct Executor {
     loads: VecDeque<Loaded>,
     /// How long all of it is expected to take.
     expected_ns: u64,
+    /// Tasks that it has begun and that wait, for what.
+    pub(super) suspended: BTreeMap<(AttemptId, u32), Vec<Awaited>>,
+    /// Tasks that have waited and go on.
+    pub(super) resumed: BTreeSet<(AttemptId, u32)>,
     /// What it occupies while it has work.
     pub(super) need: Resources,
+    /// Whether that is taken off what is free: not if it went on when nothing was.
+    pub(super) charged: bool,
     /// Since when it has what it has, or nothing.
     pub(super) since: Instant,
     /// Nothing is taken from it before this: the last time there was nothing to take.
@@ -73,7 +80,10 @@ impl Executor {
             ready: false,
             loads: VecDeque::new(),
             expected_ns: 0,
+            suspended: BTreeMap::new(),
+            resumed: BTreeSet::new(),
             need: Resources::cpus(0),
+            charged: false,
             since: now,
             spare_until: now,
             ending: false,
@@ -92,13 +102,26 @@ impl Executor {
         self.place_of(attempt).is_some()
     }
 
+    /// Whether it has anything of an attempt: to run, running or waiting.
+    pub(super) fn has_begun(&self, attempt: AttemptId) -> bool {
+        let theirs = |task: &(AttemptId, u32)| task.0 == attempt;
+        self.works_on(attempt)
+            || self.suspended.keys().any(theirs)
+            || self.resumed.iter().any(theirs)
+    }
+
     /// Whether it has any work.
     pub(super) fn is_busy(&self) -> bool {
-        !self.loads.is_empty()
+        !self.loads.is_empty() || !self.resumed.is_empty()
     }
 
     pub(super) fn is_idle(&self) -> bool {
         !self.is_busy() && !self.ending
+    }
+
+    /// Whether nothing is lost if it ends.
+    pub(super) fn is_spare(&self) -> bool {
+        self.is_idle() && self.suspended.is_empty()
     }
 
     fn place_of(&self, attempt: AttemptId) -> Option<usize> {
@@ -110,6 +133,21 @@ impl Executor {
         let expected_ns = expected_ns.map_or(LONG_NS, |ns| ns.min(LONG_NS));
         self.expected_ns += expected_ns;
         self.loads.push_back(Loaded { piece, open: RangeSet::of(piece.range), expected_ns });
+    }
+
+    /// Tasks of its piece of an attempt are not its to run (any more).
+    pub(super) fn take_out(&mut self, attempt: AttemptId, range: TaskRange) {
+        for Loaded { piece, open, .. } in &mut self.loads {
+            if piece.attempt == attempt {
+                open.remove(range);
+                if range.end == piece.range.end
+                    && range.start >= piece.range.start
+                    && range.len() > 0
+                {
+                    piece.range.end = range.start;
+                }
+            }
+        }
     }
 
     /// Its piece of an attempt is over, or is taken from it.
@@ -142,15 +180,22 @@ impl Agent {
                 self.failed_starts.remove(&program);
                 pieces.into_iter().for_each(|piece| self.send_load(id, piece, out));
             }
-            ExecutorEvent::Outcomes { attempt, range, segment, run_us } => {
+            ExecutorEvent::Outcomes { attempt, range, segment, run_us, mentions } => {
                 if let Some(executor) = self.executors.get_mut(&id) {
                     let theirs = executor.loads.iter_mut().filter(|l| l.piece.attempt == attempt);
                     theirs.for_each(|loaded| loaded.open.remove(range));
                     executor.since = now;
+                    executor.resumed.remove(&(attempt, range.start));
                 }
+                self.settle_need(id);
                 self.measure(attempt, range.len(), run_us);
-                self.owe(attempt, range, segment, run_us);
+                self.owe_or_defer(attempt, range, segment, (run_us, mentions));
             }
+            ExecutorEvent::Blocked { attempt, index, on, returned } => {
+                self.block(id, (attempt, index), on, returned);
+            }
+            ExecutorEvent::Resumed { attempt, index } => self.resume(id, (attempt, index)),
+            ExecutorEvent::Called(child) => self.call(id, child),
             ExecutorEvent::Finished { attempt } => self.finished(now, id, attempt),
             ExecutorEvent::Taken { attempt, range } => self.taken(now, id, attempt, range),
             ExecutorEvent::Died { running, culprit, cause } => {
@@ -166,7 +211,15 @@ impl Agent {
             return;
         }
         executor.since = now;
-        if !executor.is_busy() {
+        self.settle_need(id);
+    }
+
+    /// What an executor without work occupied is free.
+    pub(super) fn settle_need(&mut self, id: ExecutorId) {
+        if let Some(executor) = self.executors.get_mut(&id)
+            && !executor.is_busy()
+            && core::mem::take(&mut executor.charged)
+        {
             self.free.add(&executor.need);
         }
     }
@@ -212,7 +265,7 @@ impl Agent {
         cause: &Cause,
     ) {
         let Some(executor) = self.executors.remove(&id) else { return };
-        if executor.is_busy() {
+        if executor.charged {
             self.free.add(&executor.need);
         }
         if !executor.ready && !executor.ending {
@@ -233,7 +286,13 @@ impl Agent {
             _ => None,
         });
         for Loaded { piece, open, .. } in &executor.loads {
-            self.salvage(piece.attempt, open, running, culprit, cause);
+            self.salvage(piece.attempt, open, (running, culprit), cause, false);
+        }
+        // What went on is in no load; what waited did not run.
+        let begun = executor.resumed.iter().chain(executor.suspended.keys());
+        for (attempt, index) in begun {
+            let open = RangeSet::of(TaskRange::new(*index, *index + 1));
+            self.salvage(*attempt, &open, (running, culprit), cause, true);
         }
     }
 
@@ -242,9 +301,9 @@ impl Agent {
         &mut self,
         id: AttemptId,
         open: &RangeSet,
-        running: &[(AttemptId, u32)],
-        culprit: Option<(AttemptId, u32)>,
+        (running, culprit): (&[(AttemptId, u32)], Option<(AttemptId, u32)>),
         cause: &Cause,
+        waited: bool,
     ) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let cancelled = attempt.cancelled;
@@ -268,7 +327,7 @@ impl Agent {
             self.end(id, one, how);
         }
         for range in rest.iter() {
-            let started = first_running.is_some_and(|first| range.start < first);
+            let started = waited || first_running.is_some_and(|first| range.start < first);
             if cancelled {
                 self.end(id, range, How::Cancelled);
             } else if started && !idempotent {
@@ -284,7 +343,7 @@ impl Agent {
         for executor in self.executors.values_mut().filter(|executor| !executor.ready) {
             while let Some(piece) = executor.pop(id) {
                 self.waiting.push_back(piece);
-                if !executor.is_busy() {
+                if !executor.is_busy() && core::mem::take(&mut executor.charged) {
                     self.free.add(&executor.need);
                 }
             }
@@ -292,13 +351,13 @@ impl Agent {
     }
 
     pub(super) fn idle_deadline(&self) -> Option<Instant> {
-        let idle = self.executors.values().filter(|executor| executor.is_idle());
+        let idle = self.executors.values().filter(|executor| executor.is_spare());
         idle.map(|executor| executor.since + IDLE).min()
     }
 
     pub(super) fn stop_idle(&mut self, now: Instant, out: &mut Vec<AgentAction>) {
         for (id, executor) in &mut self.executors {
-            if executor.is_idle() && executor.since + IDLE <= now {
+            if executor.is_spare() && executor.since + IDLE <= now {
                 executor.ending = true;
                 out.push(AgentAction::Stop { executor: *id });
             }

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use allhands_common::execution::{Given, Mention};
 use allhands_common::failure::Cause;
 use allhands_common::id::{AttemptId, BatchId};
 use allhands_common::range::{RangeSet, TaskRange};
@@ -31,6 +32,8 @@ pub(super) struct Attempt {
     pub(super) wanted_back: u32,
     /// What the leader expects a task to take, in nanoseconds.
     pub(super) task_ns: Option<u64>,
+    /// The outcomes of which its arguments are made.
+    pub(super) given: Vec<Given>,
 }
 
 /// Part of an attempt, for one executor.
@@ -47,6 +50,7 @@ pub(super) struct Owed {
     pub(super) range: TaskRange,
     pub(super) segment: Bytes,
     pub(super) run_us: u64,
+    pub(super) mentions: Vec<Mention>,
 }
 
 impl Agent {
@@ -54,13 +58,14 @@ impl Agent {
     pub(super) fn inventory(&self) -> Vec<Held> {
         let mut held: Vec<Held> = Vec::new();
         for (id, attempt) in &self.attempts {
-            let running = self.executors.values().any(|executor| executor.works_on(*id));
+            let running = self.executors.values().any(|executor| executor.has_begun(*id));
             held.push(Held {
                 attempt: *id,
                 batch: attempt.batch,
                 open: attempt.open.iter().collect(),
                 running,
                 owed: Vec::new(),
+                blocked: self.blocked_of(*id),
             });
         }
         for ((id, _), owed) in &self.owed {
@@ -73,6 +78,7 @@ impl Agent {
                         open: Vec::new(),
                         running: false,
                         owed: Vec::new(),
+                        blocked: Vec::new(),
                     };
                     held.insert(at, entry);
                     at
@@ -93,12 +99,11 @@ impl Agent {
     }
 
     /// An outcome was made: it is owed until it is committed.
-    pub(super) fn owe(&mut self, id: AttemptId, range: TaskRange, segment: Bytes, run_us: u64) {
-        let Some(attempt) = self.attempts.get(&id) else { return };
-        let batch = attempt.batch;
-        let owed = Owed { batch, range, segment: segment.clone(), run_us };
+    pub(super) fn owe(&mut self, id: AttemptId, owed: Owed) {
+        let (range, segment, run_us) = (owed.range, owed.segment.clone(), owed.run_us);
+        let mentions = owed.mentions.clone();
         self.owed.insert((id, range.start), owed);
-        self.end(id, range, How::Ran { segment: segment.into(), run_us });
+        self.end(id, range, How::Ran { segment: segment.into(), run_us, mentions });
     }
 
     /// All that is owed, to be said again to a new leader.
@@ -107,7 +112,11 @@ impl Agent {
             attempt: *attempt,
             batch: owed.batch,
             range: owed.range,
-            how: How::Ran { segment: owed.segment.clone().into(), run_us: owed.run_us },
+            how: How::Ran {
+                segment: owed.segment.clone().into(),
+                run_us: owed.run_us,
+                mentions: owed.mentions.clone(),
+            },
         });
         self.reports.extend(again);
     }
@@ -132,7 +141,7 @@ impl Agent {
             .collect();
         for (key, owed) in split {
             self.owed.remove(&key);
-            let Ok(segment) = Segment::parse(owed.segment) else { continue };
+            let Ok(segment) = Segment::parse(owed.segment.clone()) else { continue };
             let parts = [
                 TaskRange::new(owed.range.start, range.start),
                 TaskRange::new(range.end, owed.range.end),
@@ -141,8 +150,9 @@ impl Agent {
                 let rows =
                     TaskRange::new(part.start - owed.range.start, part.end - owed.range.start);
                 if let Ok(segment) = segment.slice(rows) {
-                    let run_us = owed.run_us;
-                    let rest = Owed { batch: owed.batch, range: part, segment, run_us };
+                    let (batch, run_us, mentions) =
+                        (owed.batch, owed.run_us, owed.mentions.clone());
+                    let rest = Owed { batch, range: part, segment, run_us, mentions };
                     self.owed.insert((id, part.start), rest);
                 }
             }

@@ -28,6 +28,7 @@ impl Agent {
                 self.next_heartbeat = now + Duration::from_millis(super::HEARTBEAT_MS);
                 // What was reported and not sent is in what is owed, or told by the inventory.
                 self.reports.clear();
+                self.repeat_calls(true);
                 if !cfg!(plant = "owed_not_repeated") {
                     self.repeat_owed();
                 }
@@ -63,6 +64,8 @@ impl Agent {
             Order::Retract { attempt, tasks } => self.give_back(attempt, tasks, out),
             Order::Cancel { attempt } => self.cancel(now, attempt, out),
             Order::Committed { attempt, range } => self.settle(attempt, range),
+            Order::Give(given) => self.give(&given, out),
+            Order::Opened { batch } => self.opened(batch, out),
             Order::Forget { batch } => self.forget_batch(batch),
         }
     }
@@ -79,7 +82,7 @@ impl Agent {
     }
 
     fn take_run(&mut self, run: Run) {
-        let Run { attempt: id, batch, range, segments, threads, alone, task_ns } = run;
+        let Run { attempt: id, batch, range, segments, threads, alone, task_ns, given } = run;
         if self.attempts.contains_key(&id) {
             return;
         }
@@ -116,6 +119,7 @@ impl Agent {
                 kill_at: None,
                 wanted_back: 0,
                 task_ns,
+                given,
             },
         );
         self.waiting.push_back(Piece { attempt: id, range });
@@ -203,9 +207,12 @@ impl Agent {
             self.end(id, piece.range, How::Cancelled);
         }
         for (executor, known) in &self.executors {
+            let executor = *executor;
             if known.works_on(id) {
-                let (executor, share) = (*executor, Share::All);
-                out.push(AgentAction::Take { executor, attempt: id, share });
+                out.push(AgentAction::Take { executor, attempt: id, share: Share::All });
+            }
+            if known.has_begun(id) {
+                out.push(AgentAction::Cancel { executor, attempt: id });
             }
         }
     }
@@ -217,7 +224,7 @@ impl Agent {
                 continue;
             }
             attempt.kill_at = None;
-            let working = self.executors.iter().filter(|(_, known)| known.works_on(*id));
+            let working = self.executors.iter().filter(|(_, known)| known.has_begun(*id));
             out.extend(working.map(|(executor, _)| AgentAction::Kill { executor: *executor }));
         }
     }
@@ -242,6 +249,8 @@ impl Agent {
         self.waiting.clear();
         self.attempts.clear();
         self.owed.clear();
+        self.calls.clear();
+        self.deferred.clear();
         out.extend(self.executors.keys().map(|executor| AgentAction::Kill { executor: *executor }));
     }
 }

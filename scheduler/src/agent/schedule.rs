@@ -55,6 +55,9 @@ impl Agent {
             };
             self.free.subtract(&need);
             self.load(now, id, piece, need, out);
+            if let Some(executor) = self.executors.get_mut(&id) {
+                executor.charged = true;
+            }
             return true;
         }
         if self.attempts.get(&piece.attempt).is_some_and(|attempt| attempt.alone) {
@@ -62,6 +65,7 @@ impl Agent {
         }
         let busy = self.executors.iter().filter(|(_, e)| {
             !e.ending
+                && e.charged
                 && e.kind == kind
                 && e.need == need
                 && !e.works_on(piece.attempt)
@@ -146,10 +150,14 @@ impl Agent {
         let program = shared.program.clone();
         let room = self.config.resources.cpus as usize + SPARE_EXECUTORS;
         if self.executors.values().filter(|executor| !executor.ending).count() >= room {
-            let oldest = self.executors.iter_mut().filter(|(_, e)| e.is_idle());
-            let (id, executor) = oldest.min_by_key(|(_, executor)| executor.since)?;
-            executor.ending = true;
-            out.push(AgentAction::Stop { executor: *id });
+            // Where all that could go have tasks that wait, one more has to be: what these wait for may be this.
+            let oldest = self.executors.iter_mut().filter(|(_, e)| e.is_spare());
+            if let Some((id, executor)) = oldest.min_by_key(|(_, executor)| executor.since) {
+                executor.ending = true;
+                out.push(AgentAction::Stop { executor: *id });
+            } else if !self.executors.values().any(|e| !e.suspended.is_empty()) {
+                return None;
+            }
         }
         let id = self.next_executor;
         self.next_executor.0 += 1;
@@ -193,6 +201,7 @@ impl Agent {
             range: piece.range,
             shared: shared.clone(),
             segments: attempt.slice(piece.range),
+            given: attempt.given.clone(),
         };
         out.push(AgentAction::Load { executor: id, load });
     }

@@ -22,6 +22,10 @@ pub(super) struct Attempt {
     pub(super) worker: WorkerId,
     /// Waiting or running there, as far as is known.
     pub(super) open: RangeSet,
+    /// Of these, those that have begun and wait for the outcomes of others.
+    pub(super) blocked: RangeSet,
+    /// Whether it occupies its worker: while something open does not wait.
+    pub(super) occupies: bool,
     /// Their outcome is made, says the worker, and has not come yet.
     pub(super) owed: RangeSet,
     /// Their outcome has come and is on its way through the log.
@@ -40,7 +44,7 @@ pub(super) struct Attempt {
     pub(super) short: bool,
     /// Threads that take its tasks from one another.
     pub(super) threads: u16,
-    /// What it occupies on its worker until nothing is open.
+    /// What it occupies on its worker.
     pub(super) need: Resources,
 }
 

@@ -78,7 +78,7 @@ impl Dispatcher {
                 .is_none_or(|b| b.spec.policy.batch_size.is_some());
             // A worker with more ranges than slots has some that only wait; of one that runs, half.
             let waits = worker.held.cpus > worker.total.cpus;
-            let open = attempt.open.len();
+            let open = attempt.open.len() - attempt.blocked.len();
             let tasks = if waits { open } else { open / 2 };
             if !attempt.may_be_asked(now) || tasks == 0 || (fixed && !waits) {
                 continue;

@@ -1,6 +1,8 @@
 //! What the leader knows of a batch beyond the state: which of its tasks wait and which are out.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use allhands_common::id::{AttemptId, BatchId, WorkerId};
 use allhands_common::limit::UNREAD_BYTES_MAX;
@@ -24,6 +26,10 @@ pub(super) struct Active {
     pub(super) held: RangeSet,
     /// Tasks to be tried again later: when.
     pub(super) delayed: BTreeMap<u32, ClusterTime>,
+    /// Tasks that wait for others to end: for how many.
+    waiting: BTreeMap<u32, u32>,
+    /// Whether a task of it has ever waited for another after it had begun.
+    pub(super) blocks: bool,
     /// Tasks that wait for an entry about them to come back.
     pub(super) charging: RangeSet,
     /// Ranges given out and not reported.
@@ -44,6 +50,8 @@ impl Active {
             pending: batch.unfinished(TaskRange::new(0, batch.tasks)),
             held: RangeSet::new(),
             delayed: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            blocks: false,
             charging: RangeSet::new(),
             ranges: 0,
             attempts: BTreeSet::new(),
@@ -69,7 +77,47 @@ impl Active {
         self.pending.remove(range);
         self.charging.remove(range);
         self.delayed.retain(|index, _| !range.contains(*index));
+        self.wait_no_more(range);
         self.held.insert(range);
+    }
+
+    /// A task that waits for a slot waits for so many others first; none: for what will never come. Whether
+    /// it waited.
+    pub(super) fn hold_back(&mut self, index: u32, others: u32) -> bool {
+        let waits = self.pending.contains(index);
+        if waits {
+            self.pending.remove(TaskRange::new(index, index + 1));
+            self.waiting.insert(index, others);
+        }
+        waits
+    }
+
+    /// Whether a task waits for others.
+    pub(super) fn waits(&self, index: u32) -> bool {
+        self.waiting.contains_key(&index)
+    }
+
+    /// One of those that a task waits for is there.
+    pub(super) fn let_go(&mut self, index: u32) {
+        let Some(others) = self.waiting.get_mut(&index) else { return };
+        *others = others.saturating_sub(1);
+        if *others == 0 {
+            self.waiting.remove(&index);
+            self.pending.insert(TaskRange::new(index, index + 1));
+        }
+    }
+
+    /// What a task waits for will never come: the log has to know.
+    pub(super) fn give_up(&mut self, index: u32) {
+        self.waiting.remove(&index);
+        self.charging.insert(TaskRange::new(index, index + 1));
+    }
+
+    /// Tasks have ended, or are with an attempt: whatever they named.
+    pub(super) fn wait_no_more(&mut self, range: TaskRange) {
+        let gone: Vec<u32> =
+            self.waiting.range(range.start..range.end).map(|(index, _)| *index).collect();
+        gone.iter().for_each(|index| _ = self.waiting.remove(index));
     }
 
     pub(super) fn delay(&mut self, index: u32, until: ClusterTime) {
@@ -168,6 +216,7 @@ impl Dispatcher {
         }
         if batch.progress().is_some() {
             self.activate(state, id);
+            self.depend(state, id, TaskRange::new(0, batch.tasks));
             let delayed = self.active.get(&id).map(|active| active.delayed.values().min().copied());
             if let Some(Some(until)) = delayed {
                 self.timers.set(self.instant_of(until), Timer::Batch(id));
@@ -211,7 +260,8 @@ impl Dispatcher {
 /// Where a batch waits of which nothing is out.
 fn untouched(batch: &Batch, class: ClassId) -> Place {
     let (priority, sequence) = (batch.spec.policy.priority, batch.sequence);
-    Place { priority, class, job: batch.job, running: 0, sequence }
+    let depth = Reverse(batch.depth());
+    Place { priority, class, job: batch.job, depth, running: 0, sequence }
 }
 
 /// Whether there is something to cut: any task, or a whole range where its length is fixed.

@@ -71,13 +71,15 @@ impl Dispatcher {
                 let places = [
                     active.pending.contains(task),
                     active.delayed.contains_key(&task),
+                    active.waits(task),
                     active.charging.contains(task),
                     with_attempts.contains(task),
                 ];
                 let count = places.iter().filter(|there| **there).count();
                 if count != 1 {
-                    let what =
-                        format!("task {id}:{task} (pending, delayed, deciding, held): {places:?}");
+                    let what = format!(
+                        "task {id}:{task} (pending, delayed, waiting, deciding, held): {places:?}"
+                    );
                     return broken("an unfinished task is in one place", what);
                 }
                 if with_attempts.contains(task) != active.held.contains(task) {
@@ -98,7 +100,16 @@ impl Dispatcher {
     fn check_loads(&self) -> Result<(), Violation> {
         let mut sums: BTreeMap<WorkerId, Resources> = BTreeMap::new();
         let mut long: BTreeMap<WorkerId, u32> = BTreeMap::new();
-        for attempt in self.attempts.values().filter(|attempt| !attempt.open.is_empty()) {
+        for (id, attempt) in &self.attempts {
+            if attempt.blocked.iter().any(|range| !attempt.open.covers(range)) {
+                return broken("what is blocked is open", format!("attempt {id}"));
+            }
+            if attempt.occupies != (attempt.open.len() > attempt.blocked.len()) {
+                let what = format!("attempt {id}: {}", attempt.occupies);
+                return broken("a range occupies a slot unless all of it waits", what);
+            }
+        }
+        for attempt in self.attempts.values().filter(|attempt| attempt.occupies) {
             sums.entry(attempt.worker).or_insert(Resources::cpus(0)).add(&attempt.need);
             *long.entry(attempt.worker).or_insert(0) += u32::from(!attempt.short);
         }
@@ -190,7 +201,7 @@ impl Dispatcher {
     /// The ranges of attempts, batches and jobs add up.
     fn check_ranges(&self) -> Result<(), Violation> {
         let (mut ranges, mut jobs) = (BTreeMap::new(), BTreeMap::new());
-        for attempt in self.attempts.values().filter(|attempt| !attempt.open.is_empty()) {
+        for attempt in self.attempts.values().filter(|attempt| attempt.occupies) {
             *ranges.entry(attempt.batch).or_insert(0) += 1;
             *jobs.entry(attempt.job).or_insert(0) += 1;
         }

@@ -107,6 +107,8 @@ impl Dispatcher {
                 tasks,
                 segment,
                 sealed,
+                kept,
+                mentions,
             } => {
                 if let Some(reason) = refusal(&spec) {
                     let refused = ToClient::Refused { batch: Some(batch), request: None, reason };
@@ -123,10 +125,12 @@ impl Dispatcher {
                     tasks,
                     segment,
                     sealed,
+                    kept,
+                    mentions,
                 }
             }
-            FromClient::Append { batch, first, tasks, segment } if mine(&batch) => {
-                Command::Append { batch, first, tasks, segment }
+            FromClient::Append { batch, first, tasks, segment, mentions } if mine(&batch) => {
+                Command::Append { batch, first, tasks, segment, mentions }
             }
             FromClient::Seal { batch, tasks } if mine(&batch) => Command::Seal { batch, tasks },
             FromClient::Acknowledge(mut batches) => {
@@ -156,6 +160,8 @@ impl Dispatcher {
             FromClient::UnwantBlob { blob } => {
                 return self.blobs.remove_session_want(session, blob);
             }
+            FromClient::Await(of) => return self.client_awaits(state, session, of),
+            FromClient::Unawait(of) => return self.client_unawaits(state, session, &of),
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));
@@ -182,8 +188,9 @@ impl Dispatcher {
         }
         self.timers.set(client.last_heard + self.config.client_lease, Timer::Session(session));
         self.clients.insert(session, client);
-        // It says anew what it offers and wants.
+        // It says anew what it offers, wants and awaits.
         self.blobs.remove_session(session);
+        self.forget_awaited(session);
         if known.is_none() {
             out.push(Action::Propose(Command::OpenSession { session, owner }));
             return;
@@ -268,7 +275,8 @@ impl Dispatcher {
 
     /// Has a client told how much of a batch is committed, `bytes` of arguments more than before.
     pub(super) fn tell_appended(&mut self, state: &State, batch: BatchId, bytes: u64) {
-        let Some(job) = state.batches.get(&batch).and_then(|batch| state.job_of(batch)) else {
+        let known = state.batches.get(&batch).filter(|batch| batch.depth() == 0);
+        let Some(job) = known.and_then(|batch| state.job_of(batch)) else {
             return;
         };
         if let Some(client) = self.clients.get_mut(&job.session) {

@@ -34,7 +34,9 @@ impl Dispatcher {
     /// Sends what there is credit for.
     pub(super) fn deliver(&mut self, state: &State, id: BatchId, out: &mut Vec<Action>) {
         let Some(batch) = state.batches.get(&id) else { return };
-        let Some(session) = state.job_of(batch).map(|job| job.session) else { return };
+        // What a task has called is given to who asks for it.
+        let client = state.job_of(batch).filter(|_| batch.depth() == 0);
+        let Some(session) = client.map(|job| job.session) else { return };
         if !self.clients.get(&session).is_some_and(|client| client.attached) {
             return;
         }
@@ -46,7 +48,7 @@ impl Dispatcher {
         if let Some(progress) = batch.progress() {
             delivery.sent = delivery.sent.max(progress.acknowledged);
             while delivery.in_flight_bytes < DELIVER_BYTES_MAX {
-                let at = (delivery.sent - progress.acknowledged) as usize;
+                let at = (delivery.sent - progress.dropped) as usize;
                 let Some(outcome) = progress.outcomes.get(at).copied() else { break };
                 let sequence = delivery.sent;
                 delivery.sent += 1;

@@ -28,6 +28,7 @@ impl Dispatcher {
             Effect::SessionClosed { session } => {
                 self.tell(session, ToClient::SessionExpired, out);
                 self.clients.remove(&session);
+                self.forget_awaited(session);
                 self.blobs.remove_session(session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
@@ -42,6 +43,9 @@ impl Dispatcher {
             Effect::BatchOpened { batch, .. } => self.batch_opened(state, batch),
             Effect::Appended { batch, range } => self.appended(state, batch, range),
             Effect::Sealed { batch } => {
+                // Who waits for a task that was to come waits in vain.
+                let tasks = state.batches.get(&batch).map_or(0, |known| known.tasks);
+                self.release(state, batch, TaskRange::new(tasks, u32::MAX));
                 self.tell_appended(state, batch, 0);
                 self.requeue(state, batch);
                 self.deliver(state, batch, out);
@@ -55,6 +59,12 @@ impl Dispatcher {
             Effect::Charged { batch, index } => self.recharge(now, state, batch, index),
             Effect::Started { batch, attempt, worker, range } => {
                 self.started(now, state, Origin { batch, attempt, worker }, range, out);
+            }
+            Effect::Called { batch, worker, new } => {
+                if new {
+                    self.watch_batch(state, batch);
+                }
+                self.order(worker, Order::Opened { batch });
             }
             Effect::BatchOver { batch } => self.batch_over(state, batch, out),
             Effect::Acknowledged { batch } => {
@@ -81,6 +91,7 @@ impl Dispatcher {
         if let Some(active) = self.active.get_mut(&id) {
             active.pending.insert(range);
         }
+        self.depend(state, id, range);
         if let Some(batch) = state.batches.get(&id)
             && let Some(limit) = batch.spec.policy.queue_timeout_ms
             && let Some(argument) = batch.arguments.last()
@@ -98,12 +109,14 @@ impl Dispatcher {
         if let Some(active) = self.active.get_mut(&id) {
             active.pending.remove(range);
             active.charging.remove(range);
+            active.wait_no_more(range);
             let gone: Vec<u32> =
                 active.delayed.range(range.start..range.end).map(|(index, _)| *index).collect();
             gone.iter().for_each(|index| {
                 active.delayed.remove(index);
             });
         }
+        self.release(state, id, range);
         self.requeue(state, id);
         self.deliver(state, id, out);
     }
@@ -138,7 +151,9 @@ impl Dispatcher {
         let whole = !known.called_off;
         if whole && self.workers.get(&worker).is_some_and(|known| known.present) {
             let (segments, threads) = (Vec::new(), known.threads);
-            let run = Run { attempt, batch, range, segments, threads, alone: false, task_ns: None };
+            let given = Vec::new();
+            let alone = false;
+            let run = Run { attempt, batch, range, segments, threads, alone, task_ns: None, given };
             self.send_run(state, worker, run);
         } else {
             self.withdraw(state, attempt, range, false);
@@ -153,7 +168,9 @@ impl Dispatcher {
             if let Some(active) = self.active.get_mut(&id) {
                 active.pending = RangeSet::new();
                 active.delayed.clear();
+                active.wait_no_more(TaskRange::new(0, u32::MAX));
             }
+            self.release(state, id, TaskRange::new(0, u32::MAX));
         }
         self.requeue(state, id);
         self.deliver(state, id, out);
@@ -184,6 +201,7 @@ impl Dispatcher {
             self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
+        self.release(state, id, TaskRange::new(0, u32::MAX));
         self.forget_results(id);
         let Some(active) = self.active.remove(&id) else {
             self.uncap(state, id, (job, call), 0);

@@ -88,7 +88,11 @@ impl Dispatcher {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let origin = Origin { batch: attempt.batch, attempt: id, worker: attempt.worker };
         let unsent = attempt.sent == UNSENT;
-        let open: Vec<TaskRange> = attempt.open.iter().collect();
+        let blocked = attempt.blocked.clone();
+        let mut open: Vec<TaskRange> = blocked.iter().collect();
+        for range in attempt.open.iter() {
+            open.extend(blocked.gaps(range));
+        }
         let owed: Vec<TaskRange> = attempt.owed.iter().collect();
         for range in open.iter().chain(&owed) {
             self.withdraw(state, id, *range, false);
@@ -112,6 +116,10 @@ impl Dispatcher {
         if cfg!(plant = "lost_worker_not_requeued") {
             return;
         }
+        // What waited for others did not run.
+        let (blocked, open): (Vec<TaskRange>, Vec<TaskRange>) =
+            open.iter().partition(|range| blocked.covers(**range));
+        blocked.iter().for_each(|range| self.put_back(state, origin.batch, *range));
         let mut rest = open.iter();
         // Only what was running can have been the reason; nobody knows where a silent range stands,
         // so it is the first task that is charged.

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use allhands_common::codec;
+use allhands_common::execution::Mention;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::limit::SYSTEM_RETRIES;
 use allhands_common::range::TaskRange;
@@ -39,7 +40,7 @@ impl Dispatcher {
         known: &Batch,
         origin: Origin,
         range: TaskRange,
-        bytes: Bytes,
+        (bytes, mentions): (Bytes, &[Mention]),
         out: &mut Vec<Action>,
     ) {
         let batch = origin.batch;
@@ -56,7 +57,7 @@ impl Dispatcher {
         }
         let again = to_try_again(known, origin, range, &segment);
         if again.is_empty() {
-            return propose_finish(origin, range, segment.bytes().clone(), out);
+            return propose_finish(origin, range, segment.bytes().clone(), mentions, out);
         }
         let mut start = range.start;
         for index in again.iter().map(|again| again.index).chain([range.end]) {
@@ -65,7 +66,7 @@ impl Dispatcher {
             if !part.is_empty()
                 && let Ok(slice) = segment.slice(rows)
             {
-                propose_finish(origin, part, slice, out);
+                propose_finish(origin, part, slice, mentions, out);
             }
             start = index + 1;
         }

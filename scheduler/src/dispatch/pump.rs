@@ -1,10 +1,13 @@
 //! Giving work out: the next batch, the least loaded worker that can, a range cut to size.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use allhands_common::bulk::Bulk;
+use allhands_common::execution::{Awaited, Given};
 use allhands_common::function::FunctionName;
-use allhands_common::id::{BatchId, WorkerId};
+use allhands_common::id::{BatchId, TaskId, WorkerId};
 use allhands_common::limit::{BUNDLE_BYTES_MAX, SEGMENT_BYTES_MAX};
 use allhands_common::policy::{BatchSpec, Policy, Prefer};
 use allhands_common::program::ProgramId;
@@ -16,6 +19,7 @@ use bytes::Bytes;
 
 use super::attempt::UNSENT;
 use super::batches::Active;
+use super::graph::outcome_bytes;
 use super::queue::ClassId;
 use super::size::Cost;
 use super::threads::Seat;
@@ -36,6 +40,9 @@ const FIXED_RANGE_BYTES_MAX: u64 = BUNDLE_BYTES_MAX as u64;
 
 /// What a range counts in a message besides its arguments: some 120 bytes of head.
 const RUN_BYTES: usize = 4 * 120;
+
+/// What an outcome that goes along with a range counts besides itself.
+const GIVEN_BYTES: usize = 4 * 30;
 
 impl Dispatcher {
     /// Gives out what there is room for.
@@ -123,7 +130,7 @@ impl Dispatcher {
         let learned = self.learned(state, batch);
         let Some(active) = self.activate(state, id) else { return };
         let task_ns = active.cost.or(learned).task_ns;
-        let Some((range, alone)) = cut(batch, active, learned, slots, threads) else {
+        let Some((range, alone)) = cut(state, batch, active, learned, slots, threads) else {
             // Everything that waited has ended meanwhile.
             return self.requeue(state, id);
         };
@@ -142,6 +149,8 @@ impl Dispatcher {
                 class,
                 worker,
                 open: RangeSet::of(range),
+                blocked: RangeSet::new(),
+                occupies: true,
                 owed: RangeSet::new(),
                 settling: RangeSet::new(),
                 sent: UNSENT,
@@ -162,7 +171,8 @@ impl Dispatcher {
         self.queues.count(batch.job, true);
         self.count_range(state, id, true);
         let segments = Vec::new();
-        let run = Run { attempt, batch: id, range, segments, threads, alone, task_ns };
+        let given = Vec::new();
+        let run = Run { attempt, batch: id, range, segments, threads, alone, task_ns, given };
         if policy.idempotent || cfg!(plant = "run_before_commit") {
             self.send_run(state, worker, run);
         } else {
@@ -197,13 +207,40 @@ impl Dispatcher {
         }
         // Tasks of one segment may differ in length: more than the segments that they lie in it is not.
         let arguments = batch.arguments_of(run.range).map(|segment| segment.bytes as usize);
-        let (attempt, bytes) = (run.attempt, arguments.sum::<usize>() + RUN_BYTES);
-        self.order_of(id, Order::Run(run), bytes);
+        let attempt = run.attempt;
+        let mut bytes = arguments.sum::<usize>() + RUN_BYTES;
+        let given = taken(batch, run.range).map(|task| Awaited { task, follow: true });
+        // One that several of the tasks take goes along once.
+        let given: BTreeSet<Awaited> = given.collect();
+        bytes += given.iter().map(|of| GIVEN_BYTES + outcome_bytes(state, of.task)).sum::<usize>();
+        let given = given.into_iter().map(|of| Given { of, outcome: Bulk::default() }).collect();
+        self.order_of(id, Order::Run(Run { given, ..run }), bytes);
         let number = self.workers.get(&id).map(|worker| worker.sent + 1 + worker.cuts.len() as u64);
         if let (Some(attempt), Some(number)) = (self.attempts.get_mut(&attempt), number) {
             attempt.sent = number;
         }
     }
+}
+
+/// The tasks whose values those of `range` take.
+fn taken(batch: &Batch, range: TaskRange) -> impl Iterator<Item = TaskId> + '_ {
+    let links = batch.links().into_iter();
+    let named = links.flat_map(move |links| links.mentions.range(range.start..range.end));
+    let takes = named.flat_map(|(_, named)| named).filter(|(_, need)| need.takes());
+    takes.map(|(task, _)| *task)
+}
+
+/// Where `range` has to end so that what its tasks take of others stays below `most` bytes.
+fn end_within_given(state: &State, batch: &Batch, range: TaskRange, most: u64) -> u32 {
+    let mut bytes = 0;
+    for index in range.start..range.end {
+        let takes = taken(batch, TaskRange::new(index, index + 1));
+        bytes += takes.map(|task| outcome_bytes(state, task) as u64).sum::<u64>();
+        if bytes > most && index > range.start {
+            return index;
+        }
+    }
+    range.end
 }
 
 /// How long a specification is, about.
@@ -233,6 +270,7 @@ pub(super) fn occupied(policy: &Policy, total: &Resources) -> Resources {
 
 /// The next range of a batch, and whether it has to run alone.
 fn cut(
+    state: &State,
     batch: &Batch,
     active: &Active,
     learned: Cost,
@@ -250,7 +288,8 @@ fn cut(
     }
     let tasks = match policy.batch_size {
         Some(size) => size.saturating_mul(lanes) - first.start % size,
-        None if !policy.idempotent => lanes,
+        // A task that waits lets go of its slot, and so should not have others behind it.
+        None if !policy.idempotent || active.blocks => lanes,
         None => {
             let slots = slots.max(lanes);
             active.cost.range_tasks(pending.len(), slots, learned).saturating_mul(lanes)
@@ -265,6 +304,9 @@ fn cut(
     }
     let most = if policy.batch_size.is_some() { FIXED_RANGE_BYTES_MAX } else { RANGE_BYTES_MAX };
     range.end = range.end.min(end_within_bytes(batch, range, most));
+    if batch.links().is_some_and(|links| !links.mentions.is_empty()) {
+        range.end = end_within_given(state, batch, range, most);
+    }
     Some((range, false))
 }
 

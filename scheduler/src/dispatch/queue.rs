@@ -41,13 +41,18 @@ pub(super) struct Place {
     pub(super) priority: i16,
     pub(super) class: ClassId,
     pub(super) job: JobId,
-    /// What orders it within its job: ranges given out, then age.
+    /// What orders it within its job: those that others wait for first, the deepest before all, then ranges
+    /// given out, then age.
+    pub(super) depth: Reverse<u32>,
     pub(super) running: u32,
     pub(super) sequence: u32,
 }
 
 /// Batches of one priority and class, by job.
-type Line = BTreeMap<JobId, BTreeSet<(u32, u32, BatchId)>>;
+type Line = BTreeMap<JobId, BTreeSet<Waiting>>;
+
+/// A batch in its line: depth, ranges given out, age.
+type Waiting = (Reverse<u32>, u32, u32, BatchId);
 
 /// Everything that waits.
 #[derive(Debug, Default)]
@@ -90,14 +95,14 @@ impl Queues {
             .or_default()
             .entry(place.job)
             .or_default()
-            .insert((place.running, place.sequence, batch));
+            .insert((place.depth, place.running, place.sequence, batch));
     }
 
     pub(super) fn remove(&mut self, place: Place, batch: BatchId) {
         let key = (Reverse(place.priority), place.class);
         let Some(line) = self.lines.get_mut(&key) else { return };
         let Some(batches) = line.get_mut(&place.job) else { return };
-        batches.remove(&(place.running, place.sequence, batch));
+        batches.remove(&(place.depth, place.running, place.sequence, batch));
         if batches.is_empty() {
             line.remove(&place.job);
             if line.is_empty() {
@@ -110,14 +115,16 @@ impl Queues {
         self.lines
             .get(&(Reverse(place.priority), place.class))
             .and_then(|line| line.get(&place.job))
-            .is_some_and(|batches| batches.contains(&(place.running, place.sequence, batch)))
+            .is_some_and(|batches| {
+                batches.contains(&(place.depth, place.running, place.sequence, batch))
+            })
     }
 
     /// The next batch that is not among those `passed`, of a class that is not among `full`.
     pub(super) fn next(&self, full: &[ClassId], passed: &[BatchId]) -> Option<(ClassId, BatchId)> {
         let held = |job: &JobId| self.running.get(job).copied().unwrap_or(0);
-        let first = |batches: &BTreeSet<(u32, u32, BatchId)>| {
-            batches.iter().map(|(_, _, batch)| *batch).find(|batch| !passed.contains(batch))
+        let first = |batches: &BTreeSet<Waiting>| {
+            batches.iter().map(|(.., batch)| *batch).find(|batch| !passed.contains(batch))
         };
         self.lines.iter().filter(|((_, class), _)| !full.contains(class)).find_map(|(key, line)| {
             let next = match line.len() {
@@ -135,7 +142,7 @@ impl Queues {
     pub(super) fn forget_untouched(&mut self, job: JobId, sequence: u32, batch: BatchId) {
         self.lines.retain(|_, line| {
             if let Some(batches) = line.get_mut(&job) {
-                batches.remove(&(0, sequence, batch));
+                batches.remove(&(Reverse(0), 0, sequence, batch));
                 if batches.is_empty() {
                     line.remove(&job);
                 }
@@ -168,13 +175,13 @@ impl Queues {
 
     /// Every batch that waits, in no order.
     pub(super) fn batches(&self) -> impl Iterator<Item = BatchId> + '_ {
-        self.lines.values().flat_map(|line| line.values().flatten()).map(|(_, _, batch)| *batch)
+        self.lines.values().flat_map(|line| line.values().flatten()).map(|(.., batch)| *batch)
     }
 
     /// The batches that wait of one class.
     pub(super) fn batches_of(&self, class: ClassId) -> impl Iterator<Item = BatchId> + '_ {
         let lines = self.lines.iter().filter(move |((_, of), _)| *of == class);
-        lines.flat_map(|(_, line)| line.values().flatten()).map(|(_, _, batch)| *batch)
+        lines.flat_map(|(_, line)| line.values().flatten()).map(|(.., batch)| *batch)
     }
 
     /// A worker may be given work of those classes that `able` says.

@@ -8,11 +8,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use allhands_common::failure::Cause;
-use allhands_common::id::{AttemptId, WorkerId};
+use allhands_common::id::{AttemptId, TaskId, WorkerId};
 use allhands_common::policy::{Policy, Prefer};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{ALL_TASKS, Held, Order};
+use allhands_common::wire::worker::{ALL_TASKS, Blocked, Held, Order};
 
 use super::pump::occupied;
 use super::report::Origin;
@@ -52,8 +52,41 @@ impl Dispatcher {
             let batch = state.batches.get(&held.batch);
             let unwanted = batch.is_none_or(|batch| batch.stopped().is_some());
             match self.attempts.get_mut(&held.attempt).filter(|attempt| attempt.worker == id) {
-                Some(attempt) if !unwanted => attempt.running |= held.running,
+                Some(attempt) if !unwanted => {
+                    attempt.running |= held.running;
+                    self.take_blocked(state, id, held);
+                }
                 Some(_) | None => self.disown(state, id, held, processed == 0),
+            }
+        }
+        // One that was lost on its way is in the worker's list again, and then given again.
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.given.retain(|_, number| *number > processed);
+        }
+    }
+
+    /// Which tasks of an attempt wait for others: what the worker says counts.
+    fn take_blocked(&mut self, state: &State, worker: WorkerId, held: &Held) {
+        let Some(attempt) = self.attempts.get_mut(&held.attempt) else { return };
+        let mut blocked = RangeSet::new();
+        for Blocked { index, .. } in held.blocked.iter().filter(|b| attempt.open.contains(b.index))
+        {
+            blocked.insert(TaskRange::new(*index, *index + 1));
+        }
+        if blocked.is_empty() && attempt.blocked.is_empty() {
+            return;
+        }
+        let gone: Vec<TaskRange> =
+            attempt.blocked.iter().flat_map(|was| blocked.gaps(was).collect::<Vec<_>>()).collect();
+        attempt.blocked = blocked;
+        gone.into_iter().for_each(|range| self.unblock(held.batch, range));
+        self.occupy(state, held.attempt);
+        for Blocked { index, on } in &held.blocked {
+            let there =
+                self.attempts.get(&held.attempt).is_some_and(|a| a.blocked.contains(*index));
+            if there {
+                let task = TaskId { batch: held.batch, index: *index };
+                self.block(state, worker, task, on.clone());
             }
         }
     }
@@ -137,7 +170,13 @@ impl Dispatcher {
             let listed: u32 = held.open.iter().map(|range| range.len()).sum();
             let behind = !open.is_empty() && open.len() < listed;
             active.attempts.insert(held.attempt);
-            let runs = !open.is_empty();
+            let mut blocked = RangeSet::new();
+            for index in held.blocked.iter().map(|blocked| blocked.index) {
+                blocked.insert(TaskRange::new(index, index + 1));
+            }
+            let blocked: RangeSet =
+                open.iter().flat_map(|o| blocked.intersection(o).collect::<Vec<_>>()).collect();
+            let runs = open.len() > blocked.len();
             if runs {
                 self.queues.count(batch.job, true);
             }
@@ -154,6 +193,8 @@ impl Dispatcher {
                 class,
                 worker,
                 open,
+                blocked,
+                occupies: runs,
                 owed,
                 settling: RangeSet::new(),
                 sent: 0,

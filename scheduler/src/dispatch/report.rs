@@ -5,8 +5,10 @@
 
 use alloc::vec::Vec;
 
+use allhands_common::bulk::Bulk;
+use allhands_common::execution::{Awaited, Mention};
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
 use allhands_common::limit::EXECUTOR_DEATHS_MAX;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::Segment;
@@ -39,6 +41,16 @@ impl Dispatcher {
     ) {
         let Ended { attempt, batch, range, how } = ended;
         let origin = Origin { batch, attempt, worker };
+        match how {
+            How::Blocked { on } => return self.blocked(state, origin, range.start, on),
+            How::Resumed => return self.resumed(state, origin, range.start),
+            How::Ran { .. }
+            | How::Returned
+            | How::Cancelled
+            | How::Killed { .. }
+            | How::Bystander
+            | How::Refused { .. } => {}
+        }
         let mine = self.attempts.get(&attempt).filter(|known| known.worker == worker);
         let (mut news, mut known) = (RangeSet::new(), RangeSet::new());
         if let Some(mine) = mine {
@@ -47,10 +59,10 @@ impl Dispatcher {
             let known_here = news.iter().chain(mine.settling.intersection(range));
             known_here.for_each(|part| known.insert(part));
         }
-        if let How::Ran { segment, .. } = &how {
+        if let How::Ran { segment, mentions, .. } = &how {
             let late: Vec<TaskRange> = known.gaps(range).collect();
             late.into_iter()
-                .for_each(|part| self.late(state, origin, range, part, &segment.bytes, out));
+                .for_each(|part| self.late(state, origin, (range, part), segment, mentions, out));
         }
         for part in news.iter() {
             self.hear_of(now, state, origin, part, part_of(&how, range, part), out);
@@ -81,12 +93,15 @@ impl Dispatcher {
         };
         self.withdraw(state, attempt, range, ran);
         match how {
-            How::Ran { segment, run_us } => {
+            How::Ran { segment, run_us, mentions } => {
                 self.learn_cost(state, batch, range.len(), run_us);
-                self.outcomes(now, state, known, origin, range, segment.bytes, out);
+                self.outcomes(now, state, known, origin, range, (segment.bytes, &mentions), out);
             }
+            // Not ends: `report` has seen to them.
+            How::Blocked { .. } | How::Resumed => {}
             How::Returned => {
-                if !asked {
+                // What comes back of itself was not begun because of one that waits, or its batch is not known there.
+                if !asked && !self.active.get(&batch).is_some_and(|active| active.blocks) {
                     self.unknow(worker, batch);
                 }
                 self.put_back_unstarted(now, state, origin, range, out);
@@ -110,17 +125,41 @@ impl Dispatcher {
     /// Takes `range` out of what an attempt has open or owes; what has `come` waits for the log.
     pub(super) fn withdraw(&mut self, state: &State, id: AttemptId, range: TaskRange, come: bool) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        let was_open = !attempt.open.is_empty();
+        let batch = attempt.batch;
         attempt.open.remove(range);
+        attempt.blocked.remove(range);
         attempt.owed.remove(range);
         attempt.asked = None;
         if come {
             attempt.settling.insert(range);
         }
-        if was_open && attempt.open.is_empty() {
-            self.release_slot(state, id);
-        }
+        self.unblock(batch, range);
+        self.occupy(state, id);
         self.forget_if_over(id);
+    }
+
+    /// A task has begun and waits for others: its slot is free.
+    fn blocked(&mut self, state: &State, origin: Origin, index: u32, on: Vec<Awaited>) {
+        let Origin { batch, attempt, worker } = origin;
+        let mine = self.attempts.get_mut(&attempt).filter(|known| known.worker == worker);
+        let Some(known) = mine.filter(|known| known.open.contains(index)) else { return };
+        known.blocked.insert(TaskRange::new(index, index + 1));
+        if let Some(active) = self.active.get_mut(&batch) {
+            active.blocks = true;
+        }
+        self.occupy(state, attempt);
+        self.block(state, worker, TaskId { batch, index }, on);
+    }
+
+    /// A task that waited goes on, whatever else runs there now.
+    fn resumed(&mut self, state: &State, origin: Origin, index: u32) {
+        let Origin { batch, attempt, worker } = origin;
+        let one = TaskRange::new(index, index + 1);
+        let mine = self.attempts.get_mut(&attempt).filter(|known| known.worker == worker);
+        let Some(known) = mine else { return };
+        known.blocked.remove(one);
+        self.unblock(batch, one);
+        self.occupy(state, attempt);
     }
 
     /// An attempt with nothing left is forgotten.
@@ -142,16 +181,16 @@ impl Dispatcher {
         &mut self,
         state: &State,
         origin: Origin,
-        range: TaskRange,
-        part: TaskRange,
-        bytes: &Bytes,
+        (range, part): (TaskRange, TaskRange),
+        bytes: &Bulk,
+        mentions: &[Mention],
         out: &mut Vec<Action>,
     ) {
         let Origin { batch, attempt, worker } = origin;
         let batch_known = state.batches.get(&batch).filter(|known| known.stopped().is_none());
         let wanted = batch_known.map(|known| known.unfinished(part)).unwrap_or_default();
         let mut kept = RangeSet::new();
-        if let Ok(segment) = Segment::parse(bytes.clone())
+        if let Ok(segment) = Segment::parse(bytes.bytes.clone())
             && segment.tasks() == range.len()
         {
             for values in
@@ -160,7 +199,7 @@ impl Dispatcher {
                 let rows = TaskRange::new(values.start - range.start, values.end - range.start);
                 if let Ok(slice) = segment.slice(rows) {
                     kept.insert(values);
-                    propose_finish(origin, values, slice, out);
+                    propose_finish(origin, values, slice, mentions, out);
                 }
             }
         }
@@ -317,21 +356,25 @@ pub(super) fn propose_finish(
     origin: Origin,
     range: TaskRange,
     segment: Bytes,
+    mentions: &[Mention],
     out: &mut Vec<Action>,
 ) {
     let Origin { batch, attempt, worker } = origin;
     let segment = segment.into();
-    out.push(Action::Propose(Command::Finish { batch, attempt, worker, range, segment }));
+    let mentions = mentions.iter().filter(|m| range.contains(m.index)).copied().collect();
+    let finish = Command::Finish { batch, attempt, worker, range, segment, mentions };
+    out.push(Action::Propose(finish));
 }
 
 /// What `how` says of `part` of its `range`.
 fn part_of(how: &How, range: TaskRange, part: TaskRange) -> How {
     match how {
-        How::Ran { segment, run_us } if part != range => {
+        How::Ran { segment, run_us, mentions } if part != range => {
             let rows = TaskRange::new(part.start - range.start, part.end - range.start);
             let slice = Segment::parse(segment.bytes.clone()).and_then(|all| all.slice(rows));
             let run_us = run_us * u64::from(part.len()) / u64::from(range.len().max(1));
-            How::Ran { segment: slice.unwrap_or_default().into(), run_us }
+            let mentions = mentions.clone();
+            How::Ran { segment: slice.unwrap_or_default().into(), run_us, mentions }
         }
         whole => whole.clone(),
     }

@@ -63,7 +63,7 @@ impl Dispatcher {
     pub(super) fn lanes(&self, active: &Active) -> impl Iterator<Item = (WorkerId, u32)> {
         let attempts = active.attempts.iter().filter_map(|attempt| self.attempts.get(attempt));
         attempts
-            .filter(|attempt| !attempt.open.is_empty())
+            .filter(|attempt| attempt.occupies)
             .map(|attempt| (attempt.worker, attempt.threads.into()))
     }
 }

@@ -4,7 +4,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, SessionId, WorkerId};
+use allhands_common::id::{BatchId, SessionId, TaskId, WorkerId};
 use allhands_common::time::Instant;
 
 use super::Dispatcher;
@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Class(ClassId),
     /// Somebody is idle while others may have too much.
     Balance,
+    /// Nobody may have heard of a task that others name.
+    Unheard(TaskId),
     /// A worker's orders may have waited long enough for company.
     Orders(WorkerId),
     /// Something has waited long enough for company: the end of the step sends it.
@@ -66,6 +68,7 @@ impl Dispatcher {
                 Timer::Batch(batch) => self.check_batch(now, state, batch, out),
                 Timer::Class(class) => self.check_class(now, state, class, out),
                 Timer::Balance => self.balance(now, state),
+                Timer::Unheard(task) => self.check_unheard(state, task),
                 // They may be on their way already: an empty message would be sent otherwise.
                 Timer::Orders(id)
                     if self.workers.get(&id).is_some_and(|w| !w.orders.is_empty()) =>

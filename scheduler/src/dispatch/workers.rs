@@ -2,11 +2,12 @@
 //! (`losses`: what becomes of that).
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use allhands_common::execution::Awaited;
 use allhands_common::id::{AttemptId, BatchId, BootId, WorkerId};
 use allhands_common::limit::BUNDLE_BYTES_MAX;
 use allhands_common::program::{Platform, Program, ProgramId};
@@ -65,6 +66,8 @@ pub(super) struct Worker {
     pub(super) attempts: BTreeSet<AttemptId>,
     /// Programs that cannot run there.
     pub(super) refused: BTreeSet<ProgramId>,
+    /// Outcomes that were sent for its blocked tasks, and in which message, as far as it may not have them.
+    pub(super) given: BTreeMap<Awaited, u64>,
     /// Orders that are not sent.
     pub(super) orders: Vec<Order>,
     /// Where among them another message begins: one holds so much.
@@ -168,6 +171,10 @@ impl Dispatcher {
             FromWorker::Report { ended, .. } => {
                 ended.into_iter().for_each(|one| self.report(now, state, id, one, out));
             }
+            FromWorker::Submit(children) => {
+                let called = children.into_iter().map(|child| Command::Call { worker: id, child });
+                out.extend(called.map(Action::Propose));
+            }
             FromWorker::Draining => self.change_worker(id, |worker| worker.draining = true),
         }
     }
@@ -213,6 +220,7 @@ impl Dispatcher {
                 known: BTreeSet::new(),
                 attempts,
                 refused: BTreeSet::new(),
+                given: BTreeMap::new(),
                 orders: Vec::new(),
                 cuts: Vec::new(),
                 bundle_bytes: 0,
@@ -375,17 +383,26 @@ impl Dispatcher {
         }
     }
 
-    /// A range occupies its worker no more.
-    pub(super) fn release_slot(&mut self, state: &State, id: AttemptId) {
-        let Some(attempt) = self.attempts.get(&id) else { return };
+    /// A range occupies its worker while something open does not wait for others, and no longer.
+    pub(super) fn occupy(&mut self, state: &State, id: AttemptId) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let occupies = attempt.open.len() > attempt.blocked.len();
+        if core::mem::replace(&mut attempt.occupies, occupies) == occupies {
+            return;
+        }
         let (batch, job, worker) = (attempt.batch, attempt.job, attempt.worker);
         let (need, long) = (attempt.need.clone(), u32::from(!attempt.short));
         self.change_worker(worker, |worker| {
-            worker.held.subtract(&need);
-            worker.long -= long;
+            if occupies {
+                worker.held.add(&need);
+                worker.long += long;
+            } else {
+                worker.held.subtract(&need);
+                worker.long -= long;
+            }
         });
-        self.queues.count(job, false);
-        self.count_range(state, batch, false);
+        self.queues.count(job, occupies);
+        self.count_range(state, batch, occupies);
     }
 
     /// Clients are told of the slots, for their progress displays and `n_jobs`.

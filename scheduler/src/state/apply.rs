@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use allhands_common::execution::Mention;
 use allhands_common::id::{AttemptId, BatchId, JobId, RequestId, SegmentId, SessionId};
 use allhands_common::limit::SESSION_REPLIES_MAX;
 use allhands_common::policy::BatchSpec;
@@ -71,7 +72,7 @@ impl State {
         batch: BatchId,
         (sequence, call): (u32, u32),
         job: JobId,
-        spec: Arc<BatchSpec>,
+        (spec, kept): (Arc<BatchSpec>, bool),
         context: Bytes,
         out: &mut Vec<Effect>,
     ) -> bool {
@@ -105,6 +106,7 @@ impl State {
             opened: self.at,
             arguments: SmallVec::new(),
             sealed: false,
+            kept,
             progress: None,
         };
         if !context.is_empty() {
@@ -113,6 +115,7 @@ impl State {
             out.push(Effect::Keep { segment, bytes: context });
         }
         self.batches.insert(batch, opened);
+        self.take_early_pins(batch);
         true
     }
 
@@ -122,7 +125,7 @@ impl State {
         batch: BatchId,
         tasks: u32,
         bytes: Bytes,
-        sealed: bool,
+        (sealed, mentions): (bool, &[Mention]),
         out: &mut Vec<Effect>,
     ) {
         let segment = self.next_segment;
@@ -134,6 +137,7 @@ impl State {
         }
         known.sealed = sealed;
         let over = known.over();
+        self.link(batch, TaskRange::new(0, tasks), mentions);
         out.push(Effect::BatchOpened { batch, tasks });
         if over {
             self.end_batch(batch, out);
@@ -148,7 +152,7 @@ impl State {
         batch: BatchId,
         tasks: u32,
         bytes: Bytes,
-        sealed: bool,
+        (sealed, mentions): (bool, &[Mention]),
         out: &mut Vec<Effect>,
     ) {
         let job = self.batches.get(&batch).and_then(|known| self.job_of(known));
@@ -156,7 +160,7 @@ impl State {
             return;
         }
         if tasks > 0 {
-            self.append(batch, 0, tasks, bytes, out);
+            self.append(batch, 0, tasks, bytes, mentions, out);
         }
         if sealed {
             self.seal(batch, tasks, out);
@@ -169,6 +173,7 @@ impl State {
         first: u32,
         tasks: u32,
         bytes: Bytes,
+        mentions: &[Mention],
         out: &mut Vec<Effect>,
     ) {
         let (at, segment) = (self.at, self.next_segment);
@@ -181,6 +186,7 @@ impl State {
         let range = TaskRange::new(first, end);
         known.grow(segment, range, bytes.len(), at.0 - known.opened.0);
         self.next_segment.0 += 1;
+        self.link(batch, range, mentions);
         out.push(Effect::Keep { segment, bytes });
         out.push(Effect::Appended { batch, range });
     }
@@ -242,7 +248,7 @@ impl State {
 
 impl Job {
     /// `spec`, or an equal one that is there already.
-    fn share_spec(&mut self, spec: Arc<BatchSpec>) -> Arc<BatchSpec> {
+    pub(super) fn share_spec(&mut self, spec: Arc<BatchSpec>) -> Arc<BatchSpec> {
         if let Some(equal) = self.specs.iter().find(|known| **known == spec) {
             return equal.clone();
         }
@@ -256,7 +262,13 @@ impl Job {
 
 impl Batch {
     /// Adds the tasks `range`, whose `bytes` bytes of arguments are `segment`.
-    fn grow(&mut self, segment: SegmentId, range: TaskRange, bytes: usize, after_ms: u64) {
+    pub(super) fn grow(
+        &mut self,
+        segment: SegmentId,
+        range: TaskRange,
+        bytes: usize,
+        after_ms: u64,
+    ) {
         self.tasks = range.end;
         self.arguments.push(ArgumentSegment {
             segment,

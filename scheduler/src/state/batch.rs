@@ -14,6 +14,8 @@ use allhands_common::time::ClusterTime;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::links::Links;
+
 /// An ordered, append-only set of tasks of one call. A queued batch of one task is this struct and
 /// nothing on the heap: what only a running batch has is boxed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +36,8 @@ pub struct Batch {
     pub arguments: SmallVec<[ArgumentSegment; 1]>,
     /// Whether it has all its tasks.
     pub sealed: bool,
+    /// Whether its outcomes stay until it is forgotten, because tasks or handles name its tasks.
+    pub kept: bool,
     /// What a batch has once something became of it.
     pub progress: Option<Box<Progress>>,
 }
@@ -62,10 +66,14 @@ pub struct Progress {
     pub failed: u32,
     /// Of these, how many count for `fail_after`.
     pub counted: u32,
-    /// Outcome segments in the order of their commit, from `acknowledged` on.
+    /// Outcome segments in the order of their commit, from `dropped` on.
     pub outcomes: Vec<OutcomeSegment>,
+    /// How many outcome segments are there no more: those that were consumed, unless they are kept.
+    pub dropped: u32,
     /// How many outcome segments the client has consumed.
     pub acknowledged: u32,
+    /// Whether nobody reads it any more: it goes once nothing names its tasks.
+    pub done: bool,
     /// Bytes of the outcomes that it has not.
     pub unread_bytes: u64,
     /// Tasks that were tried before.
@@ -74,6 +82,8 @@ pub struct Progress {
     pub started: Vec<Started>,
     /// Why nothing more of it runs.
     pub stopped: Option<Stop>,
+    /// What joins its tasks to those of other batches, if anything does.
+    pub links: Option<Box<Links>>,
 }
 
 /// Why a batch ended early.
@@ -139,6 +149,15 @@ impl Batch {
         self.progress.as_deref()
     }
 
+    /// What joins its tasks to others, if anything does.
+    pub fn links(&self) -> Option<&Links> {
+        self.progress()?.links.as_deref()
+    }
+
+    pub(crate) fn links_mut(&mut self) -> &mut Links {
+        self.progress_mut().links.get_or_insert_with(Box::default)
+    }
+
     pub(crate) fn progress_mut(&mut self) -> &mut Progress {
         self.progress.get_or_insert_with(Box::default)
     }
@@ -158,6 +177,11 @@ impl Batch {
         self.progress().is_some_and(|progress| progress.ended.contains(index))
     }
 
+    /// How many parents the calls in it have above them.
+    pub fn depth(&self) -> u32 {
+        self.links().and_then(|links| links.parent).map_or(0, |parent| parent.depth)
+    }
+
     /// Whether nothing more of it will run.
     pub fn over(&self) -> bool {
         self.stopped().is_some()
@@ -170,7 +194,7 @@ impl Batch {
 
     /// How many outcome segments it has had.
     pub fn outcome_segments(&self) -> u32 {
-        self.progress().map_or(0, |p| p.acknowledged + p.outcomes.len() as u32)
+        self.progress().map_or(0, |p| p.dropped + p.outcomes.len() as u32)
     }
 
     /// The tasks of `range` that have not ended, in order.

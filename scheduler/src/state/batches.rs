@@ -184,6 +184,7 @@ mod tests {
             opened: ClusterTime(0),
             arguments: SmallVec::new(),
             sealed: false,
+            kept: false,
             progress: None,
         }
     }

@@ -3,12 +3,14 @@
 use alloc::vec::Vec;
 
 use allhands_common::codec;
-use allhands_common::failure::Failed;
+use allhands_common::execution::Mention;
+use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, JobId, SegmentId, WorkerId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::{ERROR, FAILED, Segment, SegmentBuilder, is_value};
 use bytes::Bytes;
 
+use super::links::Callees;
 use super::{Batch, OutcomeSegment, State, Stop};
 use crate::Effect;
 
@@ -20,6 +22,7 @@ impl State {
         batch: BatchId,
         range: TaskRange,
         bytes: Bytes,
+        (mentions, by): (&[Mention], Callees),
         out: &mut Vec<Effect>,
     ) {
         let segment = self.next_segment;
@@ -38,6 +41,14 @@ impl State {
         known.record(segment, range, &accepted, &outcomes);
         self.next_segment.0 += 1;
         out.push(Effect::Keep { segment, bytes });
+        let kept = known.kept;
+        for part in accepted.iter() {
+            if kept {
+                self.hold(batch, part, mentions);
+                self.break_cycles(batch, part);
+            }
+            self.unlink(batch, part, by);
+        }
         out.push(Effect::Ended { batch, range });
         self.release_arguments(batch, &accepted, out);
         self.end_batch_if_over(batch, out);
@@ -60,7 +71,7 @@ impl State {
         let parts: Vec<TaskRange> = known.unfinished(range).iter().collect();
         for part in parts {
             let outcomes = SegmentBuilder::repeated(0, ERROR, &text, part.len());
-            self.finish(batch, part, outcomes, out);
+            self.finish(batch, part, outcomes, (&[], callees(&failed.cause)), out);
         }
     }
 
@@ -86,6 +97,22 @@ impl State {
         self.end_batch(batch, out);
     }
 
+    /// Works off what the command has let loose: batches that nothing names any more, and those whose caller
+    /// does not want them.
+    pub(super) fn sweep(&mut self, out: &mut Vec<Effect>) {
+        loop {
+            if let Some(batch) = self.unwanted.pop() {
+                let cause =
+                    Cause::Cancelled { reason: "the task that had called it has ended".into() };
+                self.stop(batch, Failed { cause, worker: None, attempt: None, tries: 0 }, out);
+            } else if let Some(batch) = self.loose.pop() {
+                self.forget_if_done(batch, out);
+            } else {
+                return;
+            }
+        }
+    }
+
     pub(super) fn stop_job(&mut self, job: JobId, rest: &Failed, out: &mut Vec<Effect>) {
         let batches: Vec<BatchId> = self.batches_of(job).map(|(id, _)| *id).collect();
         batches.into_iter().for_each(|batch| self.stop(batch, rest.clone(), out));
@@ -100,7 +127,7 @@ impl State {
         let failed = limit.is_some_and(|limit| progress.counted >= limit.max(1));
         if failed && !over {
             let rest = Failed {
-                cause: allhands_common::failure::Cause::Cancelled {
+                cause: Cause::Cancelled {
                     reason: alloc::format!("{} tasks of the call failed", progress.counted),
                 },
                 worker: None,
@@ -126,6 +153,13 @@ impl State {
             }
             progress.exceptions.clear();
             progress.started.clear();
+        }
+        let tasks = TaskRange::new(0, known.tasks);
+        let done = known.progress().is_some_and(|progress| progress.done);
+        // Where it was stopped, its unfinished tasks have callees.
+        self.unlink(batch, tasks, Callees::None);
+        if done {
+            self.loose.push(batch);
         }
         out.push(Effect::BatchOver { batch });
     }
@@ -160,6 +194,7 @@ impl Batch {
     ) {
         let errors_count = self.spec.policy.errors_count;
         let bytes = u64::try_from(outcomes.bytes().len()).unwrap_or(u64::MAX);
+        let read = self.links().is_none_or(|links| links.parent.is_none());
         let progress = self.progress_mut();
         for (tag, rows) in outcomes.runs() {
             let tasks = TaskRange::new(range.start + rows.start, range.start + rows.end);
@@ -173,6 +208,10 @@ impl Batch {
         }
         let parts: Vec<TaskRange> = accepted.iter().collect();
         for (number, part) in parts.iter().enumerate() {
+            if self.kept {
+                self.note_outcomes(range.start, *part, outcomes);
+            }
+            let progress = self.progress_mut();
             let share = bytes * u64::from(part.len()) / u64::from(range.len());
             progress.outcomes.push(OutcomeSegment {
                 segment,
@@ -181,7 +220,8 @@ impl Batch {
                 bytes: u32::try_from(share).unwrap_or(u32::MAX),
                 last: number + 1 == parts.len(),
             });
-            progress.unread_bytes += share.min(u64::from(u32::MAX));
+            // Nobody reads what a task has called, but who asks.
+            progress.unread_bytes += if read { share.min(u64::from(u32::MAX)) } else { 0 };
             progress.ended.insert(*part);
             let gone: Vec<u32> =
                 progress.exceptions.range(part.start..part.end).map(|(index, _)| *index).collect();
@@ -189,6 +229,32 @@ impl Batch {
                 progress.exceptions.remove(index);
             });
         }
+        let progress = self.progress_mut();
         progress.started.retain(|started| !progress.ended.covers(started.range));
+    }
+}
+
+/// Which callees of a task that failed are still wanted.
+const fn callees(cause: &Cause) -> Callees {
+    match cause {
+        Cause::Cancelled { .. }
+        | Cause::TimedOut { .. }
+        | Cause::QueueTimedOut { .. }
+        | Cause::DeadlinePassed { .. } => Callees::None,
+        Cause::Panicked { .. }
+        | Cause::ExecutorDied { .. }
+        | Cause::Lost { .. }
+        | Cause::Abandoned
+        | Cause::BadArgument { .. }
+        | Cause::BadResult { .. }
+        | Cause::Program { .. }
+        | Cause::Unplaceable { .. }
+        | Cause::BlobLost { .. }
+        | Cause::SourceChanged { .. }
+        | Cause::Unlent { .. }
+        | Cause::ResultLost { .. }
+        | Cause::DependencyFailed { .. }
+        | Cause::Expired { .. }
+        | Cause::Cycle { .. } => Callees::All,
     }
 }

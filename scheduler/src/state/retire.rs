@@ -3,8 +3,10 @@
 use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, JobId, SessionId};
+use allhands_common::range::TaskRange;
 use allhands_common::wire::client::DONE_WITH_BATCH;
 
+use super::links::Callees;
 use super::{Batch, State};
 use crate::Effect;
 
@@ -12,25 +14,46 @@ impl State {
     pub(super) fn acknowledge(&mut self, batch: BatchId, segments: u32, out: &mut Vec<Effect>) {
         let Some(known) = self.batches.get_mut(&batch) else { return };
         if let Some(progress) = known.progress.as_deref_mut() {
+            let from = progress.acknowledged - progress.dropped;
             let count = segments.saturating_sub(progress.acknowledged) as usize;
-            let count = count.min(progress.outcomes.len());
-            for outcome in progress.outcomes.drain(..count) {
-                progress.unread_bytes -= u64::from(outcome.bytes).min(progress.unread_bytes);
-                if outcome.last {
+            let count = count.min(progress.outcomes.len() - from as usize);
+            let read = progress.outcomes.iter().skip(from as usize).take(count);
+            let bytes: u64 = read.map(|outcome| u64::from(outcome.bytes)).sum();
+            progress.unread_bytes -= bytes.min(progress.unread_bytes);
+            progress.acknowledged += count as u32;
+            if !known.kept {
+                for outcome in progress.outcomes.drain(..count).filter(|outcome| outcome.last) {
                     out.push(Effect::Drop { segment: outcome.segment });
                 }
+                progress.dropped = progress.acknowledged;
             }
-            progress.acknowledged += count as u32;
             out.push(Effect::Acknowledged { batch });
         }
         if segments == DONE_WITH_BATCH && known.over() {
+            known.progress_mut().done = true;
+            self.forget_if_done(batch, out);
+        }
+    }
+
+    /// Forgets a batch that is over, that nobody reads and nothing names.
+    pub(super) fn forget_if_done(&mut self, batch: BatchId, out: &mut Vec<Effect>) {
+        let free = self.batches.get(&batch).is_some_and(|known| {
+            let pinned = known.links().is_some_and(|links| links.pins > 0);
+            known.over() && known.progress().is_some_and(|progress| progress.done) && !pinned
+        });
+        if free {
             self.forget(batch, out);
         }
     }
 
     /// Takes a batch out of the state.
     fn forget(&mut self, batch: BatchId, out: &mut Vec<Effect>) {
+        let tasks = self.batches.get(&batch).map_or(0, |known| known.tasks);
+        self.unlink(batch, TaskRange::new(0, tasks), Callees::None);
         let Some(gone) = self.batches.remove(&batch) else { return };
+        for held in gone.links().into_iter().flat_map(|links| &links.holds) {
+            self.unpin(*held);
+        }
         for argument in &gone.arguments {
             out.push(Effect::Drop { segment: argument.segment });
         }

@@ -6,7 +6,7 @@ use allhands_common::codec::{self, DecodeError};
 
 use super::State;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const DIGEST_BYTES: usize = 32;
 
 /// Bytes that are not a state.
@@ -16,7 +16,7 @@ pub enum SnapshotError {
     #[error("a snapshot's digest does not fit: it was damaged; take it from another coordinator")]
     Damaged,
     /// Another version made it.
-    #[error("a snapshot of version {0}; this is version 1: upgrade this coordinator")]
+    #[error("a snapshot of version {0}; this is version {VERSION}: upgrade this coordinator")]
     Version(u8),
     /// The bytes are whole and yet no state.
     #[error("a snapshot cannot be read")]

@@ -8,13 +8,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use allhands_common::execution::Awaited;
+use allhands_common::id::{AttemptId, TaskId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
 use allhands_common::wire::executor::{
-    FromExecutor, Outcomes, Part, ToExecutor, VERSION, write_frame,
+    Begun, FromExecutor, Outcomes, Part, Submitted, ToExecutor, VERSION, write_frame,
 };
+use allhands_common::wire::worker::ChildCall;
 use allhands_store::cell::monotonic_us;
 use allhands_store::passing;
 use allhands_store::scratch::Directory;
@@ -30,7 +34,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::counter;
 use super::inbox::{Inbox, Read};
 use super::output::{self, Stream, Tail, Written};
-use super::seat::{Doom, Seat};
+use super::seat::{Doom, Seat, Suspended};
 use super::spawner::Spawner;
 use super::timeouts::{self, Look};
 use super::{PoolConfig, postmortem};
@@ -347,27 +351,74 @@ impl Keeper {
             FromExecutor::Outcomes(loads) => {
                 for Outcomes { sequence, parts, finished } in loads {
                     let attempt = self.note(sequence, &parts, finished)?;
-                    for Part { range, segment, run_us } in parts {
-                        let segment = segment.bytes;
-                        let outcomes = ExecutorEvent::Outcomes { attempt, range, segment, run_us };
-                        self.tell(outcomes).await;
+                    for part in parts {
+                        self.tell(outcomes(attempt, part)).await;
                     }
                     if finished {
                         self.tell(ExecutorEvent::Finished { attempt }).await;
                     }
                 }
             }
+            FromExecutor::Blocked { task, on } => {
+                let event = self.block(task, on)?;
+                self.tell(event).await;
+            }
+            FromExecutor::Resumed { task } => {
+                let Suspended { attempt, task, .. } = self.begun(task)?;
+                self.tell(ExecutorEvent::Resumed { attempt, index: task.index }).await;
+                // It may have a timeout.
+                self.seat.changed.notify_one();
+            }
+            FromExecutor::Late { task, part } => {
+                let Suspended { attempt, task: TaskId { index, .. }, .. } = self.begun(task)?;
+                let tasks = Segment::parse(part.segment.bytes.clone()).map(|part| part.tasks());
+                if part.range != TaskRange::new(index, index + 1) || tasks != Ok(1) {
+                    return Err(format!("it sent an outcome that is not that of task {index}"));
+                }
+                self.seat.begun.borrow_mut().remove(&task);
+                self.tell(outcomes(attempt, part)).await;
+            }
+            FromExecutor::Submit(submitted) => {
+                let Submitted { parent, batch, spec, segment, mentions } = *submitted;
+                let Suspended { attempt, task: parent, .. } = self
+                    .seat
+                    .find(parent)
+                    .ok_or("it sent a call of a task that it does not run")?;
+                let spec = Arc::new(spec);
+                let child = ChildCall { parent, attempt, batch, spec, segment, mentions };
+                self.tell(ExecutorEvent::Called(child)).await;
+            }
         }
         Ok(())
     }
 
+    /// A task waits for others: it leaves its load, of which nothing more is begun.
+    fn block(&self, task: Begun, on: Vec<Awaited>) -> Result<ExecutorEvent, String> {
+        let words = || format!("it sent word of a task {} that it does not run", task.place);
+        let known = self.seat.find(task).ok_or_else(words)?;
+        let Suspended { attempt, task: TaskId { index, .. }, .. } = known;
+        let mut returned = TaskRange::default();
+        if self.seat.begun.borrow_mut().insert(task, known).is_none() {
+            let mut loads = self.seat.loads.borrow_mut();
+            if let Some(load) = loads.iter_mut().find(|load| load.sequence == task.sequence) {
+                load.ended.insert(TaskRange::new(index, index + 1));
+                let (_, limit) = self.seat.cell.taken(task.sequence);
+                let (start, window) = (load.range.start, load.window.get());
+                returned = TaskRange::new(start + limit.min(window), start + window);
+                load.window.set(limit.min(window));
+            }
+        }
+        Ok(ExecutorEvent::Blocked { attempt, index, on, returned })
+    }
+
+    /// A task that has waited for others and has not ended.
+    fn begun(&self, task: Begun) -> Result<Suspended, String> {
+        let known = self.seat.begun.borrow().get(&task).copied();
+        known.ok_or_else(|| format!("it sent word of a task {} that did not wait", task.place))
+    }
+
     /// Checks outcomes against what is outstanding.
-    fn note(
-        &self,
-        sequence: u32,
-        parts: &[Part],
-        finished: bool,
-    ) -> Result<allhands_common::id::AttemptId, String> {
+    fn note(&self, sequence: u32, parts: &[Part], finished: bool) -> Result<AttemptId, String> {
         let mut loads = self.seat.loads.borrow_mut();
         let at = loads.iter().position(|load| load.sequence == sequence).ok_or_else(|| {
             format!("it sent outcomes of a load {sequence} that it does not have")
@@ -401,4 +452,10 @@ impl Keeper {
         // A loop that has ended listens to nobody; the executor is being killed.
         _ = self.events.send((self.seat.executor, event)).await;
     }
+}
+
+/// What an executor has said of a part's tasks.
+fn outcomes(attempt: AttemptId, part: Part) -> ExecutorEvent {
+    let Part { range, segment, run_us, mentions } = part;
+    ExecutorEvent::Outcomes { attempt, range, segment: segment.bytes, run_us, mentions }
 }

@@ -4,9 +4,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use allhands_common::failure::Cause;
-use allhands_common::id::AttemptId;
+use allhands_common::id::{AttemptId, TaskId};
+use allhands_common::wire::executor::Begun;
 
-use super::seat::{Doom, Seat};
+use super::seat::{Doom, Seat, Suspended};
 
 /// A task of an attempt, by its place in the batch.
 type Task = (AttemptId, u32);
@@ -14,23 +15,19 @@ type Task = (AttemptId, u32);
 /// What `seat`'s executor was running when it died, and the one of them that ran too long. A task
 /// whose outcome came in time was not running.
 pub(super) fn running(seat: &Seat) -> (Vec<Task>, Option<Task>) {
-    let loads = seat.loads.borrow();
     let doom = seat.doom.borrow();
     let mut running = Vec::new();
     let mut culprit = None;
     for task in seat.cell.running(seat.lanes) {
-        let Some(load) = loads.iter().find(|load| load.sequence == task.sequence) else {
+        let begun = Begun { sequence: task.sequence, place: task.index };
+        let Some(Suspended { attempt, task: TaskId { index, .. }, .. }) = seat.find(begun) else {
             continue;
         };
-        let index = load.range.start.saturating_add(task.index);
-        if !load.range.contains(index) || load.ended.contains(index) {
-            continue;
-        }
-        running.push((load.attempt, index));
+        running.push((attempt, index));
         if let Some(Doom::TimedOut { culprits, .. }) = &*doom
             && culprits.contains(&(task.sequence, task.index))
         {
-            culprit.get_or_insert((load.attempt, index));
+            culprit.get_or_insert((attempt, index));
         }
     }
     (running, culprit)

@@ -1,12 +1,12 @@
 //! What both sides of the pool know of an executor: its cell, its loads, what is to be sent to it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use allhands_common::bulk::Bulk;
-use allhands_common::id::{AttemptId, BatchId, ExecutorId};
+use allhands_common::id::{AttemptId, BatchId, ExecutorId, TaskId};
 use allhands_common::range::{RangeSet, TaskRange};
-use allhands_common::wire::executor::{self, ToExecutor};
+use allhands_common::wire::executor::{self, Begun, ToExecutor};
 use allhands_store::cell::{CellError, LANES_MAX, SLOTS};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::Notify;
@@ -30,6 +30,8 @@ pub(super) struct Seat {
     pub(super) changed: Notify,
     pub(super) doom: RefCell<Option<Doom>>,
     pub(super) loads: RefCell<Vec<Outstanding>>,
+    /// Tasks that have waited for others, and have not ended: they are in no load.
+    pub(super) begun: RefCell<BTreeMap<Begun, Suspended>>,
     sequence: Cell<u32>,
     /// Batches whose common part it has.
     batches: RefCell<BTreeSet<BatchId>>,
@@ -43,8 +45,18 @@ pub(super) struct Outstanding {
     pub(super) batch: BatchId,
     pub(super) range: TaskRange,
     pub(super) timeout_ms: Option<u64>,
-    /// Tasks whose outcome has come.
+    /// How many of its tasks the executor may take, as far as the loop was told.
+    pub(super) window: Cell<u32>,
+    /// Tasks whose outcome has come, or that wait for others.
     pub(super) ended: RangeSet,
+}
+
+/// A task that has waited for others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspended {
+    pub(super) attempt: AttemptId,
+    pub(super) task: TaskId,
+    pub(super) timeout_ms: Option<u64>,
 }
 
 /// Why an executor is being killed.
@@ -71,6 +83,7 @@ impl Seat {
             changed: Notify::new(),
             doom: RefCell::default(),
             loads: RefCell::default(),
+            begun: RefCell::default(),
             sequence: Cell::default(),
             batches: RefCell::default(),
         })
@@ -83,7 +96,7 @@ impl Seat {
     }
 
     pub(super) fn load(&self, load: Load) {
-        let Load { attempt, range, shared, segments } = load;
+        let Load { attempt, range, shared, segments, given } = load;
         let (batch, timeout_ms) = (shared.batch, shared.spec.policy.timeout_ms);
         if self.batches.borrow_mut().insert(batch) {
             self.send(&mut ToExecutor::Batch(executor::Common {
@@ -97,7 +110,9 @@ impl Seat {
         self.sequence.set(sequence);
         self.cell.arm(sequence, range.len());
         let ended = RangeSet::new();
-        let outstanding = Outstanding { sequence, attempt, batch, range, timeout_ms, ended };
+        let window = Cell::new(range.len());
+        let outstanding =
+            Outstanding { sequence, attempt, batch, range, timeout_ms, window, ended };
         self.loads.borrow_mut().push(outstanding);
         let timed = timeout_ms.is_some();
         let segments = segments.into_iter().map(Bulk::from).collect();
@@ -108,6 +123,7 @@ impl Seat {
             range,
             segments,
             timed,
+            given,
         }));
         if timed {
             self.changed.notify_one();
@@ -120,7 +136,11 @@ impl Seat {
         let loads = self.loads.borrow();
         debug_assert!(loads.len() < SLOTS, "too many loads for {}", self.executor);
         let slot = |sequence: u32| sequence as usize % SLOTS;
-        let busy = |sequence: u32| loads.iter().any(|load| slot(load.sequence) == slot(sequence));
+        let begun = self.begun.borrow();
+        let taken = |sequence: u32| begun.keys().any(|task| task.sequence == sequence);
+        let busy = |sequence: u32| {
+            loads.iter().any(|load| slot(load.sequence) == slot(sequence)) || taken(sequence)
+        };
         let mut next = self.sequence.get().wrapping_add(1);
         while busy(next) {
             next = next.wrapping_add(1);
@@ -138,6 +158,10 @@ impl Seat {
                 Share::All => next,
                 Share::Half => next + limit.saturating_sub(next) / 2,
             });
+            // What the executor has closed itself it has said, or will say.
+            if from < to {
+                load.window.set(from);
+            }
             TaskRange::new(load.range.start + from, load.range.start + to)
         });
         taken.find(|range| !range.is_empty())
@@ -172,6 +196,36 @@ impl Seat {
         if let Some(process) = self.process.get() {
             _ = kill_process_group(process, Signal::KILL);
         }
+    }
+
+    /// What is known of a task that it has begun and that has not ended.
+    pub(super) fn find(&self, task: Begun) -> Option<Suspended> {
+        if let Some(known) = self.begun.borrow().get(&task) {
+            return Some(*known);
+        }
+        let loads = self.loads.borrow();
+        let load = loads.iter().find(|load| load.sequence == task.sequence)?;
+        let index = load.range.start.checked_add(task.place)?;
+        let there = load.range.contains(index) && !load.ended.contains(index);
+        there.then_some(Suspended {
+            attempt: load.attempt,
+            task: TaskId { batch: load.batch, index },
+            timeout_ms: load.timeout_ms,
+        })
+    }
+
+    /// The tasks of an attempt that it has begun and that have not ended.
+    pub(super) fn begun_of(&self, attempt: AttemptId) -> Vec<Begun> {
+        let running = self
+            .cell
+            .running(self.lanes)
+            .map(|running| Begun { sequence: running.sequence, place: running.index });
+        let mut all: Vec<Begun> = self.begun.borrow().keys().copied().collect();
+        all.extend(running);
+        all.retain(|task| self.find(*task).is_some_and(|known| known.attempt == attempt));
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// The batch that it is working on, as far as anybody can tell.

@@ -18,16 +18,18 @@ pub(super) enum Look {
 /// Looks at what `seat`'s executor runs at the moment `now_us` of the cell's clock.
 pub(super) fn look(seat: &Seat, now_us: u64) -> Look {
     let mut next = None;
-    for load in seat.loads.borrow().iter() {
-        let Some(limit_ms) = load.timeout_ms else {
-            continue;
-        };
+    let loads = seat.loads.borrow();
+    let loads = loads.iter().filter_map(|load| Some((load.sequence, load.timeout_ms?)));
+    // What has waited is in no load, and its load may be over. While it waits it is in no lane.
+    let begun = seat.begun.borrow();
+    let begun = begun.iter().filter_map(|(task, known)| Some((task.sequence, known.timeout_ms?)));
+    for (sequence, limit_ms) in loads.chain(begun) {
         let limit = Duration::from_millis(limit_ms);
         // A task that starts after this look is overdue one whole limit later at the earliest.
         let mut soonest = limit;
         let mut culprits = Vec::new();
         let lanes = seat.cell.running(seat.lanes);
-        for task in lanes.filter(|task| task.sequence == load.sequence) {
+        for task in lanes.filter(|task| task.sequence == sequence) {
             let runs = Duration::from_micros(now_us.saturating_sub(task.started_us));
             match limit.checked_sub(runs) {
                 Some(left) if !left.is_zero() => soonest = soonest.min(left),

@@ -79,6 +79,8 @@ impl Core {
                     out.push(Action::Wanted { blob, by });
                 }
             }
+            // Nothing is awaited.
+            ToClient::Given(_) => {}
             ToClient::Holders { blob, holders } => {
                 if self.wanted.contains(&blob) {
                     out.push(Action::Holders { blob, holders });

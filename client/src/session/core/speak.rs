@@ -117,6 +117,8 @@ impl Core {
                 tasks,
                 segment: segment.into(),
                 sealed,
+                kept: false,
+                mentions: Vec::new(),
             });
         }
         if let Some(reason) = cancelled {
@@ -138,6 +140,7 @@ impl Core {
                 first: held.first,
                 tasks: held.tasks,
                 segment: held.segment.clone().into(),
+                mentions: Vec::new(),
             });
         }
         for range in std::mem::take(&mut outbox.unwanted_due).iter() {
