@@ -77,6 +77,18 @@ impl Shell {
     }
 }
 
+/// Executions that one may look at in this list.
+const LISTED_MAX: usize = 8;
+
+/// Some executions for people.
+fn list(tasks: &[TaskId]) -> String {
+    let shown: Vec<String> =
+        tasks.iter().take(LISTED_MAX).map(|task| format!("execution {task}")).collect();
+    let more = tasks.len().saturating_sub(LISTED_MAX);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join(", "))
+}
+
 fn unknown_batch(id: BatchId) -> Answer {
     Answer::Unknown(format!("batch {id} is not here: it is over and consumed, or was never opened"))
 }
@@ -95,6 +107,11 @@ fn explained(task: TaskId, found: &Explanation) -> Answer {
             let how = if *running { "it runs" } else { "it waits as next" };
             vec![format!("{how} on worker {name}, attempt {attempt}, for {since_ms} ms")]
         }
+        Explanation::Blocked { name, on } => vec![format!(
+            "it has begun on worker {name} and waits, without a slot, for {}",
+            list(&on)
+        )],
+        Explanation::Waits { on } => vec![format!("it starts after {}", list(&on))],
         Explanation::Delayed { until, tries } => vec![format!(
             "it failed {tries} times and waits to be tried again at cluster time {} ms",
             until.0

@@ -193,7 +193,13 @@ mod tests {
 
     fn append(bytes: usize) -> Command {
         let segment = Bytes::from(vec![7; bytes]).into();
-        Command::Append { batch: BatchId([1; 16]), first: 0, tasks: 1, segment }
+        Command::Append {
+            batch: BatchId([1; 16]),
+            first: 0,
+            tasks: 1,
+            segment,
+            mentions: Vec::new(),
+        }
     }
 
     #[test]
@@ -259,6 +265,8 @@ mod tests {
             tasks: 0,
             segment: Bytes::new().into(),
             sealed: false,
+            kept: false,
+            mentions: Vec::new(),
         };
         let mut proposals = Proposals::default();
         for _ in 0..3 {

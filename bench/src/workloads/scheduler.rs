@@ -141,13 +141,21 @@ impl Core {
             tasks: 0,
             segment: Bytes::new().into(),
             sealed: false,
+            kept: false,
+            mentions: Vec::new(),
         };
         self.step(say(open));
         let mut first = 0;
         while first < tasks {
             let count = (tasks - first).min(SEGMENT_TASKS_MAX);
             let segment = empty_segment(&mut self.segments, count).into();
-            self.step(say(FromClient::Append { batch, first, tasks: count, segment }));
+            self.step(say(FromClient::Append {
+                batch,
+                first,
+                tasks: count,
+                segment,
+                mentions: Vec::new(),
+            }));
             first += count;
         }
         self.step(say(FromClient::Seal { batch, tasks }));
@@ -161,7 +169,11 @@ impl Core {
                 self.ranges += 1;
                 let tasks = u64::from(run.range.len());
                 let segment = empty_segment(&mut self.segments, run.range.len()).into();
-                let how = How::Ran { segment, run_us: (tasks * TASK_NS).div_ceil(1000) };
+                let how = How::Ran {
+                    segment,
+                    run_us: (tasks * TASK_NS).div_ceil(1000),
+                    mentions: Vec::new(),
+                };
                 let Run { attempt, batch, range, .. } = run;
                 let ended = vec![Ended { attempt, batch, range, how }];
                 let message = FromWorker::Report { processed: 0, ended };

@@ -38,6 +38,8 @@ fn opened() -> Vec<Command> {
             tasks: 1,
             segment: Bytes::from_static(b"a").into(),
             sealed: false,
+            kept: false,
+            mentions: Vec::new(),
         },
     ]
 }
@@ -45,7 +47,13 @@ fn opened() -> Vec<Command> {
 /// More tasks than an entry holds.
 fn too_long() -> Action {
     let segment = Bytes::from(vec![0; ENTRY_BYTES_MAX]).into();
-    Action::Propose(Command::Append { batch: BATCH, first: 1, tasks: 1, segment })
+    Action::Propose(Command::Append {
+        batch: BATCH,
+        first: 1,
+        tasks: 1,
+        segment,
+        mentions: Vec::new(),
+    })
 }
 
 #[test]

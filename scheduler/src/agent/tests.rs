@@ -102,6 +102,7 @@ fn owing(outcomes: &[usize]) -> (Agent, Vec<AgentAction>) {
             threads: 1,
             alone: false,
             task_ns: Some(1),
+            given: Vec::new(),
         })
     }));
     let mut events = vec![
@@ -121,7 +122,13 @@ fn owing(outcomes: &[usize]) -> (Agent, Vec<AgentAction>) {
                 AgentAction::Load { executor, load: Load { attempt, range, .. } } => {
                     let bytes = outcomes[range.start as usize];
                     let segment = one(bytes);
-                    let outcome = ExecutorEvent::Outcomes { attempt, range, segment, run_us: 1 };
+                    let outcome = ExecutorEvent::Outcomes {
+                        attempt,
+                        range,
+                        segment,
+                        run_us: 1,
+                        mentions: Vec::new(),
+                    };
                     let finished = ExecutorEvent::Finished { attempt };
                     events.extend([outcome, finished].map(|e| AgentEvent::Executor(executor, e)));
                 }
@@ -198,7 +205,7 @@ proptest! {
         step(&mut agent, AgentEvent::Connected { term: TERM });
         step(&mut agent, AgentEvent::Leader(ToWorker::Registered { term: TERM }));
         for (index, bytes) in (0u32..).zip(&lengths) {
-            let how = How::Ran { segment: Bytes::from(vec![0; *bytes]).into(), run_us: 1 };
+            let how = How::Ran { segment: Bytes::from(vec![0; *bytes]).into(), run_us: 1, mentions: Vec::new() };
             let range = TaskRange::new(index, index + 1);
             agent.reports.push(Ended { attempt: attempt(index.into()), batch: BATCH, range, how });
         }

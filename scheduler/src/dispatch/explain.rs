@@ -10,6 +10,7 @@ use allhands_common::time::{ClusterTime, Instant};
 
 use super::Dispatcher;
 use crate::State;
+use crate::state::Batch;
 
 /// Where a task stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,18 @@ pub enum Explanation {
         running: bool,
         /// For how long, in milliseconds.
         since_ms: u64,
+    },
+    /// It has begun, and waits for the outcomes of others: it occupies no slot.
+    Blocked {
+        /// What people call its worker.
+        name: String,
+        /// For which tasks.
+        on: Vec<TaskId>,
+    },
+    /// It starts once others have ended.
+    Waits {
+        /// Which of them have not.
+        on: Vec<TaskId>,
     },
     /// It failed before and waits to be tried again.
     Delayed {
@@ -94,6 +107,12 @@ impl Dispatcher {
             attempt.batch == task.batch
                 && [&attempt.open, &attempt.owed].iter().any(|set| set.contains(task.index))
         });
+        if let Some((_, attempt)) = holder
+            && let Some(on) = self.is_blocked(task)
+        {
+            let name = state.worker_name(attempt.worker);
+            return Explanation::Blocked { name, on: on.iter().map(|on| on.task).collect() };
+        }
         if let Some((id, attempt)) = holder {
             return Explanation::WithWorker {
                 worker: attempt.worker,
@@ -105,6 +124,9 @@ impl Dispatcher {
         }
         let policy = &batch.spec.policy;
         if let Some(active) = self.active.get(&task.batch) {
+            if active.waits(task.index) {
+                return Explanation::Waits { on: waits_for(state, task) };
+            }
             if let Some(until) = active.delayed.get(&task.index) {
                 let tries = batch.next_try(task.index) - 1;
                 return Explanation::Delayed { until: *until, tries };
@@ -142,4 +164,12 @@ impl Dispatcher {
         };
         Explanation::Queued { before }
     }
+}
+
+/// The unfinished tasks that one waits for.
+fn waits_for(state: &State, task: TaskId) -> Vec<TaskId> {
+    let links = state.batches.get(&task.batch).and_then(Batch::links);
+    let named = links.and_then(|links| links.mentions.get(&task.index)).into_iter().flatten();
+    let ends = named.filter(|(_, need)| need.waits()).map(|(on, _)| state.follow(*on));
+    ends.filter(|(_, fate)| !fate.is_final()).map(|(end, _)| end).collect()
 }

@@ -203,6 +203,8 @@ fn nobody_opens_a_batch_under_the_id_of_another() {
         tasks: 0,
         segment: Bytes::new().into(),
         sealed: false,
+        kept: false,
+        mentions: Vec::new(),
     }));
     let refused = |message: &ToClient| matches!(message, ToClient::Refused { batch: Some(id), .. } if *id == batch(0));
     assert!(told(&actions).iter().any(refused), "{actions:?}");
@@ -326,6 +328,8 @@ fn an_open_that_is_said_again_with_more_than_the_first_time_is_heard() {
         tasks,
         segment: arguments(range(0, tasks)).into(),
         sealed,
+        kept: false,
+        mentions: Vec::new(),
     };
     leader.client(again(2, false));
     assert_eq!(leader.state.batches[&batch(0)].tasks, 2);

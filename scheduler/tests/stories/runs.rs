@@ -65,6 +65,8 @@ fn a_call_of_one_task_is_one_message_and_one_command() {
         tasks: 1,
         segment: arguments(range(0, 1)).into(),
         sealed: true,
+        kept: false,
+        mentions: Vec::new(),
     });
     assert_eq!((open, leader.proposed.len()), (Vec::new(), 1));
     assert_eq!(runs(&leader.commit()), [(1, attempt(0), range(0, 1))]);
@@ -155,7 +157,7 @@ fn what_a_worker_is_given_at_once_is_cut_into_messages() {
         let large = vec![0; 1 << 20];
         (0..3).for_each(|_| builder.push(0, [large.as_slice()].into_iter()));
         let (batch, segment) = (batch(0), builder.finish().into());
-        leader.client(FromClient::Append { batch, first, tasks: 3, segment });
+        leader.client(FromClient::Append { batch, first, tasks: 3, segment, mentions: Vec::new() });
     }
     // Each task of 1 MiB goes alone, and counts as its whole segment of 3 MiB: one fits, two do not.
     let actions = leader.register(1, Resources::cpus(4), Vec::new());
@@ -178,7 +180,13 @@ fn a_range_of_fixed_length_is_never_longer_than_a_message() {
         let large = vec![0; 100 << 10];
         (0..10).for_each(|_| builder.push(0, [large.as_slice()].into_iter()));
         let (batch, segment) = (batch(0), builder.finish().into());
-        given.extend(leader.client(FromClient::Append { batch, first, tasks: 10, segment }));
+        given.extend(leader.client(FromClient::Append {
+            batch,
+            first,
+            tasks: 10,
+            segment,
+            mentions: Vec::new(),
+        }));
     }
     let (_, _, tasks) = runs(&given)[0];
     assert!(tasks.len() <= 41, "{tasks:?}");
@@ -231,6 +239,8 @@ fn batches_with_much_to_share_are_given_in_messages_that_fit() {
             tasks: 1,
             segment: segment.finish().into(),
             sealed: true,
+            kept: false,
+            mentions: Vec::new(),
         });
     }
     let actions = leader.register(1, Resources::cpus(BATCHES), Vec::new());

@@ -36,6 +36,8 @@ fn open(session: SessionId, job: u64, sequence: u32, tasks: u32) -> Command {
         tasks,
         segment: empty(),
         sealed: tasks == 0,
+        kept: false,
+        mentions: Vec::new(),
     }
 }
 

@@ -251,6 +251,8 @@ impl World {
                 tasks,
                 segment,
                 sealed,
+                kept: false,
+                mentions: Vec::new(),
             });
         }
         for _ in 0..steps {
@@ -258,7 +260,13 @@ impl World {
                 let first = plan.appends[..batch.appends_sent].iter().sum();
                 let segment = arguments(id, first, tasks).into();
                 batch.appends_sent += 1;
-                say.push(FromClient::Append { batch: id, first, tasks, segment });
+                say.push(FromClient::Append {
+                    batch: id,
+                    first,
+                    tasks,
+                    segment,
+                    mentions: Vec::new(),
+                });
             } else if !std::mem::replace(&mut batch.seal_sent, true) {
                 say.push(FromClient::Seal { batch: id, tasks: plan.tasks() });
             }
@@ -335,6 +343,7 @@ impl World {
             | ToClient::Slots { .. }
             | ToClient::Workers(_)
             | ToClient::Wanted { .. }
+            | ToClient::Given(_)
             | ToClient::Holders { .. } => Ok(()),
         }
     }

@@ -313,6 +313,7 @@ impl World {
                     range,
                     segment: builder.finish(),
                     run_us: run.iter().map(|running| running.run_us).sum(),
+                    mentions: Vec::new(),
                 });
             }
         }

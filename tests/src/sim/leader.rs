@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use allhands_common::bulk::Bulk;
+use allhands_common::codec;
+use allhands_common::execution::{Awaited, Given};
 use allhands_common::id::{SessionId, Term, WorkerId};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::Segment;
+use allhands_common::segment::{ERROR, Segment, SegmentBuilder};
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{FromClient, ToClient};
 use allhands_common::wire::worker::{FromWorker, Order, ToWorker};
-use allhands_scheduler::{Action, Command, Dispatcher, Entry, Event};
+use allhands_scheduler::{Action, Command, Dispatcher, Entry, Event, Located};
 use bytes::Bytes;
 
 use super::Violation;
@@ -115,6 +118,13 @@ impl World {
             }
             Action::Holders { worker, blob, holders } => {
                 self.send_worker(term, worker, ToWorker::Holders { blob, holders });
+            }
+            Action::Give { session, of } => {
+                let replica = &self.replicas[self.leaders[term.0 as usize - 1].replica];
+                let given =
+                    of.into_iter().map(|of| Ok(Given { of, outcome: outcome(replica, of)? }));
+                let given = given.collect::<Result<_, Violation>>()?;
+                self.send_client(term, session, ToClient::Given(given));
             }
             Action::Tell { session, message } => self.send_client(term, session, message),
             Action::Deliver { session, batch, sequence, outcome, last } => {
@@ -276,6 +286,29 @@ impl World {
     }
 }
 
+/// The outcome that somebody asks for, or why there is none.
+fn outcome(replica: &Replica, of: Awaited) -> Result<Bulk, Violation> {
+    match replica.state.locate(of, None) {
+        Located::Row { segment, row } => {
+            let lost = |what: String| Violation { rule: "bytes are there while named", what };
+            let bytes = replica.segments.get(&segment).cloned();
+            let bytes = bytes.ok_or_else(|| lost(format!("the outcome of {}", of.task)))?;
+            let row = TaskRange::new(row, row + 1);
+            let slice = Segment::parse(bytes).and_then(|all| all.slice(row));
+            Ok(slice.map_err(|error| lost(error.to_string()))?.into())
+        }
+        Located::Failed(failed) => {
+            let mut text = Vec::new();
+            let encoded = codec::encode(&failed, &mut text);
+            encoded.map_err(|error| Violation {
+                rule: "a failure encodes",
+                what: error.to_string(),
+            })?;
+            Ok(SegmentBuilder::repeated(0, ERROR, &text, 1).into())
+        }
+    }
+}
+
 /// Puts the bytes into an order.
 fn fill(replica: &Replica, order: &mut Order) -> Result<(), Violation> {
     let lost = |what: String| Violation { rule: "bytes are there while named", what };
@@ -306,9 +339,14 @@ fn fill(replica: &Replica, order: &mut Order) -> Result<(), Violation> {
                 let slice = Segment::parse(bytes).and_then(|all| all.slice(rows));
                 run.segments.push(slice.map_err(|error| lost(error.to_string()))?.into());
             }
+            for given in &mut run.given {
+                given.outcome = outcome(replica, given.of)?;
+            }
         }
+        Order::Give(given) => given.outcome = outcome(replica, given.of)?,
         Order::Retract { .. }
         | Order::Cancel { .. }
+        | Order::Opened { .. }
         | Order::Committed { .. }
         | Order::Forget { .. } => {}
     }

@@ -370,6 +370,9 @@ impl Oracle {
                 | Cause::SourceChanged { .. }
                 | Cause::Unlent { .. }
                 | Cause::ResultLost { .. }
+                | Cause::DependencyFailed { .. }
+                | Cause::Expired { .. }
+                | Cause::Cycle { .. }
                 | Cause::Program { .. } => false,
             };
             if !possible {

@@ -152,7 +152,7 @@ impl Fake {
                     self.seal(batch, tasks).await;
                 }
             }
-            FromClient::Append { batch, first, tasks, segment } => {
+            FromClient::Append { batch, first, tasks, segment, .. } => {
                 self.append(batch, first, tasks, segment.bytes).await;
             }
             FromClient::Seal { batch, tasks } => self.seal(batch, tasks).await,

@@ -200,12 +200,20 @@ impl Leader {
             tasks: 0,
             segment: empty().into(),
             sealed: false,
+            kept: false,
+            mentions: Vec::new(),
         })
     }
 
     pub(crate) fn append(&mut self, sequence: u32, range: TaskRange) -> Vec<Action> {
         let (first, tasks, segment) = (range.start, range.len(), arguments(range).into());
-        self.client(FromClient::Append { batch: batch(sequence), first, tasks, segment })
+        self.client(FromClient::Append {
+            batch: batch(sequence),
+            first,
+            tasks,
+            segment,
+            mentions: Vec::new(),
+        })
     }
 
     pub(crate) fn acknowledge(&mut self, sequence: u32, segments: u32) -> Vec<Action> {

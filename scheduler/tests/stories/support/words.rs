@@ -111,7 +111,14 @@ pub(crate) fn held(
     open: &[TaskRange],
     owed: &[TaskRange],
 ) -> Held {
-    Held { attempt, batch, open: open.into(), running: !open.is_empty(), owed: owed.into() }
+    Held {
+        attempt,
+        batch,
+        open: open.into(),
+        running: !open.is_empty(),
+        owed: owed.into(),
+        blocked: Vec::new(),
+    }
 }
 
 pub(crate) const fn ended(attempt: AttemptId, batch: BatchId, range: TaskRange, how: How) -> Ended {
@@ -120,5 +127,5 @@ pub(crate) const fn ended(attempt: AttemptId, batch: BatchId, range: TaskRange, 
 
 /// The tasks of `range` ran for a microsecond each.
 pub(crate) fn ran(segment: Bytes, range: TaskRange) -> How {
-    How::Ran { segment: segment.into(), run_us: range.len().into() }
+    How::Ran { segment: segment.into(), run_us: range.len().into(), mentions: Vec::new() }
 }

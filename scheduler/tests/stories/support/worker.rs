@@ -64,7 +64,13 @@ impl TestWorker {
         let Some((executor, load)) = self.loads.pop_front() else { return false };
         let (attempt, range) = (load.attempt, load.range);
         let run_us = u64::from(range.len()) * 10;
-        let done = ExecutorEvent::Outcomes { attempt, range, segment: values(range), run_us };
+        let done = ExecutorEvent::Outcomes {
+            attempt,
+            range,
+            segment: values(range),
+            run_us,
+            mentions: Vec::new(),
+        };
         self.step(now, AgentEvent::Executor(executor, done));
         self.step(now, AgentEvent::Executor(executor, ExecutorEvent::Finished { attempt }));
         true
