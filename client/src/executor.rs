@@ -6,8 +6,9 @@
 //! stop or is gone. It never returns in an executor.
 //!
 //! * `link` is the socket, `watch` the thread that ends everything when the worker dies.
-//! * `lanes` is the loop: one lane on the main thread, or many on threads of their own.
-//! * `load` and `call` run tasks, `panics` turns a panic into a cause, `context` lends a batch's
+//! * `lanes` is the loop: one lane on the main thread, or many on threads of their own; `deck` says which of the
+//!   threads have a lane, and `tasks` is what a task may ask of the cluster while it has one.
+//! * `load` and `call` run tasks, `fill` finds the arguments that are elsewhere, `panics` turns a panic into a cause, `context` lends a batch's
 //!   common value to its tasks.
 //! * `loans` is where tasks get the arrays that they map.
 //! * `collect` gathers outcomes and says when they go out.
@@ -17,11 +18,14 @@
 mod call;
 mod collect;
 pub(crate) mod context;
+mod deck;
+mod fill;
 mod lanes;
 mod link;
 mod load;
 pub(crate) mod loans;
 pub(crate) mod panics;
+pub(crate) mod tasks;
 mod watch;
 
 use std::path::PathBuf;

@@ -174,6 +174,14 @@ impl Cell {
         lane.started_us.store(0, Ordering::Relaxed);
     }
 
+    /// Since when the task in `lane` counts as running; 0 where its load has no timeout.
+    ///
+    /// # Panics
+    /// When `lane` is not below [`LANES_MAX`].
+    pub fn started_us(&self, lane: u32) -> u64 {
+        self.lane(lane).started_us.load(Ordering::Relaxed)
+    }
+
     /// Notes that `lane` goes on with a task that had been taken before, and counts as begun at `started_us`.
     /// Executor only.
     ///

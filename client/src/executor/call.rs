@@ -1,21 +1,19 @@
 //! One task: its strings, its function, its outcome.
 
-use std::sync::Arc;
-
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::policy::Function;
 use allhands_common::segment::{
     ARITY_MAX, DONE, ERROR, FAILED, STORED, Segment, split_argument_tag,
 };
 
+use super::fill::{Filled, Outcomes};
 use super::{loans, panics};
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::payload::Codec;
 use crate::shared::task;
-use crate::shared::whole::{self, Whole};
 
 /// Longest encoded result, in bytes, that goes through the log: an outcome segment of one task must fit an entry.
 const RESULT_BYTES_MAX: usize = SEGMENT_BYTES_MAX - 1024;
@@ -54,15 +52,22 @@ pub(super) struct Identity {
     pub(super) batch: BatchId,
 }
 
-/// Runs the `row`-th task of `segment`; its outcome is the tag, and the string in `out`.
+/// How a task ended: the tag of its outcome, and the tasks that it names.
+pub(super) struct Outcome {
+    pub(super) tag: u16,
+    pub(super) named: Vec<TaskId>,
+}
+
+/// Runs the `row`-th task of `segment`; its outcome's string is in `out`.
 #[inline]
 pub(super) fn run(
     functions: &Functions,
     segment: &Segment,
     row: u32,
     identity: Identity,
+    given: &Outcomes,
     out: &mut Vec<u8>,
-) -> u16 {
+) -> Outcome {
     out.clear();
     let mut strings = [&[][..]; ARITY_MAX];
     let answer = (|| {
@@ -72,33 +77,31 @@ pub(super) fn run(
             .ok_or_else(|| damaged("its arguments were damaged on the way"))?;
         let codec = Codec::from_byte(segment.codec())
             .ok_or_else(|| damaged("its arguments are in a codec that this program lacks"))?;
-        let (function, lifted) = split_argument_tag(tag);
+        let (function, stand_ins) = split_argument_tag(tag);
         let call = functions.get(function)?;
         let refused = |answer: &Result<CallStatus, Cause>| {
             matches!(answer, Ok(CallStatus::BadArgument { .. }))
         };
-        if lifted == 0 {
+        if stand_ins == 0 {
             task::run(
                 Vec::new(),
                 || panics::catch(|| call(codec, &strings[..arity], out)),
                 refused,
             )?
         } else {
-            let lent = lent(&strings[..arity], lifted)?;
-            let mut whole = [&[][..]; ARITY_MAX];
-            for ((place, string), lent) in whole.iter_mut().zip(strings).zip(&lent) {
-                *place = lent.as_ref().map_or(string, |lent| lent.all());
-            }
-            let blobs = lent.iter().flatten().cloned().collect();
-            task::run(blobs, || panics::catch(|| call(codec, &whole[..arity], out)), refused)?
+            let filled = Filled::of(&strings[..arity], stand_ins, codec, given)?;
+            let whole = filled.strings(&strings[..arity]);
+            let run = || panics::catch(|| call(codec, &whole[..arity], out));
+            task::run(filled.blobs(), run, refused)?
         }
     })();
-    match answer {
+    let tag = match answer {
         Ok(CallStatus::Done) if out.len() > RESULT_BYTES_SENT => leave(identity, out),
         Ok(CallStatus::Done) => DONE,
         Ok(CallStatus::Failed) if out.len() <= RESULT_BYTES_MAX => FAILED,
         other => refuse(other, identity, out),
-    }
+    };
+    Outcome { tag, named: Vec::new() }
 }
 
 /// Leaves a long result with the worker; a reference takes its place.
@@ -112,16 +115,6 @@ fn leave(identity: Identity, out: &mut Vec<u8>) -> u16 {
         Err(_) if out.len() <= RESULT_BYTES_MAX => DONE,
         Err(cause) => refuse(Err(cause), identity, out),
     }
-}
-
-/// The blobs that some of the strings are references to.
-#[cold]
-fn lent(strings: &[&[u8]], lifted: u8) -> Result<Vec<Option<Arc<Whole>>>, Cause> {
-    let lend = |(place, string): (usize, &&[u8])| match lifted & 1 << place {
-        0 => Ok(None),
-        _ => whole::lend(string).map(Some),
-    };
-    strings.iter().enumerate().map(lend).collect()
 }
 
 /// Writes the failure of a task that has no value.

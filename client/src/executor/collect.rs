@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use allhands_common::execution::Mention;
+use allhands_common::execution::{Mention, Need};
+use allhands_common::id::TaskId;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentBuilder};
-use allhands_common::wire::executor::{FromExecutor, Outcomes, Part};
+use allhands_common::wire::executor::{Begun, FromExecutor, Outcomes, Part};
 use bytes::Bytes;
 
 use super::link::Writer;
@@ -122,6 +123,7 @@ impl Collector {
         index: u32,
         codec: u8,
         outcome: (u16, &[u8]),
+        named: Vec<TaskId>,
         run_us: u64,
         at_once: bool,
     ) {
@@ -131,11 +133,47 @@ impl Collector {
             return;
         };
         load.push(index, codec, outcome, run_us);
+        if !named.is_empty() {
+            load.name(index, &named);
+        }
         if at_once || load.bytes + load.builder.bytes() >= FLUSH_BYTES {
             let part = load.take(false);
             state.put(part);
             state.send();
         }
+    }
+
+    /// Says something besides, now.
+    pub(super) fn say(&self, message: FromExecutor) {
+        self.shared.lock().say(message);
+    }
+
+    /// The same, after what of load `sequence` has ended.
+    pub(super) fn say_after(&self, sequence: u32, message: FromExecutor) {
+        let mut state = self.shared.lock();
+        let part = state.loads.iter_mut().find(|load| load.sequence == sequence);
+        if let Some(part) = part.map(|load| load.take(false)) {
+            state.put(part);
+        }
+        state.say(message);
+    }
+
+    /// A task that has waited ended, as task `index` of its batch.
+    pub(super) fn late(
+        &self,
+        task: Begun,
+        index: u32,
+        codec: u8,
+        (tag, string): (u16, &[u8]),
+        named: Vec<TaskId>,
+    ) {
+        let mut builder = SegmentBuilder::new(codec);
+        builder.push(tag, std::iter::once(string));
+        let mentions = mentions(index, &named).collect();
+        let range = TaskRange::new(index, index + 1);
+        // How long it ran is not known from how long it took.
+        let part = Part { range, segment: builder.finish().into(), run_us: 0, mentions };
+        self.say(FromExecutor::Late { task, part });
     }
 
     /// Nothing of load `sequence` is left to run: its last outcomes go out with that word. They may
@@ -170,13 +208,23 @@ impl State {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// A worker that cannot be written to is gone, and with it this process.
     fn send(&mut self) {
         if self.ended.is_empty() {
             return;
         }
         (self.ended_bytes, self.since) = (0, None);
-        let mut message = FromExecutor::Outcomes(std::mem::take(&mut self.ended));
+        let ended = std::mem::take(&mut self.ended);
+        self.write(FromExecutor::Outcomes(ended));
+    }
+
+    /// Says something after all that has ended.
+    fn say(&mut self, message: FromExecutor) {
+        self.send();
+        self.write(message);
+    }
+
+    /// A worker that cannot be written to is gone, and with it this process.
+    fn write(&mut self, mut message: FromExecutor) {
         if self.writer.write(&mut message).is_err() {
             watch::end_group();
         }
@@ -202,6 +250,12 @@ impl Collected {
         if let Clock::Sum(sum) = &mut self.clock {
             *sum += run_us;
         }
+    }
+
+    /// The result of task `index`, which was pushed last, names these tasks.
+    #[cold]
+    fn name(&mut self, index: u32, named: &[TaskId]) {
+        self.mentions.extend(mentions(self.first + index, named));
     }
 
     /// Ends the open part, if there is one.
@@ -231,6 +285,11 @@ impl Collected {
         let parts = contiguous(std::mem::take(&mut self.parts));
         Outcomes { sequence: self.sequence, parts, finished }
     }
+}
+
+/// What the result of task `index` of a batch names.
+fn mentions(index: u32, named: &[TaskId]) -> impl Iterator<Item = Mention> + '_ {
+    named.iter().map(move |on| Mention { index, on: *on, need: Need::Handle })
 }
 
 /// In order, with neighbours as one segment.

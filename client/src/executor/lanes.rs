@@ -2,143 +2,256 @@
 //!
 //! One lane runs on the main thread, which reads the next load only when it is done with the current
 //! one: it waits in the socket's buffer, so no other thread is woken between them. Several lanes are
-//! threads that take from the same load; the main thread reads. A lane that finds nothing left goes on
-//! to the next load while others still run tasks of the first; the last one to leave a load ends it.
+//! threads that take from the same load, and the main thread reads. It is the same with one lane as soon as a
+//! task of this process has waited for another: then a thread reads that does nothing else.
+//!
+//! A lane that finds nothing left goes on to the next load while others still run tasks of the first; the last
+//! one to leave a load ends it.
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use allhands_common::wire::executor::ToExecutor;
+use allhands_common::id::WorkerId;
+use allhands_common::wire::executor::{FromExecutor, ToExecutor};
 use allhands_store::cell::Cell;
 use rustix::process::Pid;
 
 use super::collect::Collector;
-use super::link::Link;
-use super::load::{Batch, Batches, Lane, Load};
-use super::{panics, watch};
+use super::deck::{Deck, Shift};
+use super::link::{Link, Reader};
+use super::load::{Batch, Batches, Load, Worked};
+use super::tasks::{self, Asked};
+use super::{leave, panics, watch};
 use crate::payload::forget_what_was_read;
 
 /// Stack of a lane's thread, in bytes: what std gives.
 const STACK_BYTES: usize = 2 << 20;
+
+/// What the threads of an executor share.
+pub(super) struct Crew {
+    pub(super) cell: Cell,
+    pub(super) outcomes: Collector,
+    pub(super) deck: Deck,
+    pub(super) asked: Asked,
+    /// Whoever has it reads.
+    desk: Mutex<Desk>,
+    /// Whether a thread reads that does nothing else.
+    apart: AtomicBool,
+    several: bool,
+    worker: WorkerId,
+}
+
+/// What comes from the worker.
+struct Desk {
+    reader: Reader,
+    batches: Batches,
+}
 
 /// Runs loads until the worker says stop.
 ///
 /// # Errors
 /// When the worker is not what it should be.
 pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
-    let Link { mut reader, writer, cell, worker: name, lanes } = link;
+    let Link { reader, writer, cell, worker: name, lanes } = link;
     watch::watch(worker, reader.socket()?)?;
     panics::install();
     let crew = Arc::new(Crew {
         cell,
         outcomes: Collector::start(writer)?,
+        deck: Deck::new(lanes),
+        asked: Asked::default(),
+        desk: Mutex::new(Desk { reader, batches: Batches::new() }),
+        apart: AtomicBool::new(lanes > 1),
         several: lanes > 1,
-        waiting: Mutex::default(),
-        more: Condvar::new(),
+        worker: name,
     });
+    tasks::open(&crew);
     if crew.several {
-        (0..lanes).try_for_each(|number| crew.hire(number))?;
+        (0..lanes).try_for_each(|_| crew.hire())?;
+        return crew.read();
     }
-    let mut lane = Lane::new(0);
-    let mut batches = Batches::new();
+    crew.deck.join();
+    if crew.work_alone()? == Ended::Told {
+        return Ok(());
+    }
+    crew.work_with_others();
+    // The process ends with what the reading thread hears.
     loop {
-        // What has ended waits for what is at hand, and for nothing else.
-        if !reader.has_frame() {
-            crew.outcomes.send();
-        }
-        let Some(message) = reader.next()? else { break };
-        match message {
-            ToExecutor::Batch(common) => {
-                batches.insert(common.batch, Arc::new(Batch::new(common)));
-            }
-            ToExecutor::Load(load) => {
-                let load = Load::new(load, name, &batches)?;
-                load.begin(&crew.outcomes, crew.several);
-                if crew.several {
-                    crew.announce(load);
-                } else {
-                    load.work(&mut lane, &crew.cell, &crew.outcomes, false);
-                    crew.outcomes.finish(load.sequence, true);
-                }
-            }
-            ToExecutor::Forget { batch } => {
-                batches.remove(&batch);
-                forget_what_was_read();
-            }
-            ToExecutor::Give(_) | ToExecutor::Opened { .. } | ToExecutor::Cancel { .. } => {}
-            ToExecutor::Stop => return Ok(()),
-            ToExecutor::Welcome { .. } => return Err(io::Error::other("it said welcome twice")),
-        }
+        std::thread::park();
     }
-    // The worker has closed the socket without a word: it is gone.
-    watch::end_group()
 }
 
-/// What the lanes share.
-struct Crew {
-    cell: Cell,
-    outcomes: Collector,
-    several: bool,
-    waiting: Mutex<VecDeque<Arc<Shift>>>,
-    more: Condvar,
-}
-
-/// A load that several lanes work off.
-struct Shift {
-    load: Load,
-    /// Lanes inside, and whether one of them has found nothing left.
-    state: Mutex<(u32, bool)>,
+/// Why the main thread does not read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The worker said stop.
+    Told,
+    /// Another thread reads.
+    Apart,
 }
 
 impl Crew {
-    fn hire(self: &Arc<Self>, number: u32) -> io::Result<()> {
+    /// Whether several lanes work on one load.
+    pub(super) const fn is_several(&self) -> bool {
+        self.several
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads, and works off what it reads, in this thread.
+    fn work_alone(self: &Arc<Self>) -> io::Result<Ended> {
+        let mut out = Vec::new();
+        while !self.apart.load(Ordering::Relaxed) {
+            let mut desk = self.desk();
+            // What has ended waits for what is at hand, and for nothing else.
+            if !desk.reader.has_frame() {
+                self.outcomes.send();
+            }
+            let message = desk.next()?;
+            if matches!(message, ToExecutor::Stop) {
+                return Ok(Ended::Told);
+            }
+            let load = self.take(&mut desk, message)?;
+            drop(desk);
+            let Some(shift) = load else { continue };
+            shift.enter();
+            let lane = self.deck.take_first();
+            self.work(&shift, lane, &mut out);
+        }
+        self.outcomes.send();
+        Ok(Ended::Apart)
+    }
+
+    /// Works off what another thread reads, for as long as this one is needed.
+    fn work_with_others(&self) {
+        let mut out = Vec::new();
+        while let Some((shift, lane)) = self.deck.enter() {
+            self.work(&shift, lane, &mut out);
+        }
+    }
+
+    /// Works on a load that this thread has entered, in `lane`.
+    fn work(&self, shift: &Arc<Shift>, lane: u32, out: &mut Vec<u8>) {
+        let (worked, lane) = shift.load.work(shift, lane, out, self);
+        let over = match worked {
+            Worked::Exhausted => shift.leave(true),
+            Worked::Yielded => shift.leave(false),
+            // It has left the load when it began to wait.
+            Worked::Waited => false,
+        };
+        self.deck.leave(shift, lane, worked);
+        if over {
+            // Who reads in this thread sends before it waits.
+            let sends = !self.apart.load(Ordering::Relaxed);
+            self.outcomes.finish(shift.load.sequence, sends);
+        }
+    }
+
+    fn hire(self: &Arc<Self>) -> io::Result<()> {
         let crew = Arc::clone(self);
         let work = move || {
-            let mut lane = Lane::new(number);
-            loop {
-                crew.work_one(&mut lane);
-            }
+            crew.deck.join();
+            crew.work_with_others();
         };
-        let name = format!("allhands-lane-{number}");
+        let name = "allhands-lane".to_owned();
         std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(work)?;
         Ok(())
     }
 
-    fn announce(&self, load: Load) {
-        let shift = Arc::new(Shift { load, state: Mutex::default() });
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(shift);
-        self.more.notify_all();
+    /// From now on a thread reads that does nothing else.
+    pub(super) fn read_apart(self: &Arc<Self>) -> io::Result<()> {
+        if self.apart.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let crew = Arc::clone(self);
+        let read = move || match crew.read() {
+            Ok(()) => leave(0, ""),
+            Err(error) => leave(super::BROKEN, &format!("an executor lost its worker: {error}")),
+        };
+        std::thread::Builder::new().name("allhands-read".into()).spawn(read)?;
+        self.apart.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Waits for a load that has room for this lane, and works on it.
-    fn work_one(&self, lane: &mut Lane) {
-        let shift = self.enter();
-        shift.load.work(lane, &self.cell, &self.outcomes, true);
-        // Out of the queue before anybody may end it: nobody enters a load that has ended, for its
-        // slot in the cell may then hold the one after the next.
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|other| !Arc::ptr_eq(other, &shift));
-        drop(waiting);
-        let mut state = shift.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 -= 1;
-        state.1 = true;
-        if state.0 == 0 {
-            self.outcomes.finish(shift.load.sequence, false);
+    /// Reads until the worker says stop.
+    fn read(self: &Arc<Self>) -> io::Result<()> {
+        let mut desk = self.desk();
+        loop {
+            if !desk.reader.has_frame() {
+                self.outcomes.send();
+            }
+            let message = desk.next()?;
+            if matches!(message, ToExecutor::Stop) {
+                return Ok(());
+            }
+            if let Some(shift) = self.take(&mut desk, message)? {
+                self.deck.announce(shift);
+            }
         }
     }
 
-    fn enter(&self) -> Arc<Shift> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            for shift in waiting.iter() {
-                let mut state = shift.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if !state.1 {
-                    state.0 += 1;
-                    return Arc::clone(shift);
-                }
+    /// Does what a message says; the load, if it is one.
+    fn take(&self, desk: &mut Desk, message: ToExecutor) -> io::Result<Option<Arc<Shift>>> {
+        match message {
+            ToExecutor::Batch(common) => {
+                desk.batches.insert(common.batch, Arc::new(Batch::new(common)));
             }
-            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            ToExecutor::Load(load) => {
+                let load = Load::new(load, self.worker, &desk.batches)?;
+                load.begin(&self.outcomes, self.several);
+                return Ok(Some(Shift::new(load)));
+            }
+            ToExecutor::Forget { batch } => {
+                desk.batches.remove(&batch);
+                forget_what_was_read();
+            }
+            ToExecutor::Give(given) => self.asked.give(given.of, &given.outcome.bytes),
+            ToExecutor::Opened { batches } => self.asked.commit(batches),
+            ToExecutor::Cancel { task } => self.asked.cancel(task),
+            ToExecutor::Stop | ToExecutor::Welcome { .. } => {
+                return Err(io::Error::other("it said welcome twice"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The task of the thread that has `lane` waits: says so, after all that has ended before it, and lets others
+    /// run. It leaves its load with that, unless it `had_left` before.
+    pub(super) fn suspend(
+        self: &Arc<Self>,
+        shift: &Arc<Shift>,
+        lane: u32,
+        had_left: bool,
+        blocked: FromExecutor,
+    ) -> io::Result<()> {
+        let sequence = shift.load.sequence;
+        self.read_apart()?;
+        self.cell.rest(lane);
+        if !had_left {
+            self.cell.lower(sequence, |next, _| next);
+        }
+        self.deck.suspend(shift, lane, || self.hire())?;
+        if had_left {
+            self.outcomes.say(blocked);
+            return Ok(());
+        }
+        self.outcomes.say_after(sequence, blocked);
+        if shift.leave(true) {
+            self.outcomes.finish(sequence, false);
+        }
+        Ok(())
+    }
+}
+
+impl Desk {
+    /// The next message. A worker that has closed the socket without a word is gone.
+    fn next(&mut self) -> io::Result<ToExecutor> {
+        match self.reader.next()? {
+            Some(message) => Ok(message),
+            None => watch::end_group(),
         }
     }
 }

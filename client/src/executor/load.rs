@@ -5,16 +5,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use allhands_common::id::{BatchId, WorkerId};
+use allhands_common::id::{BatchId, TaskId, WorkerId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
 use allhands_common::wire::executor;
-use allhands_store::cell::Cell;
 use bytes::Bytes;
 
-use super::call::{self, Functions, Identity};
+use super::call::{self, Functions, Identity, Outcome};
 use super::collect::Collector;
 use super::context;
+use super::deck::Shift;
+use super::fill::Outcomes;
+use super::lanes::Crew;
+use super::tasks::{self, Current};
 
 /// The common parts of the batches whose loads may come.
 pub(super) type Batches = BTreeMap<BatchId, Arc<Batch>>;
@@ -25,6 +28,7 @@ pub(super) struct Batch {
     functions: Functions,
     context: Bytes,
     idempotent: bool,
+    env: Vec<(String, String)>,
 }
 
 impl Batch {
@@ -34,6 +38,7 @@ impl Batch {
             functions: Functions::find(&common.functions),
             context: common.context.bytes,
             idempotent: common.idempotent,
+            env: common.env,
         }
     }
 }
@@ -47,18 +52,18 @@ pub(super) struct Load {
     batch: Arc<Batch>,
     /// With the tasks of each, counted from the load's first.
     segments: Vec<(TaskRange, Segment)>,
+    given: Outcomes,
 }
 
-/// What a lane has for itself.
-pub(super) struct Lane {
-    number: u32,
-    out: Vec<u8>,
-}
-
-impl Lane {
-    pub(super) const fn new(number: u32) -> Self {
-        Self { number, out: Vec::new() }
-    }
+/// How a thread came out of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worked {
+    /// Nothing was left to begin.
+    Exhausted,
+    /// Another thread has a task to go on with.
+    Yielded,
+    /// Its last task has waited for others, and so had left the load before.
+    Waited,
 }
 
 impl Load {
@@ -92,7 +97,18 @@ impl Load {
             identity: Identity { worker, attempt: load.attempt, batch: load.batch },
             batch: Arc::clone(batch),
             segments,
+            given: Outcomes::new(load.given),
         })
+    }
+
+    /// The task at `place`, counted from the load's first.
+    pub(super) fn task(&self, place: u32) -> TaskId {
+        TaskId { batch: self.batch.id, index: self.range.start + place }
+    }
+
+    /// The environment of its batch.
+    pub(super) fn env(&self) -> &[(String, String)] {
+        &self.batch.env
     }
 
     /// Before its first task.
@@ -100,28 +116,56 @@ impl Load {
         outcomes.begin(self.sequence, self.range, several_lanes);
     }
 
-    /// Takes and runs tasks until none is left to take.
-    pub(super) fn work(&self, lane: &mut Lane, cell: &Cell, outcomes: &Collector, several: bool) {
+    /// Takes and runs tasks in `lane` until none is left to take; with the lane that the thread has then.
+    pub(super) fn work(
+        &self,
+        shift: &Arc<Shift>,
+        lane: u32,
+        out: &mut Vec<u8>,
+        crew: &Crew,
+    ) -> (Worked, u32) {
         context::set(&self.batch.context, self.batch.id);
+        let current = Current::enter(shift, lane);
+        let worked = self.take_and_run(&current, lane, out, crew);
+        tasks::leave();
+        crew.cell.rest(current.lane());
+        context::clear();
+        (worked, current.lane())
+    }
+
+    fn take_and_run(&self, current: &Current, lane: u32, out: &mut Vec<u8>, crew: &Crew) -> Worked {
+        let several = crew.is_several();
         let mut at = 0;
-        while let Some(index) = cell.take(self.sequence, lane.number, self.timed) {
+        while !crew.deck.somebody_resumes() {
+            let Some(index) = crew.cell.take(self.sequence, lane, self.timed) else {
+                return Worked::Exhausted;
+            };
             // Tasks are taken in ascending order, so this only ever goes forward.
             while self.segments.get(at).is_some_and(|(tasks, _)| tasks.end <= index) {
                 at += 1;
             }
             let Some((tasks, segment)) = self.segments.get(at) else {
-                break;
+                return Worked::Exhausted;
             };
+            current.begin(index);
             let started = several.then(Instant::now);
             let row = index - tasks.start;
-            let tag = call::run(&self.batch.functions, segment, row, self.identity, &mut lane.out);
+            let Outcome { tag, named } =
+                call::run(&self.batch.functions, segment, row, self.identity, &self.given, out);
             let run_us = started.map_or(0, |started| started.elapsed().as_micros() as u64);
-            let outcome = (tag, lane.out.as_slice());
+            let outcome = (tag, out.as_slice());
+            let codec = segment.codec();
+            crew.asked.forget(current.begun());
+            if current.has_waited() {
+                let task = self.task(index).index;
+                crew.outcomes.late(current.begun(), task, codec, outcome, named);
+                call::tidy(out);
+                return Worked::Waited;
+            }
             let at_once = !self.batch.idempotent;
-            outcomes.push(self.sequence, index, segment.codec(), outcome, run_us, at_once);
-            call::tidy(&mut lane.out);
+            crew.outcomes.push(self.sequence, index, codec, outcome, named, run_us, at_once);
+            call::tidy(out);
         }
-        cell.rest(lane.number);
-        context::clear();
+        Worked::Yielded
     }
 }

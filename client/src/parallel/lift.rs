@@ -1,10 +1,11 @@
-//! Long arguments: lifted out of the segment into the chunk store, a reference of 40 bytes in their place.
+//! Long arguments: lifted out of the segment into the chunk store, a stand-in of 41 bytes in their place.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use allhands_common::blob::{BlobId, BlobRef};
+use allhands_common::execution::StandIn;
 
 use super::keeping::Kept;
 use crate::data::Data;
@@ -73,7 +74,7 @@ impl Lifting {
             if is_new {
                 lifted.stored_bytes += string.len();
             }
-            lifted.strings.push(stored.reference().to_bytes().to_vec().into());
+            lifted.strings.push(StandIn::Blob(stored.reference()).to_bytes().into());
             lifted.which |= 1 << place;
             lifted.kept.push(stored);
         }
@@ -102,11 +103,13 @@ impl Lifting {
 
 /// Arguments as text, in parentheses, some of which are references.
 pub(super) fn text(strings: &[&[u8]], lifted: u8) -> String {
-    let text = |(place, string): (usize, &&[u8])| match BlobRef::from_bytes(string) {
-        Some(reference) if lifted & 1 << place != 0 => {
-            format!("{} bytes in a blob", reference.bytes)
+    let text = |(place, string): (usize, &&[u8])| {
+        let stand_in = StandIn::from_bytes(string).filter(|_| lifted & 1 << place != 0);
+        match stand_in {
+            Some(StandIn::Blob(reference)) => format!("{} bytes in a blob", reference.bytes),
+            Some(StandIn::Outcomes(filling)) => format!("{} outcomes", filling.of.len()),
+            None => bytes_text(string),
         }
-        _ => bytes_text(string),
     };
     let texts: Vec<String> = strings.iter().enumerate().map(text).collect();
     format!("({})", texts.join(", "))

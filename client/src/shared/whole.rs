@@ -303,11 +303,16 @@ pub(crate) fn find(content: Content, range: &Range<u64>) -> Result<Arc<Whole>, C
     whole
 }
 
-/// The blob that `reference` names, all of it.
-pub(crate) fn lend(reference: &[u8]) -> Result<Arc<Whole>, Cause> {
+/// The blob that the string of a long result names, all of it.
+pub(crate) fn lend_string(reference: &[u8]) -> Result<Arc<Whole>, Cause> {
     let Some(reference) = BlobRef::from_bytes(reference) else {
-        return Err(Cause::Program { message: "its arguments were damaged on the way".into() });
+        return Err(Cause::Program { message: "a result was damaged on the way".into() });
     };
+    lend(reference)
+}
+
+/// The blob that `reference` names, all of it.
+pub(crate) fn lend(reference: BlobRef) -> Result<Arc<Whole>, Cause> {
     find(reference.content(), &(0..reference.bytes))
 }
 

@@ -108,6 +108,8 @@ pub struct Common {
     pub idempotent: bool,
     /// The context of `map_with`; empty when there is none.
     pub context: Bulk,
+    /// The environment that its executors have in addition: what its tasks call has it too.
+    pub env: Vec<(String, String)>,
 }
 
 /// Tasks to run. Which of them are left to take is in the cell.

@@ -104,6 +104,7 @@ impl Seat {
                 functions: shared.spec.functions.clone(),
                 idempotent: shared.spec.policy.idempotent,
                 context: shared.context.clone(),
+                env: shared.spec.env.clone(),
             }));
         }
         let sequence = self.free_sequence();

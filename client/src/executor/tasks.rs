@@ -1,0 +1,301 @@
+//! What a task that runs here may ask of the cluster: to run others, and for what has become of them.
+//!
+//! A task that waits *blocks*: what has ended of its load is sent, the rest of the load is closed, the worker is
+//! told, and its thread gives its lane away (`deck`). Its outcome comes later, apart from its load. From the
+//! first block on a thread of its own reads what the worker says, because nobody else may have the time.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use allhands_common::execution::{Awaited, Mention};
+use allhands_common::id::{BatchId, TaskId};
+use allhands_common::policy::BatchSpec;
+use allhands_common::wire::executor::{Begun, FromExecutor, Submitted};
+use allhands_store::cell::Running;
+use allhands_store::cell::monotonic_us;
+use bytes::Bytes;
+
+use super::deck::Shift;
+use super::lanes::Crew;
+
+/// Calls of this process that are not known to be committed, at most: beyond it who calls waits.
+const CALLS_MAX: u32 = 1024;
+
+/// Who runs the tasks of this process.
+static CREW: OnceLock<Arc<Crew>> = OnceLock::new();
+
+/// Told when an outcome is there, as a segment of one row.
+pub(crate) type Told = Box<dyn FnOnce(Bytes) + Send>;
+
+/// What tasks of this process wait for.
+#[derive(Default)]
+pub(super) struct Asked {
+    state: Mutex<State>,
+    /// A call was committed.
+    committed: Condvar,
+    /// How many tasks are in the list of those that were cancelled.
+    cancelled: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    outcomes: BTreeMap<Awaited, Vec<Told>>,
+    /// Calls that are not known to be committed.
+    calls: u32,
+    /// Tasks that have begun and were cancelled.
+    cancelled: BTreeSet<Begun>,
+    /// Whom to wake when one is.
+    parked: BTreeMap<Begun, Box<dyn Fn() + Send>>,
+}
+
+/// The task of a thread.
+pub(super) struct Current {
+    shift: Arc<Shift>,
+    lane: Cell<u32>,
+    place: Cell<u32>,
+    /// Whether it has waited, and so has left its load.
+    waited: Cell<bool>,
+    /// How often it has made each call.
+    calls: RefCell<BTreeMap<[u8; 32], u32>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Current>>> = const { RefCell::new(None) };
+}
+
+/// From now on tasks of this process may ask.
+pub(super) fn open(crew: &Arc<Crew>) {
+    _ = CREW.set(Arc::clone(crew));
+}
+
+impl Current {
+    /// Tasks of `shift` are going to run on this thread, in `lane`.
+    pub(super) fn enter(shift: &Arc<Shift>, lane: u32) -> Rc<Self> {
+        let current = Rc::new(Self {
+            shift: Arc::clone(shift),
+            lane: Cell::new(lane),
+            place: Cell::new(0),
+            waited: Cell::new(false),
+            calls: RefCell::default(),
+        });
+        CURRENT.set(Some(Rc::clone(&current)));
+        current
+    }
+
+    /// The task at `place` of the load begins.
+    #[inline]
+    pub(super) fn begin(&self, place: u32) {
+        self.place.set(place);
+        let mut calls = self.calls.borrow_mut();
+        if !calls.is_empty() {
+            calls.clear();
+        }
+    }
+
+    /// The lane that its thread has.
+    pub(super) fn lane(&self) -> u32 {
+        self.lane.get()
+    }
+
+    /// Whether the task that ends has waited.
+    #[inline]
+    pub(super) fn has_waited(&self) -> bool {
+        self.waited.get()
+    }
+
+    pub(super) fn begun(&self) -> Begun {
+        Begun { sequence: self.shift.load.sequence, place: self.place.get() }
+    }
+
+    fn task(&self) -> TaskId {
+        self.shift.load.task(self.place.get())
+    }
+}
+
+/// No task runs on this thread.
+pub(super) fn leave() {
+    CURRENT.set(None);
+}
+
+fn current() -> Option<Rc<Current>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Why a task cannot ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotHere {
+    /// It is not the task's own thread that asks.
+    #[error(
+        "an execution is submitted and awaited on the thread of the task itself, and this is another: do it \
+         before the work is spread over threads, or after it"
+    )]
+    AnotherThread,
+    /// It was cancelled.
+    #[error("the task was cancelled while it waited")]
+    Cancelled,
+    /// There is no thread to take its place.
+    #[error("no thread can be started to run others while this task waits: raise `ulimit -u`")]
+    NoThread,
+}
+
+/// Has `told` called with the outcome, when it is there. It comes while a task of this process waits for it.
+pub(crate) fn ask(of: Awaited, told: Told) {
+    if let Some(crew) = CREW.get() {
+        crew.asked.state().outcomes.entry(of).or_default().push(told);
+    }
+}
+
+/// Nobody asks for that outcome any more.
+pub(crate) fn unask(of: Awaited) {
+    if let Some(crew) = CREW.get() {
+        crew.asked.state().outcomes.remove(&of);
+    }
+}
+
+/// Calls a function from the task of this thread: `call` is the hash of functions and arguments; the batch that
+/// it is.
+///
+/// # Errors
+/// No task runs on this thread.
+pub(crate) fn submit(
+    call: [u8; 32],
+    spec: BatchSpec,
+    segment: Bytes,
+    mentions: Vec<Mention>,
+) -> Result<BatchId, NotHere> {
+    let (Some(current), Some(crew)) = (current(), CREW.get()) else {
+        return Err(NotHere::AnotherThread);
+    };
+    let number = {
+        let mut calls = current.calls.borrow_mut();
+        let number = calls.entry(call).or_insert(0);
+        *number += 1;
+        *number
+    };
+    let batch = BatchId::of_task(current.task(), &call, number);
+    if !crew.asked.has_room() {
+        crew.read_apart().map_err(|_| NotHere::NoThread)?;
+        crew.asked.wait_for_room();
+    }
+    let spec = BatchSpec { env: current.shift.load.env().to_vec(), ..spec };
+    let (parent, segment) = (current.begun(), segment.into());
+    let submitted = Submitted { parent, batch, spec, segment, mentions };
+    crew.outcomes.say(FromExecutor::Submit(Box::new(submitted)));
+    Ok(batch)
+}
+
+/// The task that runs on this thread.
+pub(crate) fn this_task() -> Option<TaskId> {
+    current().map(|current| current.task())
+}
+
+/// Whether the task that runs on this thread was cancelled.
+pub(crate) fn is_cancelled() -> bool {
+    let (Some(current), Some(crew)) = (current(), CREW.get()) else { return false };
+    crew.asked.state().cancelled.contains(&current.begun())
+}
+
+/// Lets the task of this thread wait for outcomes: calls `wait` while it is blocked. `wake` ends that, and is
+/// called when the task is cancelled.
+///
+/// # Errors
+/// It cannot wait, or was cancelled.
+pub(crate) fn block<R>(
+    on: Vec<Awaited>,
+    wake: Box<dyn Fn() + Send>,
+    wait: impl FnOnce() -> R,
+) -> Result<R, NotHere> {
+    let (Some(current), Some(crew)) = (current(), CREW.get()) else {
+        return Err(NotHere::AnotherThread);
+    };
+    let task = current.begun();
+    {
+        let mut state = crew.asked.state();
+        if state.cancelled.contains(&task) {
+            return Err(NotHere::Cancelled);
+        }
+        state.parked.insert(task, wake);
+    }
+    let (lane, started_us) = (current.lane.get(), crew.cell.started_us(current.lane.get()));
+    let blocked_us = monotonic_us();
+    crew.suspend(
+        &current.shift,
+        lane,
+        current.waited.replace(true),
+        FromExecutor::Blocked { task, on },
+    )
+    .map_err(|_| NotHere::NoThread)?;
+    let waited = wait();
+    let lane = crew.deck.resume();
+    current.lane.set(lane);
+    // The time that it has waited does not count.
+    let started_us = match started_us {
+        0 => 0,
+        started => started + (monotonic_us() - blocked_us),
+    };
+    let Begun { sequence, place: index } = task;
+    crew.cell.go_on(lane, Running { sequence, index, started_us });
+    crew.outcomes.say(FromExecutor::Resumed { task });
+    let mut state = crew.asked.state();
+    state.parked.remove(&task);
+    if state.cancelled.contains(&task) { Err(NotHere::Cancelled) } else { Ok(waited) }
+}
+
+impl Asked {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An outcome has come.
+    pub(super) fn give(&self, of: Awaited, outcome: &Bytes) {
+        let told = self.state().outcomes.remove(&of);
+        told.into_iter().flatten().for_each(|told| told(outcome.clone()));
+    }
+
+    /// So many calls are committed.
+    pub(super) fn commit(&self, calls: u32) {
+        let mut state = self.state();
+        state.calls = state.calls.saturating_sub(calls);
+        drop(state);
+        self.committed.notify_all();
+    }
+
+    /// A task was cancelled.
+    pub(super) fn cancel(&self, task: Begun) {
+        let mut state = self.state();
+        state.cancelled.insert(task);
+        self.cancelled.store(state.cancelled.len(), Ordering::Relaxed);
+        if let Some(wake) = state.parked.get(&task) {
+            wake();
+        }
+    }
+
+    /// A task has ended.
+    #[inline]
+    pub(super) fn forget(&self, task: Begun) {
+        if self.cancelled.load(Ordering::Relaxed) > 0 {
+            let mut state = self.state();
+            state.cancelled.remove(&task);
+            self.cancelled.store(state.cancelled.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes room for a call, if there is some.
+    fn has_room(&self) -> bool {
+        let mut state = self.state();
+        let room = state.calls < CALLS_MAX;
+        state.calls += u32::from(room);
+        room
+    }
+
+    fn wait_for_room(&self) {
+        let mut state = self.state();
+        while state.calls >= CALLS_MAX {
+            state = self.committed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.calls += 1;
+    }
+}
