@@ -98,6 +98,7 @@ async fn stored_programs_run_as_they_should() {
         range: TaskRange::new(0, 1),
         shared: Shared { batch, job, owner, program, spec: spec.into(), context }.into(),
         segments: vec![builder.finish()],
+        given: Vec::new(),
     };
     pool.load(executor, load);
     pool.flush();

@@ -70,6 +70,7 @@ fn a_load_of_several_segments_and_the_next_one_behind_it() {
                 shared: Arc::clone(&first.shared),
                 range: TaskRange::new(100, 130),
                 segments: vec![first.segment, second.segment],
+                given: Vec::new(),
             },
         );
         let next = calls((0..5).map(delayed(half)));

@@ -94,6 +94,7 @@ fn run(number: u32, calls: &Calls) -> Vec<Order> {
         threads: 1,
         alone: false,
         task_ns: None,
+        given: Vec::new(),
     };
     vec![Order::Batch(Box::new((*calls.shared).clone())), Order::Run(run)]
 }

@@ -129,6 +129,7 @@ impl Rig {
             shared: Arc::clone(&calls.shared),
             range,
             segments: vec![segment],
+            given: Vec::new(),
         };
         self.pool.load(executor, load);
         self.pool.flush();
