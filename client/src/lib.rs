@@ -3,6 +3,7 @@
 
 mod batch;
 mod cluster;
+mod context;
 mod data;
 mod delayed;
 #[cfg(feature = "embedded")]
@@ -26,7 +27,7 @@ mod source;
 mod task_ref;
 
 pub use allhands_common::failure::Cause;
-pub use allhands_common::id::{AttemptId, WorkerId};
+pub use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
 pub use allhands_common::policy::Prefer;
 pub use allhands_common::resources::Resources;
 pub use allhands_macros::{main, task, test};
@@ -35,6 +36,7 @@ pub use cluster::{
     ADDRESSES_FILE, CLUSTER_VARIABLE, Cluster, EmbeddedBuilder, IDENTITY_FOLDER, IDENTITY_VARIABLE,
     shutdown,
 };
+pub use context::{Cancelled, Context, context};
 pub use delayed::{Delayed, call, delayed};
 pub use enter::init;
 pub use entry::{NotInExecutable, UnknownFunction};

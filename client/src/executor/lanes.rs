@@ -176,6 +176,13 @@ impl Crew {
         Ok(())
     }
 
+    /// A task wants to know what the worker says while it runs. Where no thread can be made, it learns it later.
+    pub(super) fn listen(self: &Arc<Self>) {
+        if let Err(error) = self.read_apart() {
+            tracing::warn!(%error, "no thread can be made to hear what the worker says");
+        }
+    }
+
     /// Reads until the worker says stop.
     fn read(self: &Arc<Self>) -> io::Result<()> {
         let mut desk = self.desk();

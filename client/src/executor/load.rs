@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use allhands_common::id::{BatchId, TaskId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
 use allhands_common::wire::executor;
@@ -104,6 +104,11 @@ impl Load {
     /// The task at `place`, counted from the load's first.
     pub(super) fn task(&self, place: u32) -> TaskId {
         TaskId { batch: self.batch.id, index: self.range.start + place }
+    }
+
+    /// Of which attempt it is.
+    pub(super) const fn attempt(&self) -> AttemptId {
+        self.identity.attempt
     }
 
     /// The environment of its batch.

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 
 use allhands_common::execution::{Awaited, Mention};
-use allhands_common::id::{BatchId, TaskId};
+use allhands_common::id::{AttemptId, BatchId, TaskId};
 use allhands_common::policy::BatchSpec;
 use allhands_common::wire::executor::{Begun, FromExecutor, Submitted};
 use allhands_store::cell::Running;
@@ -36,8 +37,8 @@ pub(super) struct Asked {
     state: Mutex<State>,
     /// A call was committed.
     committed: Condvar,
-    /// How many tasks are in the list of those that were cancelled.
-    cancelled: AtomicUsize,
+    /// How many tasks were cancelled, or await that.
+    marked: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -49,6 +50,8 @@ struct State {
     cancelled: BTreeSet<Begun>,
     /// Whom to wake when one is.
     parked: BTreeMap<Begun, Box<dyn Fn() + Send>>,
+    /// The same, of tasks that await it.
+    wakers: BTreeMap<Begun, Vec<Waker>>,
 }
 
 /// The task of a thread.
@@ -188,14 +191,47 @@ pub(crate) fn submit(
 }
 
 /// The task that runs on this thread.
-pub(crate) fn this_task() -> Option<TaskId> {
-    current().map(|current| current.task())
+pub(crate) fn this() -> Option<Token> {
+    current().map(|current| Token {
+        begun: current.begun(),
+        task: current.task(),
+        attempt: current.shift.load.attempt(),
+    })
 }
 
-/// Whether the task that runs on this thread was cancelled.
-pub(crate) fn is_cancelled() -> bool {
-    let (Some(current), Some(crew)) = (current(), CREW.get()) else { return false };
-    crew.asked.state().cancelled.contains(&current.begun())
+/// A task of this process, for as long as it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    begun: Begun,
+    pub(crate) task: TaskId,
+    pub(crate) attempt: AttemptId,
+}
+
+impl Token {
+    /// Whether it was cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        CREW.get().is_some_and(|crew| {
+            crew.listen();
+            crew.asked.marked.load(Ordering::Relaxed) > 0
+                && crew.asked.state().cancelled.contains(&self.begun)
+        })
+    }
+
+    /// The same; if it was not, `waker` is woken when it is.
+    pub(crate) fn wake_when_cancelled(&self, waker: &Waker) -> bool {
+        let Some(crew) = CREW.get() else { return false };
+        crew.listen();
+        let mut state = crew.asked.state();
+        if state.cancelled.contains(&self.begun) {
+            return true;
+        }
+        let wakers = state.wakers.entry(self.begun).or_default();
+        if !wakers.iter().any(|there| there.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        crew.asked.count(&state);
+        false
+    }
 }
 
 /// Lets the task of this thread wait for outcomes: calls `wait` while it is blocked. `wake` ends that, and is
@@ -249,6 +285,10 @@ impl Asked {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn count(&self, state: &State) {
+        self.marked.store(state.cancelled.len() + state.wakers.len(), Ordering::Relaxed);
+    }
+
     /// An outcome has come.
     pub(super) fn give(&self, of: Awaited, outcome: &Bytes) {
         let told = self.state().outcomes.remove(&of);
@@ -267,19 +307,23 @@ impl Asked {
     pub(super) fn cancel(&self, task: Begun) {
         let mut state = self.state();
         state.cancelled.insert(task);
-        self.cancelled.store(state.cancelled.len(), Ordering::Relaxed);
+        self.count(&state);
         if let Some(wake) = state.parked.get(&task) {
             wake();
         }
+        let wakers = state.wakers.remove(&task);
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// A task has ended.
     #[inline]
     pub(super) fn forget(&self, task: Begun) {
-        if self.cancelled.load(Ordering::Relaxed) > 0 {
+        if self.marked.load(Ordering::Relaxed) > 0 {
             let mut state = self.state();
             state.cancelled.remove(&task);
-            self.cancelled.store(state.cancelled.len(), Ordering::Relaxed);
+            state.wakers.remove(&task);
+            self.count(&state);
         }
     }
 
