@@ -92,6 +92,7 @@ impl Dispatcher {
             active.pending.insert(range);
         }
         self.depend(state, id, range);
+        self.put_off(state, id, range);
         if let Some(batch) = state.batches.get(&id)
             && let Some(limit) = batch.spec.policy.queue_timeout_ms
             && let Some(argument) = batch.arguments.last()
