@@ -15,6 +15,7 @@ mod cap;
 mod check;
 mod clients;
 mod deliver;
+mod detached;
 mod effects;
 mod explain;
 mod graph;
@@ -182,6 +183,9 @@ impl Dispatcher {
         }
         for id in state.batches.keys() {
             dispatcher.watch_batch(state, *id);
+        }
+        for job in state.jobs.keys() {
+            dispatcher.watch_job(state, *job);
         }
         dispatcher
     }
