@@ -28,9 +28,4 @@ impl Names {
     pub(crate) const fn rename(&mut self, session: SessionId) {
         self.session = session;
     }
-
-    /// Of which cluster.
-    pub(crate) const fn cluster(&self) -> ClusterId {
-        self.cluster
-    }
 }

@@ -144,13 +144,7 @@ impl Batch {
 
 impl Outbox {
     /// Adds the caller's next tasks.
-    pub(super) fn give(
-        &mut self,
-        tasks: u32,
-        segment: Bytes,
-        mentions: Vec<Mention>,
-        order: u64,
-    ) {
+    pub(super) fn give(&mut self, tasks: u32, segment: Bytes, mentions: Vec<Mention>, order: u64) {
         self.held.push_back(Held { first: self.given, tasks, segment, mentions, order });
         self.given += tasks;
     }

@@ -281,7 +281,8 @@ impl Core {
 /// order.
 fn turns(batches: &BTreeMap<BatchId, Batch>) -> VecDeque<Turn> {
     let kept = batches.iter().filter(|(_, batch)| batch.kept);
-    let segments = kept.flat_map(|(id, batch)| batch.outbox.held.iter().map(|held| (held.order, *id)));
+    let segments =
+        kept.flat_map(|(id, batch)| batch.outbox.held.iter().map(|held| (held.order, *id)));
     let mut segments: Vec<(u64, BatchId)> = segments.collect();
     segments.sort_unstable();
     let segments = segments.into_iter().map(|(order, id)| Turn::Segment(id, order));
