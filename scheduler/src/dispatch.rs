@@ -13,6 +13,8 @@ mod blobs;
 mod call_off;
 mod cap;
 mod check;
+mod check_graph;
+mod circles;
 mod clients;
 mod deliver;
 mod detached;

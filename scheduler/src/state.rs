@@ -7,6 +7,7 @@ mod apply;
 mod batch;
 mod batches;
 mod call;
+mod check;
 mod detached;
 mod links;
 mod locate;

@@ -28,7 +28,7 @@ const CALL_BYTES: usize = 1024;
 /// A call that is not known to be committed.
 #[derive(Debug)]
 pub(super) struct Call {
-    child: ChildCall,
+    pub(super) child: ChildCall,
     executor: ExecutorId,
     /// Number of the heartbeat after which it was said, in this registration.
     said: Option<u64>,

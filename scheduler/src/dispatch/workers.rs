@@ -168,7 +168,8 @@ impl Dispatcher {
                     self.call_up(id);
                 }
             }
-            FromWorker::Report { ended, .. } => {
+            FromWorker::Report { processed, ended } => {
+                self.forget_given(id, processed);
                 ended.into_iter().for_each(|one| self.report(now, state, id, one, out));
             }
             FromWorker::Submit(children) => {

@@ -55,6 +55,11 @@ impl State {
         let tasks = self.batches.get(&batch).map_or(0, |known| known.tasks);
         self.unlink(batch, TaskRange::new(0, tasks), Callees::None);
         let Some(gone) = self.batches.remove(&batch) else { return };
+        // Others may name it yet: of another client, or of the same, which goes with all that it has.
+        let pins = gone.links().map_or(0, |links| links.pins);
+        if pins > 0 {
+            self.early_pins.insert(batch, pins);
+        }
         for held in gone.links().into_iter().flat_map(|links| &links.holds) {
             self.unpin(*held);
         }

@@ -99,6 +99,7 @@ impl Leader {
         let index = LogIndex(self.state.applied.0 + 1);
         let mut effects = Vec::new();
         self.state.apply(index, Entry { at, commands }, &mut effects);
+        self.state.check().unwrap();
         for effect in &effects {
             if let Effect::Keep { segment, bytes } = effect {
                 self.segments.insert(*segment, bytes.clone());
