@@ -235,8 +235,7 @@ fn check(cluster: &Cluster, nodes: &[Node], cancelled: &[usize], folder: &std::p
             Ok(Ok(value)) => Fate::Value(value),
             Ok(Err(error)) => Fate::Error(error),
             Err(error) => {
-                if let TaskErrorKind::Ended(Cause::DependencyFailed { message, .. }) =
-                    error.kind()
+                if let TaskErrorKind::Ended(Cause::DependencyFailed { message, .. }) = error.kind()
                 {
                     assert!(!message.is_empty());
                 }
