@@ -126,7 +126,7 @@ impl Agent {
     }
 
     /// The leader wants up to `tasks` unstarted tasks of an attempt back.
-    fn give_back(&mut self, id: AttemptId, tasks: u32, out: &mut Vec<AgentAction>) {
+    pub(super) fn give_back(&mut self, id: AttemptId, tasks: u32, out: &mut Vec<AgentAction>) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         attempt.wanted_back = tasks;
         self.unload(id);
@@ -226,21 +226,6 @@ impl Agent {
             attempt.kill_at = None;
             let working = self.executors.iter().filter(|(_, known)| known.has_begun(*id));
             out.extend(working.map(|(executor, _)| AgentAction::Kill { executor: *executor }));
-        }
-    }
-
-    /// The daemon was told to stop: what is not started goes back.
-    pub(super) fn drain(&mut self, out: &mut Vec<AgentAction>) {
-        if self.draining {
-            return;
-        }
-        self.draining = true;
-        if self.registered {
-            out.push(AgentAction::Send(FromWorker::Draining));
-        }
-        let all: Vec<AttemptId> = self.attempts.keys().copied().collect();
-        for id in all {
-            self.give_back(id, ALL_TASKS, out);
         }
     }
 

@@ -179,7 +179,7 @@ impl Dispatcher {
             let all = RangeSet::of(TaskRange::new(0, batch.tasks));
             return enough(&all, fixed, batch.sealed).then_some(place);
         };
-        let last = batch.sealed || !active.delayed.is_empty();
+        let last = batch.sealed || !active.delayed.is_empty() || !active.waiting.is_empty();
         enough(&active.pending, fixed, last).then_some(Place { running: active.ranges, ..place })
     }
 
