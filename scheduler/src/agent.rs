@@ -278,7 +278,7 @@ pub struct Agent {
     free: Resources,
     owed: BTreeMap<(AttemptId, u32), Owed>,
     /// What tasks here have called, as far as it is not known to be committed.
-    calls: BTreeMap<BatchId, Call>,
+    calls: BTreeMap<(BatchId, AttemptId), Call>,
     /// Outcomes of tasks whose calls are not.
     deferred: BTreeMap<(AttemptId, u32), Owed>,
     /// Nanoseconds that a task of a batch takes, as last measured.

@@ -9,7 +9,7 @@ use allhands_common::id::{AttemptId, BatchId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::Segment;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{ALL_TASKS, Ended, FromWorker, How, Order, Run, ToWorker};
+use allhands_common::wire::worker::{ALL_TASKS, Ended, How, Order, Run, ToWorker};
 
 use super::executors::Loaded;
 use super::holdings::{Attempt, Piece};
@@ -65,7 +65,7 @@ impl Agent {
             Order::Cancel { attempt } => self.cancel(now, attempt, out),
             Order::Committed { attempt, range } => self.settle(attempt, range),
             Order::Give(given) => self.give(&given, out),
-            Order::Opened { batch } => self.opened(batch, out),
+            Order::Opened { batch, attempt } => self.opened((batch, attempt), out),
             Order::Forget { batch } => self.forget_batch(batch),
         }
     }

@@ -221,7 +221,9 @@ impl Dispatcher {
         }
         if batch.progress().is_some() {
             self.activate(state, id);
-            self.depend(state, id, TaskRange::new(0, batch.tasks));
+            if !cfg!(plant = "new_leader_forgets_dependants") || self.awaited.is_none() {
+                self.depend(state, id, TaskRange::new(0, batch.tasks));
+            }
             let delayed = self.active.get(&id).map(|active| active.delayed.values().min().copied());
             if let Some(Some(until)) = delayed {
                 self.timers.set(self.instant_of(until), Timer::Batch(id));
