@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use allhands_common::id::{ClusterId, TaskId};
 
+use crate::executor::tasks::NotHere;
 use crate::session::NoLink;
 use crate::session::core::End;
 
@@ -91,6 +92,8 @@ pub(crate) enum Kind {
     OtherExecution { execution: TaskId, cluster: ClusterId },
     /// A call names more executions than one may.
     TooManyNamed { function: String, named: usize, limit: usize },
+    /// Why a task cannot call or wait for another.
+    InTask(NotHere),
     /// A call failed.
     Run(RunError),
 }
@@ -165,6 +168,7 @@ impl Error {
             | Kind::Homeless { .. }
             | Kind::OtherExecution { .. }
             | Kind::TooManyNamed { .. }
+            | Kind::InTask(_)
             | Kind::Closed => false,
             #[cfg(not(feature = "embedded"))]
             Kind::NoEmbedded => false,

@@ -4,7 +4,7 @@
 //! * `handle` is how an execution travels, `named` notes which a call names, so that the cluster keeps them.
 //! * `convert` and `layers` make arguments of executions, `fill` is how an executor turns outcomes into them.
 //! * `outcome` reads what came, `future` and `done` tell whoever does not wait, `many` is about several.
-//! * `submit` is how a call goes out.
+//! * `submit` is how a call goes out, `within` what is different inside a task.
 //!
 //! Nothing here survives the process: the cluster keeps what is submitted for as long as its session lasts.
 
@@ -22,6 +22,7 @@ mod outcome;
 mod signal;
 pub(crate) mod slot;
 mod submit;
+mod within;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -125,6 +126,7 @@ impl<R> Execution<R> {
 
     /// Whether it has ended, in whatever way.
     pub fn done(&self) -> bool {
+        home::glance(&self.slot);
         self.slot.ask();
         self.slot.settled().is_some()
     }
@@ -194,6 +196,7 @@ impl<R: DeserializeOwned> Execution<R> {
 
     /// [`result`](Self::result), if it is here; does not wait. A long one is fetched when this is first asked.
     pub fn poll(&self) -> Option<Result<R, TaskError>> {
+        home::glance(&self.slot);
         self.poll_result(std::task::Waker::noop())
     }
 }

@@ -13,8 +13,11 @@ mod blobs;
 mod call_off;
 mod cap;
 mod check;
+mod check_graph;
+mod circles;
 mod clients;
 mod deliver;
+mod detached;
 mod effects;
 mod explain;
 mod graph;
@@ -182,6 +185,9 @@ impl Dispatcher {
         }
         for id in state.batches.keys() {
             dispatcher.watch_batch(state, *id);
+        }
+        for job in state.jobs.keys() {
+            dispatcher.watch_job(state, *job);
         }
         dispatcher
     }

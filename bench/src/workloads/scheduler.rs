@@ -123,6 +123,7 @@ impl Core {
             request: RequestId(0),
             program,
             name: "bench".into(),
+            detached: None,
         }));
         self.commit();
         let functions =

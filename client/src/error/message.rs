@@ -113,6 +113,7 @@ impl fmt::Display for Kind {
                 "execution {execution} is of cluster {cluster}, and the call goes to another one: take its \
                  result, and give that"
             ),
+            Self::InTask(error) => error.fmt(f),
             Self::TooManyNamed { function, named, limit } => write!(
                 f,
                 "the call of {function} names {named} executions, the limit is {limit}: combine them in \

@@ -9,13 +9,14 @@ use allhands_common::blob::BlobRef;
 use allhands_common::execution::Awaited;
 use allhands_common::id::{BatchId, ClusterId, TaskId};
 
-use super::Encoded;
 use super::signal::Signal;
 use super::slot::{Long, Settled, Slot};
+use super::{Encoded, within};
 use crate::cluster::Cluster;
 use crate::enter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor;
+use crate::executor::tasks::{self, NotHere};
 use crate::session::Session;
 use crate::shared::whole;
 
@@ -24,6 +25,8 @@ use crate::shared::whole;
 pub(crate) enum Home {
     /// A session of this process.
     Client(Arc<Session>),
+    /// The worker of this executor.
+    Task,
     /// Nobody: a handle that was read where nothing is known of its cluster.
     Nowhere,
 }
@@ -33,6 +36,7 @@ impl Home {
     pub(super) fn ask(&self, slot: &Arc<Slot>) {
         match self {
             Self::Client(session) => session.await_outcome(slot),
+            Self::Task => within::ask(slot),
             // Its cluster may have come since it was read.
             Self::Nowhere => match Cluster::known(slot.cluster()) {
                 Some(cluster) => cluster.session().await_outcome(slot),
@@ -45,7 +49,7 @@ impl Home {
     pub(super) fn find(&self, of: Awaited) -> std::result::Result<Arc<Slot>, bool> {
         match self {
             Self::Client(session) => session.find(of),
-            Self::Nowhere => Err(false),
+            Self::Task | Self::Nowhere => Err(false),
         }
     }
 
@@ -53,6 +57,7 @@ impl Home {
     pub(super) fn forget(&self, of: Awaited) {
         match self {
             Self::Client(session) => session.unawait(of),
+            Self::Task => tasks::unask(of),
             Self::Nowhere => {}
         }
     }
@@ -61,7 +66,7 @@ impl Home {
     pub(super) fn let_go(&self, batch: BatchId) {
         match self {
             Self::Client(session) => session.let_go(batch),
-            Self::Nowhere => {}
+            Self::Task | Self::Nowhere => {}
         }
     }
 
@@ -69,6 +74,7 @@ impl Home {
     pub(super) fn cancel(&self, task: TaskId) {
         match self {
             Self::Client(session) => session.cancel_task(task),
+            Self::Task => tasks::cancel(task),
             Self::Nowhere => {}
         }
     }
@@ -96,6 +102,9 @@ impl Ties {
 
 /// The home of executions that are read here and name `cluster`, or nobody (zero).
 pub(crate) fn of_read(cluster: ClusterId) -> (Home, Ties) {
+    if executor::is_executor() {
+        return (Home::Task, Ties::none());
+    }
     match Cluster::known(cluster) {
         Some(known) => (Home::Client(Arc::clone(known.session())), Ties::to(known)),
         None => (Home::Nowhere, Ties::none()),
@@ -107,6 +116,9 @@ pub(crate) fn of_read(cluster: ClusterId) -> (Home, Ties) {
 /// # Errors
 /// It cannot be sent, or there is nobody to send it to.
 pub(crate) fn submit(call: &Encoded<'_>, on: Option<&Cluster>) -> Result<(Arc<Slot>, Ties)> {
+    if executor::is_executor() {
+        return Ok((within::submit(call)?, Ties::none()));
+    }
     let cluster = match on {
         Some(cluster) => cluster.clone(),
         None => Cluster::from_env()?,
@@ -127,10 +139,27 @@ pub(super) fn fetch(slot: &Arc<Slot>, reference: BlobRef) {
     }
 }
 
-/// Waits in this thread until `signal` is given, for one of `on` (or, `all`, each of them, one signal after the
-/// other), or until `deadline` has passed: `false`.
-pub(crate) fn park(signal: &Signal, _on: &[Awaited], deadline: Option<Instant>) -> bool {
-    signal.wait(deadline)
+/// Waits in this thread until `signal` is given, for one of `on`, or until `deadline` has passed: `false`.
+///
+/// # Errors
+/// The task of this thread cannot wait, or was cancelled.
+pub(super) fn park(
+    signal: &Arc<Signal>,
+    on: Vec<Awaited>,
+    deadline: Option<Instant>,
+) -> std::result::Result<bool, NotHere> {
+    // What is on its way already comes without a word.
+    if executor::is_executor() && !on.is_empty() {
+        return within::park(signal, on, deadline);
+    }
+    Ok(signal.wait(deadline))
+}
+
+/// Whoever is about to look whether the outcome of `slot` is there may have to ask for it first.
+pub(super) fn glance(slot: &Arc<Slot>) {
+    if executor::is_executor() {
+        within::glance(slot);
+    }
 }
 
 /// Why the outcome of an execution without a home cannot be had.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Execution;
 use super::once::Waiter;
-use super::outcome::block;
+use super::outcome::{block, kind_of_task};
 use super::slot::{Settled, Slot};
 use crate::cluster::Cluster;
 use crate::delayed::Delayed;
@@ -196,7 +196,16 @@ impl<R: DeserializeOwned> Iterator for AsCompleted<R> {
             0 => return None,
             _ => self.executions.iter().map(|execution| Arc::clone(&execution.slot)).collect(),
         };
-        block(slots.iter(), None, |waker| self.poll(waker)).flatten()
+        match block(slots.iter(), None, |waker| self.poll(waker)) {
+            Ok(next) => next.flatten(),
+            // It is an item like the others, once.
+            Err(error) => {
+                self.left = 0;
+                let place = self.next.take().unwrap_or(0);
+                let error = self.executions[place].error_of(kind_of_task(error));
+                Some((place, Err(error)))
+            }
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use allhands_common::blob::BlobRef;
 use allhands_common::codec;
 use allhands_common::execution::TASK_ID_BYTES;
-use allhands_common::failure::Failed;
+use allhands_common::failure::{Cause, Failed};
 use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, FORWARDED, STORED, Segment};
 use allhands_store::map::Map;
 use bytes::Bytes;
@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use super::home;
 use super::signal::Signal;
 use super::slot::{Long, Outcome, Settled, Slot};
-use super::{Execution, handle, layers};
+use super::{Execution, handle, layers, within};
 use crate::error::{TaskError, TaskErrorKind, error_of_end};
+use crate::executor::tasks::NotHere;
 use crate::payload::{Codec, decode_received};
 use crate::session::core::End;
 use crate::shared::whole::Whole;
@@ -89,6 +90,19 @@ pub(super) fn own_error(codec: u8, bytes: &[u8]) -> TaskErrorKind {
     }
 }
 
+/// Why a task cannot wait for another.
+pub(super) fn kind_of_task(error: NotHere) -> TaskErrorKind {
+    match error {
+        NotHere::Cancelled => {
+            let reason = "the task that waits for it was cancelled".into();
+            TaskErrorKind::Ended(Cause::Cancelled { reason })
+        }
+        NotHere::AnotherThread | NotHere::NoThread => {
+            TaskErrorKind::Cluster(Arc::new(within::not_here(error)))
+        }
+    }
+}
+
 /// What happened to a task whose batch has ended so.
 fn kind_of(end: &End) -> TaskErrorKind {
     match (end, error_of_end(end)) {
@@ -100,20 +114,23 @@ fn kind_of(end: &End) -> TaskErrorKind {
 
 /// Calls `poll` until it answers, in this thread; `None` when `deadline` has passed before. What it waits for are
 /// outcomes of `slots`.
+///
+/// # Errors
+/// The task of this thread cannot wait, or was cancelled.
 pub(super) fn block<'a, T>(
     slots: impl Iterator<Item = &'a Arc<Slot>> + Clone,
     deadline: Option<Instant>,
     mut poll: impl FnMut(&Waker) -> Option<T>,
-) -> Option<T> {
+) -> Result<Option<T>, NotHere> {
     Signal::with_own(|signal, waker| {
         loop {
             if let Some(answer) = poll(waker) {
-                return Some(answer);
+                return Ok(Some(answer));
             }
             let open = slots.clone().filter(|slot| slot.settled().is_none());
             let on: Vec<_> = open.map(|slot| slot.of()).collect();
-            if !home::park(signal, &on, deadline) {
-                return poll(waker);
+            if !home::park(signal, on, deadline)? {
+                return Ok(poll(waker));
             }
         }
     })
@@ -125,13 +142,14 @@ impl<R> Execution<R> {
         &self,
         deadline: Option<Instant>,
     ) -> Option<Result<Read, TaskErrorKind>> {
-        block(std::iter::once(&self.slot), deadline, |waker| poll(&self.slot, waker))
+        let read = block(std::iter::once(&self.slot), deadline, |waker| poll(&self.slot, waker));
+        read.unwrap_or_else(|error| Some(Err(kind_of_task(error))))
     }
 
     /// Waits until it has ended, in whatever way; `false` when `deadline` has passed before.
     pub(super) fn wait_end(&self, deadline: Option<Instant>) -> bool {
         let ended = |waker: &Waker| self.slot.poll(waker).map(|_| ());
-        block(std::iter::once(&self.slot), deadline, ended).is_some()
+        block(std::iter::once(&self.slot), deadline, ended).is_ok_and(|ended| ended.is_some())
     }
 
     /// What it returned, or why it did not. `waker` is left if that is not known.

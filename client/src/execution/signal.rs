@@ -22,7 +22,7 @@ thread_local! {
 
 impl Signal {
     /// Calls `wait` with this thread's signal, and what gives it.
-    pub(crate) fn with_own<R>(wait: impl FnOnce(&Self, &Waker) -> R) -> R {
+    pub(crate) fn with_own<R>(wait: impl FnOnce(&Arc<Self>, &Waker) -> R) -> R {
         let (signal, waker) = OWN.with(|(signal, waker)| (Arc::clone(signal), waker.clone()));
         wait(&signal, &waker)
     }

@@ -5,6 +5,7 @@ use alloc::string::String;
 
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
+use allhands_common::wire::worker::ChildCall;
 
 use super::{Agent, PIECES_MAX};
 use crate::Violation;
@@ -40,7 +41,28 @@ impl Agent {
                 return broken("an executor's expected time is that of its pieces", what);
             }
         }
+        self.check_calls()?;
         self.check_pieces()
+    }
+
+    /// An outcome is held back for a call that is not known to be committed, and only for that.
+    fn check_calls(&self) -> Result<(), Violation> {
+        for ((id, _), owed) in &self.deferred {
+            let theirs =
+                |child: &ChildCall| child.attempt == *id && owed.range.contains(child.parent.index);
+            if !self.calls.values().any(|call| theirs(&call.child)) {
+                let what = format!("{} of attempt {id}", owed.range);
+                return broken("an outcome is held back for a call", what);
+            }
+        }
+        for ((id, _), owed) in &self.owed {
+            let open = self.attempts.get(id).map(|attempt| &attempt.open);
+            if open.is_some_and(|open| open.intersection(owed.range).next().is_some()) {
+                let what = format!("{} of attempt {id}", owed.range);
+                return broken("what is owed is not open", what);
+            }
+        }
+        Ok(())
     }
 
     /// Each open task of an attempt is in exactly one piece.

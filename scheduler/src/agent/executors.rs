@@ -59,6 +59,9 @@ pub(super) struct Loaded {
     expected_ns: u64,
 }
 
+/// A task that was begun.
+type Begun = (AttemptId, u32);
+
 /// Longer than anything that is short.
 const LONG_NS: u64 = 1 << 40;
 
@@ -142,7 +145,7 @@ impl Executor {
                 open.remove(range);
                 if range.end == piece.range.end
                     && range.start >= piece.range.start
-                    && range.len() > 0
+                    && !range.is_empty()
                 {
                     piece.range.end = range.start;
                 }
@@ -185,7 +188,9 @@ impl Agent {
                     let theirs = executor.loads.iter_mut().filter(|l| l.piece.attempt == attempt);
                     theirs.for_each(|loaded| loaded.open.remove(range));
                     executor.since = now;
-                    executor.resumed.remove(&(attempt, range.start));
+                    let theirs = |of: &(AttemptId, u32)| of.0 == attempt && range.contains(of.1);
+                    executor.resumed.retain(|task| !theirs(task));
+                    executor.suspended.retain(|task, _| !theirs(task));
                 }
                 self.settle_need(id);
                 self.measure(attempt, range.len(), run_us);
@@ -196,6 +201,7 @@ impl Agent {
             }
             ExecutorEvent::Resumed { attempt, index } => self.resume(id, (attempt, index)),
             ExecutorEvent::Called(child) => self.call(id, child),
+            ExecutorEvent::Cancels { task } => self.want_cancelled(id, task, out),
             ExecutorEvent::Finished { attempt } => self.finished(now, id, attempt),
             ExecutorEvent::Taken { attempt, range } => self.taken(now, id, attempt, range),
             ExecutorEvent::Died { running, culprit, cause } => {
@@ -301,7 +307,7 @@ impl Agent {
         &mut self,
         id: AttemptId,
         open: &RangeSet,
-        (running, culprit): (&[(AttemptId, u32)], Option<(AttemptId, u32)>),
+        (running, culprit): (&[Begun], Option<Begun>),
         cause: &Cause,
         waited: bool,
     ) {

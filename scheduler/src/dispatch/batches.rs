@@ -97,6 +97,11 @@ impl Active {
         self.waiting.contains_key(&index)
     }
 
+    /// Tasks that wait for others, each with for how many.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.waiting.iter().map(|(index, others)| (*index, *others))
+    }
+
     /// One of those that a task waits for is there.
     pub(super) fn let_go(&mut self, index: u32) {
         let Some(others) = self.waiting.get_mut(&index) else { return };

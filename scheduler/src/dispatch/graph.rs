@@ -29,12 +29,9 @@ const UNHEARD_GRACE: Duration = Duration::from_secs(5);
 /// What an order that gives an outcome counts in a message besides the outcome.
 const GIVE_BYTES: usize = 4 * 80;
 
-/// Tasks that are looked at for a circle, at most: one that is longer is not found.
-const CIRCLE_TASKS_MAX: usize = 1 << 16;
-
 /// Who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Watcher {
+pub(super) enum Watcher {
     /// A task that starts after it.
     Dependant {
         task: TaskId,
@@ -51,17 +48,25 @@ enum Watcher {
 /// Everything that waits for outcomes.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    watchers: BTreeMap<TaskId, BTreeSet<Watcher>>,
-    /// Tasks that have begun and wait, and for what.
-    blocked: BTreeMap<TaskId, Vec<Awaited>>,
+    pub(super) watchers: BTreeMap<TaskId, BTreeSet<Watcher>>,
+    /// Tasks that have begun and wait.
+    pub(super) blocked: BTreeMap<TaskId, Waits>,
     /// Outcomes that clients get at the end of this step.
-    given: BTreeMap<SessionId, Vec<Awaited>>,
+    pub(super) given: BTreeMap<SessionId, Vec<Awaited>>,
     /// How many each client awaits.
-    awaited: BTreeMap<SessionId, usize>,
+    pub(super) awaited: BTreeMap<SessionId, usize>,
     /// Tasks that end at the end of this step, because they wait for what will never come.
-    hopeless: Vec<(TaskId, Cause)>,
+    pub(super) hopeless: Vec<(TaskId, Cause)>,
     /// Tasks that were named in this step and that nobody has heard of.
-    unheard: Vec<TaskId>,
+    pub(super) unheard: Vec<TaskId>,
+}
+
+/// What a task that has begun waits for.
+#[derive(Debug)]
+pub(super) struct Waits {
+    pub(super) on: Vec<Awaited>,
+    /// Whether it would wait for itself, and is told so.
+    pub(super) stuck: bool,
 }
 
 /// What a dependant may hope for.
@@ -91,11 +96,22 @@ impl Dispatcher {
                 continue;
             }
             let Some(active) = self.activate(state, id) else { return };
-            if active.hold_back(*index, waits)
-                && let Some(cause) = hopeless
-            {
-                self.graph.hopeless.push((task, cause));
+            if !active.hold_back(*index, waits) {
+                continue;
             }
+            match hopeless {
+                Some(cause) => self.despair(task, cause),
+                None => self.look_for_circle(state, task),
+            }
+        }
+    }
+
+    /// A task waits for what will never come: it ends at the end of this step.
+    pub(super) fn despair(&mut self, task: TaskId, cause: Cause) {
+        let active = self.active.get_mut(&task.batch).filter(|active| active.waits(task.index));
+        if let Some(active) = active {
+            active.give_up(task.index);
+            self.graph.hopeless.push((task, cause));
         }
     }
 
@@ -140,7 +156,7 @@ impl Dispatcher {
                         changed.insert(task.batch);
                         self.go_on(state, task, named, need);
                     }
-                    Watcher::Worker(worker, awaited) => self.answer_worker(state, worker, awaited),
+                    Watcher::Worker(worker, awaited) => self.answer_again(state, worker, awaited),
                     Watcher::Session(session, awaited) => {
                         self.count_awaited(session, false);
                         self.answer_client(state, session, awaited);
@@ -159,14 +175,14 @@ impl Dispatcher {
             return;
         }
         match self.hope(state, task, named, need) {
-            Hope::Waiting => {}
+            Hope::Waiting => self.look_for_circle(state, task),
             Hope::Fulfilled => {
                 if let Some(active) = self.active.get_mut(&task.batch) {
                     active.let_go(task.index);
                 }
                 self.put_off(state, task.batch, TaskRange::new(task.index, task.index + 1));
             }
-            Hope::None(cause) => self.graph.hopeless.push((task, cause)),
+            Hope::None(cause) => self.despair(task, cause),
         }
     }
 
@@ -175,10 +191,6 @@ impl Dispatcher {
     pub(super) fn settle_graph(&mut self, now: Instant, out: &mut Vec<Action>) {
         for (TaskId { batch, index }, cause) in core::mem::take(&mut self.graph.hopeless) {
             let range = TaskRange::new(index, index + 1);
-            let Some(active) = self.active.get_mut(&batch).filter(|a| a.waits(index)) else {
-                continue;
-            };
-            active.give_up(index);
             let failed = Failed { cause, worker: None, attempt: None, tries: 0 };
             out.push(Action::Propose(Command::Fail { batch, range, failed }));
         }
@@ -198,9 +210,7 @@ impl Dispatcher {
         }
         for watcher in self.graph.watchers.remove(&task).unwrap_or_default() {
             match watcher {
-                Watcher::Dependant { task, named, .. } => {
-                    self.graph.hopeless.push((task, expired(named)));
-                }
+                Watcher::Dependant { task, named, .. } => self.despair(task, expired(named)),
                 // The shell finds nothing, and says so.
                 Watcher::Worker(worker, awaited) => self.give_worker(state, worker, awaited),
                 Watcher::Session(session, awaited) => {
@@ -276,21 +286,18 @@ impl Dispatcher {
         task: TaskId,
         on: Vec<Awaited>,
     ) {
-        let known = self.graph.blocked.get(&task);
-        // What is waited for when it is heard of for the first time, and each last one of several.
-        let new_edge = known.is_none_or(|known| known.len() != on.len());
         for awaited in &on {
             if !self.was_given(worker, *awaited) {
                 self.answer_worker(state, worker, *awaited);
             }
         }
-        if let [only] = on.as_slice()
-            && new_edge
-            && self.is_circle(state, task, *only)
-        {
-            self.give_worker(state, worker, *only);
+        // Each inventory says it again: what is new is the first time, and each answer that has come.
+        let known = self.graph.blocked.get(&task).filter(|known| known.on == on);
+        let (new, stuck) = (known.is_none(), known.is_some_and(|known| known.stuck));
+        self.graph.blocked.insert(task, Waits { on, stuck });
+        if stuck || new && self.is_stuck(state, task) {
+            self.tell_stuck(state, worker, task);
         }
-        self.graph.blocked.insert(task, on);
     }
 
     /// A task goes on, or is with that worker no more.
@@ -301,7 +308,7 @@ impl Dispatcher {
         gone.iter().for_each(|task| _ = self.graph.blocked.remove(task));
     }
 
-    fn answer_worker(&mut self, state: &State, worker: WorkerId, awaited: Awaited) {
+    pub(super) fn answer_worker(&mut self, state: &State, worker: WorkerId, awaited: Awaited) {
         // A worker runs the tasks of many owners: who asks was looked at when it blocked.
         match wait_at(state, None, awaited) {
             Some((end, unheard)) => self.watch(end, Watcher::Worker(worker, awaited), unheard),
@@ -309,7 +316,7 @@ impl Dispatcher {
         }
     }
 
-    fn give_worker(&mut self, state: &State, id: WorkerId, of: Awaited) {
+    pub(super) fn give_worker(&mut self, state: &State, id: WorkerId, of: Awaited) {
         let bytes = outcome_bytes(state, of.task) + GIVE_BYTES;
         self.order_of(id, Order::Give(Given { of, outcome: Bulk::default() }), bytes);
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -319,41 +326,13 @@ impl Dispatcher {
     }
 
     /// Whether an answer is on its way.
-    fn was_given(&self, worker: WorkerId, awaited: Awaited) -> bool {
+    pub(super) fn was_given(&self, worker: WorkerId, awaited: Awaited) -> bool {
         self.workers.get(&worker).is_some_and(|worker| worker.given.contains_key(&awaited))
-    }
-
-    /// Whether `task`, which waits for `on`, would wait for itself.
-    fn is_circle(&self, state: &State, task: TaskId, on: Awaited) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut open = alloc::vec![on.task];
-        while let Some(next) = open.pop() {
-            if next == task {
-                return true;
-            }
-            if !seen.insert(next) || seen.len() > CIRCLE_TASKS_MAX {
-                continue;
-            }
-            match state.fate(next) {
-                Fate::Forwarded(to) => open.push(to),
-                Fate::Unfinished => {
-                    let links = state.batches.get(&next.batch).and_then(Batch::links);
-                    let named = links.and_then(|links| links.mentions.get(&next.index));
-                    let waits = named.into_iter().flatten().filter(|(_, need)| need.waits());
-                    open.extend(waits.map(|(on, _)| *on));
-                    if let Some([only]) = self.graph.blocked.get(&next).map(Vec::as_slice) {
-                        open.push(only.task);
-                    }
-                }
-                Fate::Unknown | Fate::Value | Fate::Fault(_) | Fate::Stopped(_) => {}
-            }
-        }
-        false
     }
 
     /// Whether a task that has begun waits for others.
     pub(super) fn is_blocked(&self, task: TaskId) -> Option<&[Awaited]> {
-        self.graph.blocked.get(&task).map(Vec::as_slice)
+        self.graph.blocked.get(&task).map(|waits| waits.on.as_slice())
     }
 }
 
@@ -365,12 +344,16 @@ pub(super) fn outcome_bytes(state: &State, task: TaskId) -> usize {
 }
 
 /// Where the outcome of a task is waited for.
-fn end_of(state: &State, awaited: Awaited) -> TaskId {
+pub(super) fn end_of(state: &State, awaited: Awaited) -> TaskId {
     if awaited.follow { state.follow(awaited.task).0 } else { awaited.task }
 }
 
 /// Where whoever asks has to wait, and whether nobody has heard of that task; `None`: there is an answer.
-fn wait_at(state: &State, owner: Option<&str>, awaited: Awaited) -> Option<(TaskId, bool)> {
+pub(super) fn wait_at(
+    state: &State,
+    owner: Option<&str>,
+    awaited: Awaited,
+) -> Option<(TaskId, bool)> {
     if owner.is_some() && !may_read(state, owner, awaited.task) {
         return None;
     }

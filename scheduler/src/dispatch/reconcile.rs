@@ -29,6 +29,7 @@ impl Dispatcher {
         inventory: &[Held],
         out: &mut Vec<Action>,
     ) {
+        self.forget_given(id, processed);
         let Some(worker) = self.workers.get(&id) else { return };
         let listed: BTreeMap<AttemptId, RangeSet> = list(inventory);
         let mut missing: Vec<(AttemptId, TaskRange)> = Vec::new();
@@ -59,7 +60,11 @@ impl Dispatcher {
                 Some(_) | None => self.disown(state, id, held, processed == 0),
             }
         }
-        // One that was lost on its way is in the worker's list again, and then given again.
+    }
+
+    /// A worker has processed the messages up to a number: who waits there for an outcome that came with one
+    /// of them has not got it, and is given it again.
+    pub(super) fn forget_given(&mut self, id: WorkerId, processed: u64) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.given.retain(|_, number| *number > processed);
         }

@@ -278,7 +278,10 @@ impl State {
 
     /// Pins what an accepted outcome names, for as long as it is there.
     pub(super) fn hold(&mut self, batch: BatchId, accepted: TaskRange, mentions: &[Mention]) {
-        for mention in mentions.iter().filter(|mention| accepted.contains(mention.index)) {
+        // A batch that its own outcomes pin would stay for ever.
+        let others = |mention: &&Mention| mention.on.batch != batch;
+        let named = mentions.iter().filter(|mention| accepted.contains(mention.index));
+        for mention in named.filter(others) {
             self.pin(mention.on.batch);
             if let Some(known) = self.batches.get_mut(&batch) {
                 known.links_mut().holds.push(mention.on.batch);

@@ -80,6 +80,8 @@ impl Core {
                 }
             }
             ToClient::Given(given) => self.given(given, out),
+            // Nobody has asked to be attached to one.
+            ToClient::JobAttached { .. } => {}
             ToClient::Holders { blob, holders } => {
                 if self.wanted.contains(&blob) {
                     out.push(Action::Holders { blob, holders });

@@ -100,7 +100,11 @@ impl Core {
             self.job = Job::Asked;
             let Config { program, name, .. } = &self.config;
             let (program, name) = (program.clone(), name.clone());
-            self.say(peer, FromClient::OpenJob { request: self.request, program, name }, out);
+            self.say(
+                peer,
+                FromClient::OpenJob { request: self.request, program, name, detached: None },
+                out,
+            );
         }
     }
 

@@ -99,6 +99,7 @@ impl Leader {
         let index = LogIndex(self.state.applied.0 + 1);
         let mut effects = Vec::new();
         self.state.apply(index, Entry { at, commands }, &mut effects);
+        self.state.check().unwrap();
         for effect in &effects {
             if let Effect::Keep { segment, bytes } = effect {
                 self.segments.insert(*segment, bytes.clone());
@@ -156,7 +157,12 @@ impl Leader {
 
     pub(crate) fn open_job(&mut self, request: u64) -> Vec<Action> {
         let request = RequestId(request);
-        self.client(FromClient::OpenJob { request, program: program(), name: "job".into() })
+        self.client(FromClient::OpenJob {
+            request,
+            program: program(),
+            name: "job".into(),
+            detached: None,
+        })
     }
 
     /// The client submits its `sequence`-th batch, of `tasks` tasks, sealed.
