@@ -24,6 +24,7 @@ use thiserror::Error;
 use crate::function::{Args, BadArgument, Function, NoCapture, Ret};
 use crate::payload::{Codec, check_round_trip, encode, is_failed, needs_names};
 use crate::registry::{Task, known};
+use crate::shared::mention;
 
 /// Runs a function: reads one byte string per argument, calls it on this thread, appends its encoded
 /// result to `out`. It does not catch panics.
@@ -258,7 +259,8 @@ where
         let function: &F = unsafe { NonNull::dangling().as_ref() };
         let value = function.invoke(args).into_value();
         let start = out.len();
-        if let Err(error) = encode(codec, &value, out) {
+        // What it holds handles on is noted, for whoever passes it on.
+        if let Err(error) = mention::during(|| encode(codec, &value, out)) {
             out.truncate(start);
             return CallStatus::BadResult { message: error.to_string() };
         }

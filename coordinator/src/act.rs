@@ -125,7 +125,10 @@ impl Shell {
             Order::Retract { .. }
             | Order::Cancel { .. }
             | Order::Committed { .. }
-            | Order::Forget { .. } => {}
+            | Order::Forget { .. }
+            | Order::Keep { .. }
+            | Order::LetGo { .. }
+            | Order::Fetched { .. } => {}
         }
     }
 

@@ -99,6 +99,11 @@ impl fmt::Display for Kind {
                 "a shared array was put into another cluster than the one that the call runs on: put it \
                  into this one, with `cluster.put`, and run the call `.on(&cluster)`",
             ),
+            Self::Blob(cause) => cause.fmt(f),
+            Self::NoTask => f.write_str(
+                "an array was put on a thread of an executor on which no task runs: put it on the task's own \
+                 thread",
+            ),
             Self::Run(error) => error.fmt(f),
         }
     }

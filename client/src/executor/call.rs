@@ -6,16 +6,17 @@ use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, WorkerId};
 use allhands_common::limit::SEGMENT_BYTES_MAX;
+use allhands_common::names::{NAMES_MAX, Names};
 use allhands_common::policy::Function;
 use allhands_common::segment::{
     ARITY_MAX, DONE, ERROR, FAILED, STORED, Segment, split_argument_tag,
 };
 
-use super::{loans, panics};
+use super::{context, loans, panics};
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::payload::Codec;
-use crate::shared::task;
 use crate::shared::whole::{self, Whole};
+use crate::shared::{mention, task};
 
 /// Longest encoded result, in bytes, that goes through the log: an outcome segment of one task must fit an entry.
 const RESULT_BYTES_MAX: usize = SEGMENT_BYTES_MAX - 1024;
@@ -54,16 +55,20 @@ pub(super) struct Identity {
     pub(super) batch: BatchId,
 }
 
-/// Runs the `row`-th task of `segment`; its outcome is the tag, and the string in `out`.
+/// Runs the `row`-th task of `segment`; its outcome is the tag, the string in `out`, and, if that holds handles, what it
+/// names in `names`.
 #[inline]
 pub(super) fn run(
     functions: &Functions,
     segment: &Segment,
     row: u32,
     identity: Identity,
-    out: &mut Vec<u8>,
+    (out, names): (&mut Vec<u8>, &mut Vec<u8>),
 ) -> u16 {
     out.clear();
+    names.clear();
+    // What an earlier task has written elsewhere is none of its result.
+    drop(mention::take());
     let mut strings = [&[][..]; ARITY_MAX];
     let answer = (|| {
         let damaged = |message: &str| Cause::Program { message: message.to_owned() };
@@ -93,6 +98,10 @@ pub(super) fn run(
             task::run(blobs, || panics::catch(|| call(codec, &whole[..arity], out)), refused)?
         }
     })();
+    let answer = match mention::take() {
+        named if named.is_empty() => answer,
+        named => answer.and_then(|status| name(&named, status, identity, names)),
+    };
     match answer {
         Ok(CallStatus::Done) if out.len() > RESULT_BYTES_SENT => leave(identity, out),
         Ok(CallStatus::Done) => DONE,
@@ -101,10 +110,35 @@ pub(super) fn run(
     }
 }
 
+/// Writes what a result holds handles on.
+#[cold]
+fn name(
+    named: &[Arc<Whole>],
+    status: CallStatus,
+    identity: Identity,
+    names: &mut Vec<u8>,
+) -> Result<CallStatus, Cause> {
+    if !matches!(status, CallStatus::Done | CallStatus::Failed) {
+        return Ok(status);
+    }
+    let bad = |message| Cause::BadResult { message };
+    if named.len() > NAMES_MAX {
+        return Err(bad(format!(
+            "it holds handles on {} arrays, more than the {NAMES_MAX} that one result may: put them together",
+            named.len()
+        )));
+    }
+    let contents = named.iter().map(|whole| (whole.content(), whole.is_made_here())).collect();
+    let worker = identity.worker;
+    codec::encode(&Names { worker, contents }, names).map_err(|error| bad(error.to_string()))?;
+    Ok(status)
+}
+
 /// Leaves a long result with the worker; a reference takes its place.
 #[cold]
 fn leave(identity: Identity, out: &mut Vec<u8>) -> u16 {
-    match loans::deposit(identity.batch, out) {
+    let maker = context::task().unwrap_or((identity.batch, 0));
+    match loans::deposit(maker, out) {
         Ok(reference) => {
             *out = reference.to_bytes().to_vec();
             STORED

@@ -1,12 +1,14 @@
 //! What all tasks of a batch share (`map_with`), lent to the task that runs on this thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use allhands_common::id::{BatchId, ClusterId, SessionId};
 use bytes::Bytes;
 
 thread_local! {
+    /// The task that a worker has given to this thread.
+    static TASK: Cell<Option<(BatchId, u32)>> = const { Cell::new(None) };
     static CONTEXT: RefCell<Option<(Bytes, BatchId)>> = const { RefCell::new(None) };
 }
 
@@ -30,9 +32,21 @@ pub(super) fn set(bytes: &Bytes, batch: BatchId) {
     });
 }
 
+/// From now on this task of a batch runs on this thread.
+#[inline]
+pub(super) fn begin_task(batch: BatchId, task: u32) {
+    TASK.set(Some((batch, task)));
+}
+
+/// The task that a worker has given to this thread: its batch, and which of it. Also while it runs others inline.
+pub(crate) fn task() -> Option<(BatchId, u32)> {
+    TASK.get()
+}
+
 /// No task runs on this thread.
 pub(super) fn clear() {
     CONTEXT.set(None);
+    TASK.set(None);
 }
 
 /// Puts another context in place of this thread's, for tasks that run inline; the one that was there.

@@ -13,7 +13,7 @@ use allhands_store::cell::Cell;
 use bytes::Bytes;
 
 use super::call::{self, Functions, Identity};
-use super::collect::Collector;
+use super::collect::{Collector, Outcome};
 use super::context;
 
 /// The common parts of the batches whose loads may come.
@@ -53,11 +53,12 @@ pub(super) struct Load {
 pub(super) struct Lane {
     number: u32,
     out: Vec<u8>,
+    names: Vec<u8>,
 }
 
 impl Lane {
     pub(super) const fn new(number: u32) -> Self {
-        Self { number, out: Vec::new() }
+        Self { number, out: Vec::new(), names: Vec::new() }
     }
 }
 
@@ -114,9 +115,11 @@ impl Load {
             };
             let started = several.then(Instant::now);
             let row = index - tasks.start;
-            let tag = call::run(&self.batch.functions, segment, row, self.identity, &mut lane.out);
+            context::begin_task(self.batch.id, self.range.start + index);
+            let out = (&mut lane.out, &mut lane.names);
+            let tag = call::run(&self.batch.functions, segment, row, self.identity, out);
             let run_us = started.map_or(0, |started| started.elapsed().as_micros() as u64);
-            let outcome = (tag, lane.out.as_slice());
+            let outcome = Outcome { tag, string: &lane.out, names: &lane.names };
             let at_once = !self.batch.idempotent;
             outcomes.push(self.sequence, index, segment.codec(), outcome, run_us, at_once);
             call::tidy(&mut lane.out);

@@ -9,6 +9,7 @@
 mod batch;
 mod event;
 mod hear;
+mod keeps;
 mod offers;
 mod speak;
 mod wants;
@@ -26,11 +27,13 @@ use allhands_common::id::{
 use allhands_common::limit::HEARTBEAT_MS;
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
+use allhands_common::range::RangeSet;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::FromClient;
 use bytes::Bytes;
 
 use batch::{Batch, Inbox, Outbox, Step};
+use keeps::Kept;
 
 /// Something is said to the leader at least so often.
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
@@ -92,6 +95,12 @@ pub(crate) struct Core {
     offered: BTreeSet<BlobId>,
     /// Results that this process has asked the leader about.
     wanted: BTreeSet<BlobId>,
+    /// Results that workers are to keep.
+    kept: BTreeMap<BlobId, Kept>,
+    /// Whether there ever was one.
+    has_kept: bool,
+    /// Tasks whose results are here, or kept, and whose workers were not told.
+    fetched: BTreeMap<BatchId, RangeSet>,
     said_at: Instant,
     /// Since when the cluster has no slot.
     workless_since: Option<Instant>,
@@ -129,6 +138,9 @@ impl Core {
             finished: VecDeque::new(),
             offered: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            has_kept: false,
+            fetched: BTreeMap::new(),
             said_at: now,
             workless_since: None,
             workless_told: false,
@@ -217,6 +229,9 @@ impl Core {
             }),
             Event::Offer { blobs } => self.offer(blobs, out),
             Event::Withdraw { blobs } => self.withdraw(blobs, out),
+            Event::Keep { blobs } => self.keep(blobs, out),
+            Event::LetGo { blobs } => self.let_go(blobs, out),
+            Event::Fetched { batch, tasks } => self.note_fetched(batch, tasks),
             Event::Want { blob } => self.want(blob, out),
             Event::Unwant { blob } => self.unwant(blob, out),
             Event::Tick => self.tick(out),

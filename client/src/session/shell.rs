@@ -1,9 +1,10 @@
 //! The session's loop: one event, one step of the core, its actions; again.
 
 mod convoy;
+mod naming;
 mod results;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,6 +62,8 @@ struct Shell {
     convoys: Vec<BatchId>,
     /// Outcomes that wait for results on other machines.
     deliveries: Deliveries<Arc<Received>>,
+    /// Batches whose outcomes name what lies with workers.
+    naming: BTreeSet<BatchId>,
     /// Batches whose open segment is looked at after a beat.
     watched: Vec<Arc<Exchange>>,
     beat: Option<Instant>,
@@ -92,6 +95,7 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
         batches: BTreeMap::new(),
         convoys: Vec::new(),
         deliveries: Deliveries::default(),
+        naming: BTreeSet::new(),
         watched: Vec::new(),
         beat: None,
         events: Vec::new(),
@@ -179,6 +183,7 @@ impl Shell {
         let offers = std::mem::take(&mut state.offers);
         let wants = std::mem::take(&mut state.wants);
         let fetched = std::mem::take(&mut state.fetched);
+        let let_go = std::mem::take(&mut state.let_go);
         let closing = state.closing;
         drop(state);
         for some in offers.chunk_by(|(_, one), (_, next)| one == next) {
@@ -193,6 +198,9 @@ impl Shell {
                 true => Event::Want { blob },
                 false => Event::Unwant { blob },
             });
+        }
+        if !let_go.is_empty() {
+            self.events.push(Event::LetGo { blobs: let_go });
         }
         self.take_results(fetched);
         for exchange in notes {

@@ -33,7 +33,7 @@ use crate::policy::Function;
 use crate::range::TaskRange;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Where an executor finds its worker: `PID:PATH`, the worker's process and the socket to connect to.
 /// A process is meant only if its parent is that process.
@@ -143,6 +143,9 @@ pub struct Part {
 /// Longest message at the counter, in bytes.
 pub const COUNTER_BYTES_MAX: usize = 8 << 10;
 
+/// Arrays that the tasks of one executor may write at a time ([`Application::Pour`]).
+pub const WRITERS_MAX: usize = 16;
+
 /// What an executor wants at the counter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Application {
@@ -158,10 +161,20 @@ pub enum Application {
     /// To leave a long result: `bytes` bytes of a sealed memory file, whose descriptor is behind that of the
     /// socket for the answer.
     Deposit {
-        /// Of a task of which batch.
+        /// Of which batch.
         batch: BatchId,
+        /// Of which of its tasks.
+        task: u32,
         /// How long it is.
         bytes: u64,
+    },
+    /// To leave an array of any length that is still to be written: it comes through the pipe whose descriptor is
+    /// behind that of the socket for the answer, in [pieces](crate::pieces).
+    Pour {
+        /// Of which batch.
+        batch: BatchId,
+        /// Of which of its tasks.
+        task: u32,
     },
 }
 

@@ -12,6 +12,7 @@ use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::BlobRef;
 use crate::bulk::{Bulk, Carries};
 use crate::failure::Cause;
 use crate::id::{AttemptId, BatchId, BlobId, BootId, CoordinatorId, JobId, Term, WorkerId};
@@ -63,6 +64,11 @@ pub enum FromWorker {
         come: Vec<(BlobId, bool)>,
         /// Blobs that are not there any more, or that it has given up to want.
         gone: Vec<BlobId>,
+    },
+    /// It was told to keep a blob ([`Order::Keep`]), has not all of it, and cannot get it.
+    CannotKeep {
+        /// Which.
+        blob: BlobId,
     },
 }
 
@@ -168,7 +174,8 @@ impl Carries for FromWorker {
             | Self::WantProgram { .. }
             | Self::Draining
             | Self::WantBlob { .. }
-            | Self::HaveBlobs { .. } => {}
+            | Self::HaveBlobs { .. }
+            | Self::CannotKeep { .. } => {}
         }
     }
 }
@@ -283,6 +290,25 @@ pub enum Order {
         /// Which batch.
         batch: BatchId,
     },
+    /// Have all of these blobs, from others if need be, and keep them until [`Order::LetGo`]. Said again by each
+    /// leader and after each registration: what is not said again for [`crate::limit::KEEP_GRACE_MS`] may go. At
+    /// most [`crate::limit::BLOB_NEWS_MAX`] at a time.
+    Keep {
+        /// Which.
+        blobs: Vec<BlobRef>,
+    },
+    /// These need not be kept any more.
+    LetGo {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// Nobody will ask for the results of these tasks.
+    Fetched {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        tasks: Vec<TaskRange>,
+    },
 }
 
 /// What the tasks of a batch share, as a worker needs it.
@@ -331,7 +357,10 @@ impl Carries for ToWorker {
                 Order::Retract { .. }
                 | Order::Cancel { .. }
                 | Order::Committed { .. }
-                | Order::Forget { .. } => {}
+                | Order::Forget { .. }
+                | Order::Keep { .. }
+                | Order::LetGo { .. }
+                | Order::Fetched { .. } => {}
             }),
             Self::ProgramChunk { chunk, .. } => visit(chunk),
             Self::Registered { .. }

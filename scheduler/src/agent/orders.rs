@@ -64,6 +64,8 @@ impl Agent {
             Order::Cancel { attempt } => self.cancel(now, attempt, out),
             Order::Committed { attempt, range } => self.settle(attempt, range),
             Order::Forget { batch } => self.forget_batch(batch),
+            // The shell has the data.
+            Order::Keep { .. } | Order::LetGo { .. } | Order::Fetched { .. } => {}
         }
     }
 

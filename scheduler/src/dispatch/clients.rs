@@ -142,6 +142,9 @@ impl Dispatcher {
             FromClient::Cancel { batch, reason } if mine(&batch) => {
                 Command::Stop { batch, rest: cancelled(reason) }
             }
+            FromClient::Fetched { batch, tasks } if mine(&batch) => {
+                return self.fetched(state, batch, tasks);
+            }
             FromClient::CancelTasks { batch, range } if mine(&batch) => {
                 let failed = cancelled("its caller wants no more of it".into());
                 Command::CancelTasks { batch, range, failed }
@@ -149,13 +152,17 @@ impl Dispatcher {
             FromClient::Append { .. }
             | FromClient::Seal { .. }
             | FromClient::Cancel { .. }
-            | FromClient::CancelTasks { .. } => return,
+            | FromClient::CancelTasks { .. }
+            | FromClient::Fetched { .. } => return,
             FromClient::Offer { blobs } => return self.offered(session, &owner, &blobs, out),
             FromClient::Withdraw { blobs } => return self.blobs.remove_offers(session, &blobs),
             FromClient::WantBlob { blob } => return self.session_wants(session, blob, out),
             FromClient::UnwantBlob { blob } => {
                 return self.blobs.remove_session_want(session, blob);
             }
+            FromClient::Keep { blobs, all } => return self.keep(session, blobs, all),
+            FromClient::LetGo { blobs } => return self.let_go(session, &blobs),
+
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));
@@ -184,6 +191,7 @@ impl Dispatcher {
         self.clients.insert(session, client);
         // It says anew what it offers and wants.
         self.blobs.remove_session(session);
+        self.doubt_keeps(session);
         if known.is_none() {
             out.push(Action::Propose(Command::OpenSession { session, owner }));
             return;

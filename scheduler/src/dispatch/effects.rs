@@ -29,6 +29,7 @@ impl Dispatcher {
                 self.tell(session, ToClient::SessionExpired, out);
                 self.clients.remove(&session);
                 self.blobs.remove_session(session);
+                self.end_all_keeps(session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
                 self.costs.retain(|(program, _), _| used(program));

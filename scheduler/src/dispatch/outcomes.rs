@@ -49,6 +49,9 @@ impl Dispatcher {
             self.unsettle(origin, range);
             return self.fail(state, origin, range, Cause::Program { message }, out);
         };
+        if let Some(active) = self.active.get_mut(&batch) {
+            active.unfetched.note(range, &segment);
+        }
         let segment = with_tries(known, range, &segment).unwrap_or(segment);
         if known.unfinished(range).is_empty() {
             self.unsettle(origin, range);

@@ -168,7 +168,11 @@ impl Dispatcher {
             FromWorker::Report { ended, .. } => {
                 ended.into_iter().for_each(|one| self.report(now, state, id, one, out));
             }
-            FromWorker::Draining => self.change_worker(id, |worker| worker.draining = true),
+            FromWorker::CannotKeep { blob } => self.cannot_keep(id, blob),
+            FromWorker::Draining => {
+                self.change_worker(id, |worker| worker.draining = true);
+                self.keepers_changed(id);
+            }
         }
     }
 

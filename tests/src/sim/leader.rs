@@ -310,7 +310,10 @@ fn fill(replica: &Replica, order: &mut Order) -> Result<(), Violation> {
         Order::Retract { .. }
         | Order::Cancel { .. }
         | Order::Committed { .. }
-        | Order::Forget { .. } => {}
+        | Order::Forget { .. }
+        | Order::Keep { .. }
+        | Order::LetGo { .. }
+        | Order::Fetched { .. } => {}
     }
     Ok(())
 }

@@ -48,6 +48,7 @@ impl Core {
             }
             self.queue.pop_front();
         }
+        self.say_fetched(peer, out);
         let said = out.len() > before;
         if said
             || self.to_acknowledge.len() >= ACKNOWLEDGEMENTS_MAX
@@ -224,6 +225,7 @@ impl Core {
         }
         self.said_bytes = 0;
         self.offer_all(peer, out);
+        self.keep_all(peer, out);
         self.want_all(peer, out);
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
         let again: Vec<(BatchId, u32)> =

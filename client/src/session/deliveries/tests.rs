@@ -29,7 +29,7 @@ fn add(queue: &mut Queue, batch: BatchId, task: u32, names: &[u8]) {
     let mut builder = SegmentBuilder::new(1);
     builder.push(0, std::iter::once(&[][..]));
     let segment = Segment::parse(builder.finish()).unwrap();
-    queue.add(batch, TaskRange::new(task, task + 1), segment, names);
+    queue.add(batch, TaskRange::new(task, task + 1), (segment, Vec::new()), names);
 }
 
 fn start(queue: &mut Queue) -> Vec<u8> {
