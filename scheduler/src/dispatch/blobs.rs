@@ -59,6 +59,8 @@ pub(super) struct Blobs {
     keeps: BTreeMap<SessionId, BTreeMap<BlobId, bool>>,
     /// The same by worker that was told to keep it.
     keepers: BTreeMap<WorkerId, BTreeSet<BlobId>>,
+    /// Those that fewer workers keep than are wanted: looked at when one comes.
+    short: BTreeSet<BlobId>,
     /// Who was told last to get something: the next one is told next.
     last_keeper: Option<WorkerId>,
 }

@@ -97,6 +97,7 @@ impl Blobs {
         let at: Vec<WorkerId> = kept.at.keys().copied().collect();
         at.iter().for_each(|worker| self.remove_keeper(*worker, blob));
         self.kept.remove(&blob);
+        self.short.remove(&blob);
         at
     }
 }
@@ -120,6 +121,7 @@ impl Dispatcher {
             if let Some(worker) = at
                 && !kept.at.contains_key(&worker)
             {
+                kept.cannot.remove(&worker);
                 self.blobs.add_keeper(worker, id, Standing::Has);
                 words.keep.entry(worker).or_default().push(BlobRef { id, bytes });
             }
@@ -163,12 +165,20 @@ impl Dispatcher {
         }
     }
 
-    /// A worker has registered: it is told what it keeps.
+    /// A worker has registered: it is told what it keeps, and what too few keep.
     pub(super) fn keeps_again(&mut self, worker: WorkerId) {
         let mut words = Words::default();
-        for blob in self.kept_at(worker) {
+        let short: Vec<BlobId> = self.blobs.short.iter().copied().collect();
+        for blob in short {
             if let Some(kept) = self.blobs.kept.get_mut(&blob) {
                 kept.cannot.remove(&worker);
+            }
+            self.plan(blob, &mut words);
+        }
+        let told: BTreeSet<BlobId> =
+            words.keep.get(&worker).into_iter().flatten().map(|blob| blob.id).collect();
+        for blob in self.kept_at(worker) {
+            if let Some(kept) = self.blobs.kept.get(&blob).filter(|_| !told.contains(&blob)) {
                 let bytes = kept.bytes;
                 words.keep.entry(worker).or_default().push(BlobRef { id: blob, bytes });
             }
@@ -231,6 +241,10 @@ impl Dispatcher {
             words.keep.entry(worker).or_default().push(BlobRef { id: blob, bytes });
             keeping += 1;
         }
+        match keeping < wanted {
+            true => self.blobs.short.insert(blob),
+            false => self.blobs.short.remove(&blob),
+        };
         let Some(kept) = self.blobs.kept.get(&blob) else { return };
         let have: Vec<WorkerId> = kept.holders().filter(|id| self.is_usable(*id)).collect();
         let mut spare: Vec<WorkerId> = have.iter().skip(wanted).copied().collect();
