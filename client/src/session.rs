@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use allhands_common::id::BlobId;
 use allhands_common::limit::SESSION_KEEPS_MAX;
+use allhands_common::wire::client::Keep;
 use allhands_common::wire::data::Holder;
 use tokio::sync::{Notify, mpsc};
 
@@ -65,7 +66,9 @@ struct State {
     fetching: Option<mpsc::UnboundedSender<Word>>,
     /// Blobs of which the leader is asked who has them (or, `false`, not any more), in order.
     wants: Vec<(BlobId, bool)>,
-    /// Results on which there is one handle fewer.
+    /// Results on which there is one handle more, ...
+    keeps: Vec<Keep>,
+    /// ... or fewer.
     let_go: Vec<BlobId>,
     /// Results that have come, or cannot be had, and the loop has not seen.
     fetched: Vec<(BlobId, FetchedResult)>,
@@ -157,6 +160,13 @@ impl Session {
     /// Asks the leader who has a blob, or (`false`) does so no more.
     fn want(&self, blob: BlobId, wanted: bool) {
         self.state().wants.push((blob, wanted));
+        self.bell.notify_one();
+    }
+
+    /// There is one handle more on a blob that workers are to keep.
+    pub(crate) fn keep(&self, keep: Keep) {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+        self.state().keeps.push(keep);
         self.bell.notify_one();
     }
 

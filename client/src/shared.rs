@@ -255,6 +255,16 @@ impl<T: Pod> Shared<[T]> {
         Shared::new(Arc::clone(&self.whole), self.bytes.start, &[elements])
     }
 
+    /// How many elements it has. Nothing is fetched to say so.
+    pub const fn len(&self) -> usize {
+        ((self.bytes.end - self.bytes.start) / size_of_element::<T>()) as usize
+    }
+
+    /// Whether it has none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Elements along each axis, the first one outermost.
     pub fn shape(&self) -> Vec<usize> {
         self.shape.iter().map(|axis| *axis as usize).collect()

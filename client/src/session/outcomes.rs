@@ -172,7 +172,7 @@ pub(super) fn without(
         match why(row, tag, strings[0]) {
             Some(why) => {
                 let cause = Cause::ResultLost { message: format!("{why}; call it again") };
-                let failed = Failed { cause, worker: None, attempt: None, tries: 0 };
+                let failed = Failed { cause, worker: None, attempt: None, tries: 1 };
                 let mut string = Vec::new();
                 // It has no field that could refuse; an empty string decodes as damage, not as a value.
                 if codec::encode(&failed, &mut string).is_err() {

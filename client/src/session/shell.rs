@@ -183,6 +183,7 @@ impl Shell {
         let offers = std::mem::take(&mut state.offers);
         let wants = std::mem::take(&mut state.wants);
         let fetched = std::mem::take(&mut state.fetched);
+        let keeps = std::mem::take(&mut state.keeps);
         let let_go = std::mem::take(&mut state.let_go);
         let closing = state.closing;
         drop(state);
@@ -198,6 +199,9 @@ impl Shell {
                 true => Event::Want { blob },
                 false => Event::Unwant { blob },
             });
+        }
+        if !keeps.is_empty() {
+            self.events.push(Event::Keep { blobs: keeps });
         }
         if !let_go.is_empty() {
             self.events.push(Event::LetGo { blobs: let_go });

@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use allhands_common::blob::{BlobId, BlobRef};
 use allhands_common::chain::chain;
 use allhands_common::wire::worker::FromWorker;
-use allhands_store::blobs::Blob;
-use allhands_transfer::store::Hold;
+use allhands_store::blobs::{Blob, Owner};
 use tokio::task::AbortHandle;
 
 use super::Blobs;
@@ -33,28 +32,14 @@ struct Entry {
 
 #[derive(Debug)]
 enum State {
-    /// It is here.
-    Here(#[expect(dead_code, reason = "it holds")] Held),
+    /// It is here, and pinned.
+    Here,
     /// It is on its way.
     Coming(AbortHandle),
-    /// It cannot be had.
-    Lost,
 }
 
-#[derive(Debug)]
-#[expect(dead_code, reason = "they hold")]
-enum Held {
-    Stored(Blob),
-    Fetched(Hold),
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if let State::Coming(task) = &self.state {
-            task.abort();
-        }
-    }
-}
+/// For whom the store keeps it.
+const SESSIONS: Owner = Owner::Lease(0);
 
 impl Blobs {
     /// Keeps these, also those that are not here yet. To be called inside a runtime.
@@ -69,18 +54,22 @@ impl Blobs {
                 known.round = round;
                 continue;
             }
-            let state = match store.hold(&blob.id).filter(Blob::is_complete) {
-                Some(here) => State::Here(Held::Stored(here)),
+            let whole = store.hold(&blob.id).filter(Blob::is_complete);
+            // Held, it cannot go before it is pinned.
+            let pinned = whole.filter(|_| store.pin(&blob.id, SESSIONS).is_ok());
+            let state = match pinned {
+                Some(_) => State::Here,
                 None => {
                     let (blobs, fetcher) = (self.clone(), fetcher.clone());
                     let task = tokio::spawn(async move {
                         let fetched = fetcher.fetch(blob.id, blob.bytes, 0..blob.bytes).await;
                         match fetched {
-                            Ok(hold) => blobs.came(blob.id, hold),
+                            Ok(_hold) => blobs.came(blob.id),
                             Err(error) => {
                                 let error = chain(&error);
                                 tracing::warn!(blob = %blob.id, error, "a blob cannot be kept here");
-                                blobs.lost(blob.id);
+                                // Its entry ends with this task, which goes on.
+                                drop(blobs.kept().blobs.remove(&blob.id));
                                 fetcher.say(FromWorker::CannotKeep { blob: blob.id }).await;
                             }
                         }
@@ -92,27 +81,35 @@ impl Blobs {
         }
     }
 
-    fn came(&self, blob: BlobId, hold: Hold) {
-        if let Some(entry) = self.kept().blobs.get_mut(&blob) {
-            entry.state = State::Here(Held::Fetched(hold));
-        }
-    }
-
-    fn lost(&self, blob: BlobId) {
-        let entry = self.kept().blobs.remove(&blob);
-        // It is the task of the entry that says so, and goes on.
-        if let Some(mut entry) = entry {
-            entry.state = State::Lost;
+    fn came(&self, blob: BlobId) {
+        let mut kept = self.kept();
+        if let Some(entry) = kept.blobs.get_mut(&blob)
+            && let Ok(store) = self.store()
+        {
+            match store.pin(&blob, SESSIONS) {
+                Ok(()) => entry.state = State::Here,
+                Err(error) => tracing::warn!(%blob, %error, "a blob is here, and cannot be pinned"),
+            }
         }
     }
 
     /// These need not be kept any more.
     pub(crate) fn let_go(&self, blobs: &[BlobId]) {
         let mut kept = self.kept();
-        let gone: Vec<_> = blobs.iter().filter_map(|blob| kept.blobs.remove(blob)).collect();
-        drop(kept);
-        // Closes their files.
-        drop(gone);
+        for blob in blobs {
+            if let Some(entry) = kept.blobs.remove(blob) {
+                self.end(blob, entry);
+            }
+        }
+    }
+
+    fn end(&self, blob: &BlobId, entry: Entry) {
+        match (entry.state, self.store()) {
+            (State::Coming(task), _) => task.abort(),
+            (State::Here, Ok(store)) => _ = store.release(blob, SESSIONS),
+            // What cannot be opened has nothing that was pinned.
+            (State::Here, Err(_)) => {}
+        }
     }
 
     /// A leader has taken the registration, and will say what is to be kept.
@@ -125,10 +122,10 @@ impl Blobs {
         let mut kept = self.kept();
         let round = kept.round;
         let gone: Vec<_> = kept.blobs.extract_if(.., |_, entry| entry.round < round).collect();
-        drop(kept);
         if !gone.is_empty() {
             tracing::info!(blobs = gone.len(), "nobody has asked again to keep these");
         }
+        gone.into_iter().for_each(|(blob, entry)| self.end(&blob, entry));
     }
 
     pub(super) fn has_kept(&self) -> bool {

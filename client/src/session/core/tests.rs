@@ -2,6 +2,7 @@
 //! which one leads.
 
 mod model;
+mod keeps;
 mod wants;
 
 use allhands_common::failure::{Cause, Failed};

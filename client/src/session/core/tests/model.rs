@@ -360,6 +360,9 @@ impl Model {
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
+            | FromClient::Keep { .. }
+            | FromClient::LetGo { .. }
+            | FromClient::Fetched { .. }
             | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
