@@ -163,11 +163,14 @@ impl Session {
         self.bell.notify_one();
     }
 
-    /// There is one handle more on a blob that workers are to keep.
-    pub(crate) fn keep(&self, keep: Keep) {
-        self.handles.fetch_add(1, Ordering::Relaxed);
+    /// There is one handle more on a blob that workers are to keep; `false` if that is one too many.
+    pub(crate) fn keep(&self, keep: Keep) -> bool {
+        if !self.may_keep() {
+            return false;
+        }
         self.state().keeps.push(keep);
         self.bell.notify_one();
+        true
     }
 
     /// There is one handle fewer on a result that workers keep.

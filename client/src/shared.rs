@@ -255,6 +255,18 @@ impl<T: Pod> Shared<[T]> {
         Shared::new(Arc::clone(&self.whole), self.bytes.start, &[elements])
     }
 
+    /// Has as many workers keep a copy of all of it, of what was put or is a task's result, for as long as a handle on
+    /// it is there; at most eight, and as many as there are. Returns at once, and workers fetch it in their own time;
+    /// one that is lost is replaced. What was put is also with this program; without this, workers have what their
+    /// tasks have read, as long as there is room. See also [`Parallel::replicas`](crate::Parallel::replicas). Does
+    /// nothing on an embedded cluster, which is one machine.
+    ///
+    /// # Errors
+    /// It is a file in place, or this program has workers keep too many arrays already.
+    pub fn replicate(&self, workers: u8) -> Result<()> {
+        self.whole.replicate(workers)
+    }
+
     /// How many elements it has. Nothing is fetched to say so.
     pub const fn len(&self) -> usize {
         ((self.bytes.end - self.bytes.start) / size_of_element::<T>()) as usize

@@ -120,7 +120,7 @@ impl Giving {
     }
 
     /// Whose it is.
-    pub(crate) fn session(&self) -> &Session {
+    pub(crate) const fn session(&self) -> &Arc<Session> {
         &self.session
     }
 

@@ -268,6 +268,11 @@ impl Offered {
         self.blob
     }
 
+    /// Who speaks for it.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.holdings.0.session
+    }
+
     /// Where its bytes are, if they were put; else they are in a file.
     pub(crate) const fn stored(&self) -> Option<&Blob> {
         self.stored.as_ref()

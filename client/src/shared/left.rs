@@ -15,7 +15,7 @@ use allhands_store::map::{FileRange, Map};
 use crate::error::chain;
 use crate::session::data::Giving;
 use crate::session::holdings::Received;
-use crate::session::CannotLoad;
+use crate::session::{CannotLoad, Session};
 
 /// Which array, where from.
 #[derive(Debug)]
@@ -48,6 +48,11 @@ impl Left {
     /// In which cluster it lies.
     pub(crate) fn cluster(&self) -> ClusterId {
         self.giving.cluster()
+    }
+
+    /// Who speaks for it.
+    pub(super) fn session(&self) -> &Arc<Session> {
+        self.giving.session()
     }
 
     /// The bytes `range`, fetched if they are not here.

@@ -16,6 +16,8 @@ use allhands_common::blob::{BlobId, BlobRef, Content, FileRef};
 use allhands_common::chain::chain;
 use allhands_common::failure::Cause;
 use allhands_common::id::ClusterId;
+use allhands_common::limit::SESSION_KEEPS_MAX;
+use allhands_common::wire::client::Keep;
 use allhands_store::blobs::Blob;
 use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::{FileRange, Map, PrivateMap};
@@ -24,8 +26,9 @@ use super::kept::{self, Used};
 use super::left::Left;
 use super::{mention, task};
 use crate::cluster::CLUSTER_VARIABLE;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{context, loans};
+use crate::session::Session;
 use crate::session::holdings::Offered;
 
 /// Mapped bytes of one content.
@@ -39,6 +42,8 @@ pub(crate) struct Whole {
     origin: Origin,
     /// Whether a task of this process has left it with the worker.
     made_here: AtomicBool,
+    /// Has workers keep it, beyond what its origin needs.
+    copies: Mutex<Option<Copies>>,
     /// The blob that a file in place is, once somebody had to know.
     as_blob: OnceLock<Content>,
     used: Used,
@@ -63,20 +68,20 @@ pub(crate) struct Stored {
     cluster: ClusterId,
     blob: Blob,
     /// Has workers of other machines find it here.
-    _offered: Option<Offered>,
+    offered: Option<Offered>,
 }
 
 impl Stored {
     /// In the store of an embedded cluster.
     #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "there is none"))]
     pub(crate) const fn here(cluster: ClusterId, blob: Blob) -> Self {
-        Self { cluster, blob, _offered: None }
+        Self { cluster, blob, offered: None }
     }
 
     /// In a store of this process, which gives it to the workers of `cluster`.
     pub(crate) fn offered(cluster: ClusterId, offered: Offered) -> Option<Self> {
         let blob = offered.stored()?.clone();
-        Some(Self { cluster, blob, _offered: Some(offered) })
+        Some(Self { cluster, blob, offered: Some(offered) })
     }
 
     /// For which cluster.
@@ -88,6 +93,27 @@ impl Stored {
     pub(crate) fn reference(&self) -> BlobRef {
         BlobRef { id: self.blob.id(), bytes: self.blob.manifest().bytes() }
     }
+}
+
+/// What workers keep, until this is dropped.
+#[derive(Debug)]
+struct Copies {
+    session: Arc<Session>,
+    blob: BlobId,
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.session.let_go(self.blob);
+    }
+}
+
+/// Why no more can be kept by workers.
+pub(crate) fn too_many_kept() -> String {
+    format!(
+        "this program has handles on {SESSION_KEEPS_MAX} arrays that lie with workers, which is as many as it may: \
+         drop some, or have tasks put more into one"
+    )
 }
 
 impl Whole {
@@ -125,7 +151,8 @@ impl Whole {
     fn new(content: Content, mapped: Range<u64>, map: Option<Map>, origin: Origin) -> Self {
         let (as_blob, used, made_here) = (OnceLock::new(), Used::default(), AtomicBool::new(false));
         let map = map.map_or_else(OnceLock::new, OnceLock::from);
-        Self { content, mapped, map, origin, made_here, as_blob, used }
+        let copies = Mutex::new(None);
+        Self { content, mapped, map, origin, made_here, copies, as_blob, used }
     }
 
     pub(crate) const fn content(&self) -> Content {
@@ -192,6 +219,31 @@ impl Whole {
         // Another thread may have been faster.
         _ = self.map.set(map);
         Ok(None)
+    }
+
+    /// Has so many workers keep it, as long as this is there. Nothing where all is on one machine.
+    ///
+    /// # Errors
+    /// It is a file in place, or there are too many that workers keep.
+    pub(super) fn replicate(&self, workers: u8) -> Result<()> {
+        let (session, blob) = match &self.origin {
+            Origin::Put(stored) => match &stored.offered {
+                Some(offered) => (offered.session(), stored.reference()),
+                None => return Ok(()),
+            },
+            Origin::Left(left) => (left.session(), left.reference()),
+            Origin::InPlace { .. } | Origin::Lent(..) => {
+                let what = "only workers' copies of what was put, or is a task's result, can be counted; a file \
+                            that is used in place is its program's: `put` it";
+                return Err(Error::new(ErrorKind::Shape(what.into())));
+            }
+        };
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if !session.keep(Keep { blob, replicas: workers.max(1), at: None }) {
+            return Err(Error::new(ErrorKind::Shape(too_many_kept())));
+        }
+        *copies = Some(Copies { session: Arc::clone(session), blob: blob.id });
+        Ok(())
     }
 
     /// Whether a task of this process has left it with the worker.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use allhands_common::blob::{BlobRef, Content};
 use allhands_common::id::BatchId;
-use allhands_common::limit::SESSION_KEEPS_MAX;
 use allhands_common::names::Names;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentError};
@@ -72,10 +71,7 @@ impl Shell {
             return Ok(self.data.adopt(maker.batch, &id));
         };
         if !self.session.may_keep() {
-            return Err(format!(
-                "this program has handles on {SESSION_KEEPS_MAX} arrays that lie with workers, which is as many as it \
-                 may: drop some, or have tasks put more into one"
-            ));
+            return Err(whole::too_many_kept());
         }
         let replicas = self.replicas_of(maker.batch, maker.task);
         keeps.push(Keep { blob, replicas, at: made.then_some(maker.worker) });

@@ -24,7 +24,7 @@ fn made(worker: &TestWorker, bytes: usize) -> (BlobRef, Vec<u8>) {
 /// A handle on it, as an outcome that names it gives one.
 fn handle(client: &Cluster, blob: BlobRef, replicas: u8) -> Shared<[u8]> {
     let giving = client.data().giving().unwrap();
-    giving.session().keep(Keep { blob, replicas, at: None });
+    assert!(giving.session().keep(Keep { blob, replicas, at: None }));
     let maker = Maker { worker: WorkerId(7), batch: BatchId([1; 16]), task: 3 };
     let whole = Whole::left(Left::new(blob, maker, Arc::clone(giving)));
     Shared::new(whole, 0, &[blob.bytes]).unwrap()
@@ -100,6 +100,28 @@ fn a_second_holder_outlives_the_first_and_a_third_takes_its_place() {
     until_whole(&three, blob);
     two.kill();
     assert!(*array == content[..]);
+}
+
+#[test]
+fn what_was_put_is_kept_by_as_many_workers_as_are_wanted() {
+    let cluster = TestCluster::start(1);
+    let workers = [cluster.worker("one"), cluster.worker("two"), cluster.worker("three")];
+    let client = cluster.client();
+    cluster.until_workers(3);
+    let content = content(3 * MIB + 1);
+    let array = client.put(&content).unwrap();
+    array.replicate(2).unwrap();
+    let Some(id) = array.whole().known_blob() else { panic!("it was put") };
+    let blob = BlobRef { id, bytes: content.len() as u64 };
+    cluster.until_held(id, 2);
+    array.clone().replicate(3).unwrap();
+    workers.iter().for_each(|worker| until_whole(worker, blob));
+    let pinned = |worker: &TestWorker| {
+        worker.store.list().iter().any(|info| info.id == id && !info.owners.is_empty())
+    };
+    eventually(async || workers.iter().all(pinned).then_some(()));
+    drop(array);
+    eventually(async || (!workers.iter().any(pinned)).then_some(()));
 }
 
 #[test]
