@@ -51,8 +51,8 @@ pub use task_ref::{Slice, TaskRef};
 /// What most programs need: `use allhands::prelude::*`.
 pub mod prelude {
     pub use crate::{
-        BatchSize, Cluster, Collect, Delayed, FailAfter, FailFast, Parallel, Prefer, Resources,
-        Shared, TaskError, delayed,
+        ArrayWriter, BatchSize, Cluster, Collect, Delayed, FailAfter, FailFast, Parallel, Prefer,
+        Resources, Shared, TaskError, delayed,
     };
 }
 

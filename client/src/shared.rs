@@ -36,8 +36,8 @@ use bytemuck::Pod;
 
 pub use self::mutable::SharedMut;
 pub use self::put::put;
-pub use self::writer::ArrayWriter;
 use self::whole::Whole;
+pub use self::writer::ArrayWriter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::context;
 

@@ -1,6 +1,8 @@
 //! Arrays that tasks leave behind: handles as results, on the embedded cluster, whose executors are processes, and
 //! inline.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
@@ -72,7 +74,8 @@ fn a_task_returns_handles_on_what_it_has_put_or_written() {
         // And give them to others.
         let parts = arrays.iter().chain(&others).map(|array| array.slice(1..100_000));
         let sums = parallel.run(parts.map(delayed(sum))).unwrap();
-        let expected = |seed| numbers(seed)[1..100_000].iter().fold(0u64, |s, n| s.wrapping_add(*n));
+        let expected =
+            |seed| numbers(seed)[1..100_000].iter().fold(0u64, |s, n| s.wrapping_add(*n));
         assert_eq!(sums, (0..8).chain(0..8).map(expected).collect::<Vec<_>>());
     });
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use allhands::prelude::*;
-use allhands::{ArrayWriter, Cause, Failure};
+use allhands::{Cause, Failure};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
@@ -51,7 +51,10 @@ fn blobs(dev: &Dev) -> Vec<Value> {
 fn holders(dev: &Dev) -> Vec<Vec<String>> {
     let names = |blob: &Value| {
         let workers = blob["workers"].as_array().unwrap().iter();
-        workers.filter(|w| w["whole"] == true).map(|w| w["name"].as_str().unwrap().to_owned()).collect()
+        workers
+            .filter(|w| w["whole"] == true)
+            .map(|w| w["name"].as_str().unwrap().to_owned())
+            .collect()
     };
     blobs(dev).iter().map(names).collect()
 }

@@ -318,7 +318,8 @@ mod tests {
             let range = TaskRange::new(start, start + 1);
             Part { range, segment: builder.finish().into(), run_us: 1 }
         };
-        let parts = contiguous(vec![part(4, &[b"d", b"names"]), part(2, &[b"b"]), part(3, &[b"c"])]);
+        let parts =
+            contiguous(vec![part(4, &[b"d", b"names"]), part(2, &[b"b"]), part(3, &[b"c"])]);
         let [Part { range, segment, run_us }] = &parts[..] else { panic!("{parts:?}") };
         assert_eq!((*range, *run_us), (TaskRange::new(2, 5), 3));
         let segment = Segment::parse(segment.bytes.clone()).unwrap();

@@ -7,9 +7,7 @@ use allhands_common::blob::{BlobId, BlobRef};
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{
-    ARITY_MAX, ERROR, STORED, Segment, SegmentBuilder, SegmentError,
-};
+use allhands_common::segment::{ARITY_MAX, ERROR, STORED, Segment, SegmentBuilder, SegmentError};
 use allhands_store::blobs::{Blob, ReadError};
 use allhands_store::map::Map;
 

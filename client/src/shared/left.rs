@@ -103,7 +103,9 @@ impl Left {
         let Maker { worker, batch, task } = self.maker;
         let name = self.giving.session().workers().name(worker);
         let name = name.unwrap_or_else(|| worker.to_string());
-        format!("task {task} of batch {batch} has left blob {id} of {bytes} bytes with worker {name}")
+        format!(
+            "task {task} of batch {batch} has left blob {id} of {bytes} bytes with worker {name}"
+        )
     }
 }
 

@@ -13,8 +13,8 @@ use super::whole::{self, Stored, Whole};
 use super::{Shared, size_of_element};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result, chain};
-use crate::executor::loans::Pour;
 use crate::executor::loans;
+use crate::executor::loans::Pour;
 
 /// Writes an array of any length, and gives a [`Shared`] handle on it when it is finished.
 ///
@@ -24,7 +24,7 @@ use crate::executor::loans;
 ///
 /// ```no_run
 /// use allhands::prelude::*;
-/// use allhands::{ArrayWriter, Failure};
+/// use allhands::Failure;
 ///
 /// /// Rows of 1,024 numbers, one after the other.
 /// fn simulate(steps: u64) -> Result<Shared<[f64]>, Failure> {
@@ -98,7 +98,8 @@ impl<T: Pod> ArrayWriter<T> {
         let row: Vec<u64> = row.iter().map(|axis| *axis as u64).collect();
         let elements = row.iter().try_fold(1u64, |product, axis| product.checked_mul(*axis));
         if elements.is_none_or(|elements| elements == 0) {
-            let what = format!("rows of the shape {row:?} cannot be written: each has to have elements");
+            let what =
+                format!("rows of the shape {row:?} cannot be written: each has to have elements");
             return Err(Error::new(ErrorKind::Shape(what)));
         }
         // An element without bytes is refused when this is compiled.

@@ -44,8 +44,6 @@ const SESSIONS: Owner = Owner::Lease(0);
 impl Blobs {
     /// Keeps these, also those that are not here yet. To be called inside a runtime.
     pub(crate) fn keep_all(&self, blobs: Vec<BlobRef>) {
-        let Some(fetcher) = &self.0.fetcher else { return };
-        // Its store is open, or there would be no fetcher.
         let Ok(store) = self.store() else { return };
         let mut kept = self.kept();
         let round = kept.round;
@@ -57,9 +55,11 @@ impl Blobs {
             let whole = store.hold(&blob.id).filter(Blob::is_complete);
             // Held, it cannot go before it is pinned.
             let pinned = whole.filter(|_| store.pin(&blob.id, SESSIONS).is_ok());
-            let state = match pinned {
-                Some(_) => State::Here,
-                None => {
+            let state = match (pinned, &self.0.fetcher) {
+                (Some(_), _) => State::Here,
+                // In a cluster of one process there is nobody to get it from.
+                (None, None) => continue,
+                (None, Some(fetcher)) => {
                     let (blobs, fetcher) = (self.clone(), fetcher.clone());
                     let task = tokio::spawn(async move {
                         let fetched = fetcher.fetch(blob.id, blob.bytes, 0..blob.bytes).await;
@@ -130,5 +130,48 @@ impl Blobs {
 
     pub(super) fn has_kept(&self) -> bool {
         !self.kept().blobs.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use allhands_common::id::ClusterId;
+
+    use super::*;
+    use crate::blobs::StorePlace;
+
+    #[test]
+    fn what_no_leader_says_again_goes_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cluster) = (dir.path().join("blobs"), ClusterId([7; 16]));
+        let blobs = Blobs::embedded(StorePlace { dir: path, cluster, quota_bytes: 64 << 20 });
+        let store = blobs.store().unwrap();
+        let [a, b, c] = [b"a", b"b", b"c"].map(|text| store.put_bytes(text).unwrap());
+        let reference = |blob: &Blob| BlobRef { id: blob.id(), bytes: 1 };
+        let [a_ref, b_ref, c_ref] = [&a, &b, &c].map(reference);
+        let pinned = || {
+            let mut pinned: Vec<BlobId> =
+                store.list().iter().filter(|i| !i.owners.is_empty()).map(|i| i.id).collect();
+            pinned.sort_unstable();
+            pinned
+        };
+        let sorted = |mut ids: Vec<BlobId>| {
+            ids.sort_unstable();
+            ids
+        };
+        blobs.keep_all(vec![a_ref, b_ref]);
+        blobs.keep_all(vec![a_ref]);
+        assert_eq!(pinned(), sorted(vec![a_ref.id, b_ref.id]));
+        blobs.end_round();
+        assert_eq!(pinned(), sorted(vec![a_ref.id, b_ref.id]), "no other leader has come");
+
+        blobs.begin_round();
+        blobs.keep_all(vec![b_ref, c_ref]);
+        assert_eq!(pinned(), sorted(vec![a_ref.id, b_ref.id, c_ref.id]), "it may still be said");
+        blobs.end_round();
+        assert_eq!(pinned(), sorted(vec![b_ref.id, c_ref.id]));
+        assert!(blobs.is_awaited());
+        blobs.let_go(&[b_ref.id, c_ref.id, a_ref.id]);
+        assert!(pinned().is_empty() && !blobs.is_awaited());
     }
 }

@@ -64,7 +64,10 @@ impl Wants {
     }
 
     /// Says something else to the leader.
-    pub(super) async fn say(&self, word: FromWorker) -> Result<(), mpsc::error::SendError<FromWorker>> {
+    pub(super) async fn say(
+        &self,
+        word: FromWorker,
+    ) -> Result<(), mpsc::error::SendError<FromWorker>> {
         self.say.send(word).await
     }
 

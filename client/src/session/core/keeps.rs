@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use allhands_common::id::{BatchId, BlobId};
 use allhands_common::limit::BLOB_NEWS_MAX;
-use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::range::TaskRange;
 use allhands_common::wire::client::{FromClient, Keep};
 
 use super::{Action, Core, Peer};
@@ -87,7 +87,7 @@ impl Core {
 
     /// What the outcomes of these tasks name is here, or kept.
     pub(super) fn note_fetched(&mut self, batch: BatchId, tasks: TaskRange) {
-        self.fetched.entry(batch).or_insert_with(RangeSet::new).insert(tasks);
+        self.fetched.entry(batch).or_default().insert(tasks);
     }
 
     /// Says so, where there is a leader. What is lost on the way goes with its batch.

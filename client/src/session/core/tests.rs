@@ -1,8 +1,8 @@
 //! The core against a small model of a cluster: three coordinators that share what is committed, of
 //! which one leads.
 
-mod model;
 mod keeps;
+mod model;
 mod wants;
 
 use allhands_common::failure::{Cause, Failed};

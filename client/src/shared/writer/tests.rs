@@ -4,5 +4,8 @@ use super::*;
 
 #[test]
 fn a_writer_says_what_it_is() {
-    assert_eq!(format!("{:?}", failed_before()), "a shared array cannot be had: it could not be written before");
+    assert_eq!(
+        format!("{:?}", failed_before()),
+        "a shared array cannot be had: it could not be written before"
+    );
 }

@@ -4,7 +4,8 @@ use alloc::format;
 use alloc::string::String;
 
 use allhands_common::limit::{
-    SESSION_KEEPS_MAX, SESSION_OFFERS_MAX, SESSION_WANTS_MAX, WORKER_BLOBS_MAX, WORKER_RESULTS_MAX, WORKER_WANTS_MAX,
+    SESSION_KEEPS_MAX, SESSION_OFFERS_MAX, SESSION_WANTS_MAX, WORKER_BLOBS_MAX, WORKER_RESULTS_MAX,
+    WORKER_WANTS_MAX,
 };
 
 use super::super::Dispatcher;

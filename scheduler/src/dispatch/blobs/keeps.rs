@@ -277,7 +277,8 @@ impl Dispatcher {
         let places = &self.blobs.places;
         let can_be_reached =
             |id: &WorkerId| places.get(id).is_some_and(|place| !place.holder.addresses.is_empty());
-        let mut others = after(self.blobs.last_keeper, |range| places.range(range).map(|(id, _)| id));
+        let mut others =
+            after(self.blobs.last_keeper, |range| places.range(range).map(|(id, _)| id));
         let found = others.find(|id| has_source && may(id) && can_be_reached(id))?;
         self.blobs.last_keeper = Some(found);
         Some((found, Standing::Asked))

@@ -1,4 +1,5 @@
 //! Handles on what lies with workers: what travels, how long it stays, and what becomes of it when its holder ends.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its cluster fails")]
 
 use std::time::{Duration, Instant};
 
@@ -183,7 +184,9 @@ fn what_is_nowhere_any_more_is_an_error_that_names_it() {
     assert!(matches!(error.cause(), Some(Cause::BlobLost { .. })), "{error}");
     let text = error.to_string();
     let id = blob.id.to_string();
-    for part in ["task 3 of batch 0101", &id, "of 3145728 bytes with worker 7", "call the task again"] {
+    for part in
+        ["task 3 of batch 0101", &id, "of 3145728 bytes with worker 7", "call the task again"]
+    {
         assert!(text.contains(part), "{text}");
     }
     // What was fetched is still here; the rest is not, and reading it says so.
