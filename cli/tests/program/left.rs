@@ -23,8 +23,11 @@ fn made(seed: u64) -> Shared<[u64]> {
     allhands::put(&numbers(seed)).unwrap()
 }
 
+/// A note, and arrays.
+type Noted = (String, Vec<Shared<[u64]>>);
+
 /// The same, in rows, with a note.
-fn written(seed: u64) -> Result<(String, Vec<Shared<[u64]>>), Failure> {
+fn written(seed: u64) -> Result<Noted, Failure> {
     let mut writer = ArrayWriter::of_rows(&[1024])?;
     for some in numbers(seed).chunks(10_000) {
         writer.push(some)?;
