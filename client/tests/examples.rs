@@ -78,3 +78,10 @@ fn one_model_serves_all_tasks() {
     assert!(text.starts_with("the first three scores: [0.4"), "{text}");
     assert!(text.contains("200 predictions by "), "{text}");
 }
+
+#[test]
+fn walks_stay_with_their_workers_until_they_are_read() {
+    let text = run("walks");
+    assert!(text.starts_with("16 walks of 8 MiB, the longest way: "), "{text}");
+    assert!(text.contains("its last steps: ["), "{text}");
+}

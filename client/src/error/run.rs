@@ -77,14 +77,14 @@ impl RunError {
             };
             for (row, index) in runs.iter().flat_map(|run| run.rows()) {
                 let Some(place) = results.get_mut(index) else { continue };
-                *place = match segment.value(row) {
+                *place = segment.reading(|| match segment.value(row) {
                     Some((DONE | FAILED, bytes)) => decode_received(codec, bytes).ok(),
                     Some((STORED, reference)) => segment
                         .stored(reference)
                         .ok()
                         .and_then(|bytes| decode_received(codec, &bytes).ok()),
                     _ => None,
-                };
+                });
             }
         }
         results

@@ -10,5 +10,6 @@ mod limits;
 mod replicas;
 mod runs;
 mod support;
+mod unfetched;
 mod unplaceable;
 mod views;

@@ -369,6 +369,9 @@ impl Model {
             | FromClient::UnwantBlob { .. }
             | FromClient::Await(_)
             | FromClient::Unawait(_)
+            | FromClient::Keep { .. }
+            | FromClient::LetGo { .. }
+            | FromClient::Fetched { .. }
             | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
