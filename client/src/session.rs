@@ -178,7 +178,7 @@ impl Session {
     }
 
     /// There is one handle fewer on a result that workers keep.
-    pub(crate) fn let_go(&self, blob: BlobId) {
+    pub(crate) fn let_go_of(&self, blob: BlobId) {
         self.handles.fetch_sub(1, Ordering::Relaxed);
         let mut state = self.state();
         if state.ended.is_some() {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use allhands::{ArrayWriter, Cluster, Failure, Parallel, Prefer, Shared, delayed};
+use allhands::{ArrayWriter, Cause, Cluster, Failure, Parallel, Prefer, Shared, delayed};
 use serde::{Deserialize, Serialize};
 
 const LENGTH: u64 = 300_000;
@@ -222,12 +222,16 @@ fn a_thread_without_a_task_puts_nothing() {
 }
 
 #[allhands::test]
-fn a_handle_outlives_its_call_and_its_cluster() {
+fn a_handle_outlives_its_call_and_what_was_read_its_cluster() {
     let cluster = embedded();
     let array = Parallel::new().on(&cluster).run([delayed(made)(1)]).unwrap().remove(0);
     // The batch is long forgotten.
     Parallel::new().on(&cluster).run((2..9).map(delayed(made))).unwrap();
+    let unread = Parallel::new().on(&cluster).run([delayed(made)(10)]).unwrap().remove(0);
     let slice = array.slice(5..9);
+    assert_eq!(array[0], numbers(1)[0]);
     drop((array, cluster));
     assert_eq!(slice.load().unwrap(), &numbers(1)[5..9]);
+    let error = unread.load().unwrap_err();
+    assert!(matches!(error.cause(), Some(Cause::BlobLost { .. })), "{error}");
 }

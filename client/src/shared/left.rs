@@ -111,6 +111,6 @@ impl Left {
 
 impl Drop for Left {
     fn drop(&mut self) {
-        self.giving.session().let_go(self.reference.id);
+        self.giving.session().let_go_of(self.reference.id);
     }
 }

@@ -104,7 +104,7 @@ struct Copies {
 
 impl Drop for Copies {
     fn drop(&mut self) {
-        self.session.let_go(self.blob);
+        self.session.let_go_of(self.blob);
     }
 }
 
@@ -209,7 +209,13 @@ impl Whole {
     pub(super) fn load(&self, range: &Range<u64>) -> Result<Option<Map>, Cause> {
         let map = match &self.origin {
             Origin::Put(stored) => stored.blob.map(self.mapped.clone()).map_err(|error| {
-                Cause::Unlent { message: format!("{}: {}", self.content, chain(&error)) }
+                let message = format!(
+                    "{} lies in the store of an embedded cluster, and cannot be read, as where that cluster has \
+                     ended: {}",
+                    self.content,
+                    chain(&error)
+                );
+                Cause::BlobLost { message }
             })?,
             Origin::Left(left) if *range == self.mapped => left.load(range)?,
             Origin::Left(left) => return left.load(range).map(Some),

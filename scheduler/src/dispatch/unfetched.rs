@@ -1,7 +1,7 @@
 //! Long results that lie with workers until the client of their batch has fetched them: how many bytes they are, so
 //! that no more are made than the workers' stores have room for, and when their workers need not keep them any more.
 //!
-//! Soft: a new leader counts from nothing, and what it is not told of goes with its batch.
+//! Soft: it is counted from the first that was fetched on, a new leader counts from nothing, and what it is not told of goes with its batch.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -19,6 +19,9 @@ use crate::State;
 /// Of one batch, by task.
 #[derive(Debug, Default)]
 pub(super) struct Unfetched {
+    /// Whether its client fetches them as they come: it has said so of some. Whoever leaves them where they are until
+    /// it needs them would otherwise wait for what is never made.
+    counts: bool,
     tasks: BTreeMap<u32, u64>,
     bytes: u64,
 }
@@ -35,6 +38,9 @@ impl Unfetched {
 
     /// Adds the long results of the tasks `range`.
     pub(super) fn note(&mut self, range: TaskRange, outcomes: &Segment) {
+        if !self.counts {
+            return;
+        }
         for (_, rows) in outcomes.runs().filter(|(tag, _)| *tag == STORED) {
             for row in rows.start..rows.end {
                 let named = outcomes.value(row).and_then(|(_, string)| BlobRef::from_bytes(string));
@@ -64,6 +70,7 @@ impl Dispatcher {
         let mut workers: BTreeSet<WorkerId> =
             self.blobs.results.get(&batch).cloned().unwrap_or_default();
         if let Some(active) = self.active.get_mut(&batch) {
+            active.unfetched.counts = true;
             tasks.iter().for_each(|range| active.unfetched.fetched(*range));
             workers.extend(&active.known_by);
         }

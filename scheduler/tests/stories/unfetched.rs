@@ -39,6 +39,11 @@ fn no_more_is_made_than_was_fetched_and_workers_are_told_what_was() {
     let mut leader = Leader::with_workers(1, 1);
     let policy = Policy { batch_size: Some(1), ..Policy::default() };
     let mut given = runs(&leader.submit(0, 20, policy));
+    // The first is fetched at once: so will the others be.
+    let (worker, attempt, first) = given.remove(0);
+    let how = How::Ran { segment: stored(1, 1).into(), run_us: 1_000_000 };
+    given.extend(runs(&leader.end(worker, attempt, 0, first, how)));
+    given.extend(runs(&fetched(&mut leader, first)));
     let each = UNFETCHED_BYTES_MAX / 3;
     let mut made = 0;
     while let Some((worker, attempt, range)) = given.pop() {
@@ -48,9 +53,23 @@ fn no_more_is_made_than_was_fetched_and_workers_are_told_what_was() {
     }
     // Those that were out when the fourth came go on.
     assert!((4..=8).contains(&made), "{made}");
-    let actions = fetched(&mut leader, range(0, 4));
-    assert_eq!(told_fetched(&actions), [(1, vec![range(0, 4)])]);
+    let actions = fetched(&mut leader, range(0, 5));
+    assert_eq!(told_fetched(&actions), [(1, vec![range(0, 5)])]);
     assert!(!runs(&actions).is_empty(), "it goes on");
+}
+
+#[test]
+fn results_that_their_client_leaves_where_they_are_hold_up_nothing() {
+    let mut leader = Leader::with_workers(1, 1);
+    let policy = Policy { batch_size: Some(1), ..Policy::default() };
+    let mut given = runs(&leader.submit(0, 20, policy));
+    let mut made = 0;
+    while let Some((worker, attempt, range)) = given.pop() {
+        let how = How::Ran { segment: stored(1, UNFETCHED_BYTES_MAX).into(), run_us: 1_000_000 };
+        given.extend(runs(&leader.end(worker, attempt, 0, range, how)));
+        made += 1;
+    }
+    assert_eq!(made, 20);
 }
 
 #[test]
