@@ -426,3 +426,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
