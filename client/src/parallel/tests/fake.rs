@@ -215,6 +215,9 @@ impl Fake {
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
             | FromClient::Detach => {}
+            FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
+                unreachable!("the job is the session's own")
+            }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
     }

@@ -121,8 +121,7 @@ fn a_batch_that_nobody_joins_is_sealed_and_released_with_its_last_execution() {
 #[test]
 fn an_outcome_comes_into_the_slot_and_is_found_while_it_is_awaited() {
     let session = session();
-    let slots: Vec<_> =
-        (0..3).map(|n| submit(&session, &delayed(one)(n), &[]).unwrap()).collect();
+    let slots: Vec<_> = (0..3).map(|n| submit(&session, &delayed(one)(n), &[]).unwrap()).collect();
     let batch = slots[0].of().task.batch;
     assert!(Arc::ptr_eq(&session.find(slots[1].of()).unwrap(), &slots[1]));
     let mut builder = SegmentBuilder::new(1);
@@ -180,10 +179,15 @@ fn with_another_stay_everything_of_the_former_one_ends() {
         assert!(matches!(slot.settled(), Some(Settled::Ended(End::Expired))), "{slot:?}");
     }
     let next = submit(&session, &delayed(one)(1), &[]).unwrap();
-    assert_eq!(next.of().task.batch, BatchId::of_session(ClusterId([1; 16]), SessionId([3; 16]), 2));
+    assert_eq!(
+        next.of().task.batch,
+        BatchId::of_session(ClusterId([1; 16]), SessionId([3; 16]), 2)
+    );
     let seen = seen(&session, 0);
     assert!(seen.contains(&("append", next.of().task.batch, 1)), "{seen:?}");
-    assert!(!seen.iter().any(|(what, batch, _)| *what == "append" && *batch == unseen.of().task.batch));
+    assert!(
+        !seen.iter().any(|(what, batch, _)| *what == "append" && *batch == unseen.of().task.batch)
+    );
     session.submits_ended(&End::Closed);
     assert!(matches!(next.settled(), Some(Settled::Ended(End::Closed))));
     let untaken = submit(&session, &delayed(one)(1), &[]).unwrap_err();

@@ -403,6 +403,9 @@ impl Model {
             | FromClient::Await(_)
             | FromClient::Unawait(_)
             | FromClient::Detach => {}
+            FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
+                unreachable!("the job is the session's own")
+            }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
     }
