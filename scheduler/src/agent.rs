@@ -11,6 +11,7 @@
 mod balance;
 mod calls;
 mod check;
+mod drain;
 mod executors;
 mod holdings;
 mod orders;
@@ -267,6 +268,8 @@ pub struct Agent {
     heartbeats: u64,
     next_heartbeat: Instant,
     draining: bool,
+    /// Since when all that is left of a worker that drains waits for others.
+    blocked_since: Option<Instant>,
     batches: BTreeMap<BatchId, Arc<Shared>>,
     /// Batches that go with their last attempt.
     forgotten: BTreeSet<BatchId>,
@@ -280,7 +283,7 @@ pub struct Agent {
     free: Resources,
     owed: BTreeMap<(AttemptId, u32), Owed>,
     /// What tasks here have called, as far as it is not known to be committed.
-    calls: BTreeMap<BatchId, Call>,
+    calls: BTreeMap<(BatchId, AttemptId), Call>,
     /// What tasks here wanted ended last: the word may have been lost with a leader.
     cancels: VecDeque<(String, TaskId)>,
     /// Outcomes of tasks whose calls are not.
@@ -316,6 +319,7 @@ impl Agent {
             heartbeats: 0,
             next_heartbeat: now,
             draining: false,
+            blocked_since: None,
             batches: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             programs: BTreeMap::new(),
@@ -345,6 +349,7 @@ impl Agent {
         events.into_iter().for_each(|event| self.take(now, event, out));
         self.fire_timers(now, out);
         self.schedule(now, out);
+        self.drain_blocked(now, out);
         self.flush_calls(out);
         self.flush_reports(out);
         if self.draining && self.attempts.is_empty() && self.owed.is_empty() {
@@ -376,12 +381,20 @@ impl Agent {
         let orphan = self.alone_since.map(|since| since + ORPHAN_GRACE);
         let idle = self.idle_deadline();
         let cancels = self.attempts.values().filter_map(|attempt| attempt.kill_at).min();
-        [heartbeat, orphan, self.next_balance, cancels, idle].into_iter().flatten().min()
+        let drained = self.drain_deadline();
+        let moments = [heartbeat, orphan, self.next_balance, cancels, idle, drained];
+        moments.into_iter().flatten().min()
     }
 
     /// Whether it holds and owes nothing.
     pub fn is_idle(&self) -> bool {
-        self.attempts.is_empty() && self.owed.is_empty()
+        let begun =
+            |executor: &Executor| !executor.suspended.is_empty() || !executor.resumed.is_empty();
+        self.attempts.is_empty()
+            && self.owed.is_empty()
+            && self.calls.is_empty()
+            && self.deferred.is_empty()
+            && !self.executors.values().any(begun)
     }
 
     fn connected(&mut self, term: Term, out: &mut Vec<AgentAction>) {

@@ -133,7 +133,9 @@ pub enum Effect {
     Called {
         /// The batch, which is to be given out if it is there.
         batch: BatchId,
-        /// Where its parent runs.
+        /// The attempt that has called it.
+        attempt: AttemptId,
+        /// Where that runs.
         worker: WorkerId,
         /// Whether it is new.
         new: bool,

@@ -61,7 +61,7 @@ pub struct State {
     next_segment: SegmentId,
     /// Pins of batches that are not opened (yet).
     early_pins: BTreeMap<BatchId, u32>,
-    /// Batches that nothing pins any more: looked at before the command is over.
+    /// Batches that something pins no more: looked at before the command is over.
     #[serde(skip)]
     loose: Vec<BatchId>,
     /// Batches whose caller has gone: likewise.

@@ -208,7 +208,10 @@ impl Core {
                     self.consumed = sequence + 1;
                     self.over |= last;
                 }
-                Action::Tell { .. } | Action::Welcome { .. } | Action::Holders { .. } => {}
+                Action::Tell { .. }
+                | Action::Give { .. }
+                | Action::Welcome { .. }
+                | Action::Holders { .. } => {}
             }
         }
     }

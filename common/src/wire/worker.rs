@@ -346,6 +346,8 @@ pub enum Order {
     Opened {
         /// Which.
         batch: BatchId,
+        /// In which attempt: another one that submits the same is answered for itself.
+        attempt: AttemptId,
     },
 }
 

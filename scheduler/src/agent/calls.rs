@@ -42,7 +42,7 @@ impl Agent {
     pub(super) fn call(&mut self, executor: ExecutorId, child: ChildCall) {
         if self.attempts.contains_key(&child.attempt) {
             let call = Call { child, executor, said: None };
-            self.calls.insert(call.child.batch, call);
+            self.calls.insert((call.child.batch, call.child.attempt), call);
         }
     }
 
@@ -106,8 +106,8 @@ impl Agent {
     }
 
     /// A call is committed, or can never be.
-    pub(super) fn opened(&mut self, batch: BatchId, out: &mut Vec<AgentAction>) {
-        let Some(Call { child, executor, .. }) = self.calls.remove(&batch) else { return };
+    pub(super) fn opened(&mut self, call: (BatchId, AttemptId), out: &mut Vec<AgentAction>) {
+        let Some(Call { child, executor, .. }) = self.calls.remove(&call) else { return };
         if self.executors.contains_key(&executor) {
             out.push(AgentAction::Opened { executor, batches: 1 });
         }
@@ -133,7 +133,7 @@ impl Agent {
         let owed = Owed { batch: attempt.batch, range, segment, run_us, mentions };
         let theirs =
             |call: &Call| call.child.attempt == id && range.contains(call.child.parent.index);
-        if self.calls.values().any(theirs) {
+        if self.calls.values().any(theirs) && !cfg!(plant = "outcome_before_its_calls") {
             self.deferred.insert((id, range.start), owed);
         } else {
             self.owe(id, owed);

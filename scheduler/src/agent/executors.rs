@@ -286,7 +286,8 @@ impl Agent {
         }
         // Where a task was to be stopped with its executor, no other is the reason.
         let cancelled = |id: &AttemptId| self.attempts.get(id).is_some_and(|a| a.cancelled);
-        let stopped = running.iter().find(|(id, _)| cancelled(id)).copied();
+        let begun = executor.suspended.keys().chain(&executor.resumed);
+        let stopped = running.iter().chain(begun).find(|(id, _)| cancelled(id)).copied();
         let culprit = culprit.or(stopped).or(match running {
             [only] => Some(*only),
             _ => None,
@@ -300,6 +301,7 @@ impl Agent {
             let open = RangeSet::of(TaskRange::new(*index, *index + 1));
             self.salvage(*attempt, &open, (running, culprit), cause, true);
         }
+        self.drain_rest();
     }
 
     /// Decides on the tasks of a dead executor's piece that have no outcome.

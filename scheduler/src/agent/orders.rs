@@ -9,7 +9,7 @@ use allhands_common::id::{AttemptId, BatchId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::Segment;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::{ALL_TASKS, Ended, FromWorker, How, Order, Run, ToWorker};
+use allhands_common::wire::worker::{ALL_TASKS, Ended, How, Order, Run, ToWorker};
 
 use super::executors::Loaded;
 use super::holdings::{Attempt, Piece};
@@ -66,7 +66,7 @@ impl Agent {
             Order::Cancel { attempt } => self.cancel(now, attempt, out),
             Order::Committed { attempt, range } => self.settle(attempt, range),
             Order::Give(given) => self.give(&given, out),
-            Order::Opened { batch } => self.opened(batch, out),
+            Order::Opened { batch, attempt } => self.opened((batch, attempt), out),
             Order::Forget { batch } => self.forget_batch(batch),
         }
     }
@@ -127,7 +127,7 @@ impl Agent {
     }
 
     /// The leader wants up to `tasks` unstarted tasks of an attempt back.
-    fn give_back(&mut self, id: AttemptId, tasks: u32, out: &mut Vec<AgentAction>) {
+    pub(super) fn give_back(&mut self, id: AttemptId, tasks: u32, out: &mut Vec<AgentAction>) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         attempt.wanted_back = tasks;
         self.unload(id);
@@ -227,21 +227,6 @@ impl Agent {
             attempt.kill_at = None;
             let working = self.executors.iter().filter(|(_, known)| known.has_begun(*id));
             out.extend(working.map(|(executor, _)| AgentAction::Kill { executor: *executor }));
-        }
-    }
-
-    /// The daemon was told to stop: what is not started goes back.
-    pub(super) fn drain(&mut self, out: &mut Vec<AgentAction>) {
-        if self.draining {
-            return;
-        }
-        self.draining = true;
-        if self.registered {
-            out.push(AgentAction::Send(FromWorker::Draining));
-        }
-        let all: Vec<AttemptId> = self.attempts.keys().copied().collect();
-        for id in all {
-            self.give_back(id, ALL_TASKS, out);
         }
     }
 

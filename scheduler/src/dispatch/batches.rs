@@ -179,7 +179,7 @@ impl Dispatcher {
             let all = RangeSet::of(TaskRange::new(0, batch.tasks));
             return enough(&all, fixed, batch.sealed).then_some(place);
         };
-        let last = batch.sealed || !active.delayed.is_empty();
+        let last = batch.sealed || !active.delayed.is_empty() || !active.waiting.is_empty();
         enough(&active.pending, fixed, last).then_some(Place { running: active.ranges, ..place })
     }
 
@@ -221,8 +221,9 @@ impl Dispatcher {
         }
         if batch.progress().is_some() || policy.delay_ms.is_some() {
             self.activate(state, id);
-
-            self.depend(state, id, TaskRange::new(0, batch.tasks));
+            if !cfg!(plant = "new_leader_forgets_dependants") || self.awaited.is_none() {
+                self.depend(state, id, TaskRange::new(0, batch.tasks));
+            }
             self.put_off(state, id, TaskRange::new(0, batch.tasks));
             let delayed = self.active.get(&id).map(|active| active.delayed.values().min().copied());
             if let Some(Some(until)) = delayed {

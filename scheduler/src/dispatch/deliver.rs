@@ -41,7 +41,9 @@ impl Dispatcher {
             return;
         }
         let (over, total) = (batch.over(), batch.outcome_segments());
-        if total == 0 && !over {
+        // Who is done with a batch that others name has heard all of it, of this leader or an earlier one.
+        let done = batch.progress().is_some_and(|progress| progress.done);
+        if done || total == 0 && !over {
             return;
         }
         let delivery = self.deliveries.entry(id).or_default();

@@ -64,11 +64,11 @@ impl Dispatcher {
             Effect::Started { batch, attempt, worker, range } => {
                 self.started(now, state, Origin { batch, attempt, worker }, range, out);
             }
-            Effect::Called { batch, worker, new } => {
+            Effect::Called { batch, attempt, worker, new } => {
                 if new {
                     self.watch_batch(state, batch);
                 }
-                self.order(worker, Order::Opened { batch });
+                self.order(worker, Order::Opened { batch, attempt });
             }
             Effect::BatchOver { batch } => self.batch_over(state, batch, out),
             Effect::Acknowledged { batch } => {

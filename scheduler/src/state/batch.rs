@@ -192,6 +192,11 @@ impl Batch {
                         .is_some_and(|p| p.ended.covers(TaskRange::new(0, self.tasks))))
     }
 
+    /// Whether it is over and nobody reads it.
+    pub(super) fn is_done(&self) -> bool {
+        self.over() && self.progress().is_some_and(|progress| progress.done)
+    }
+
     /// How many outcome segments it has had.
     pub fn outcome_segments(&self) -> u32 {
         self.progress().map_or(0, |p| p.dropped + p.outcomes.len() as u32)

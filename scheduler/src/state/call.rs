@@ -15,7 +15,7 @@ impl State {
     /// A task of `worker` has called another. Whose parent has ended, or is not known, is not called.
     pub(super) fn call(&mut self, worker: WorkerId, child: ChildCall, out: &mut Vec<Effect>) {
         let ChildCall { parent, attempt, batch, spec, segment, mentions } = child;
-        let mut called = Effect::Called { batch, worker, new: false };
+        let mut called = Effect::Called { batch, attempt, worker, new: false };
         let caller = self.batches.get(&parent.batch).filter(|caller| {
             let waits = caller.stopped().is_none() && !caller.has_ended(parent.index);
             parent.index < caller.tasks && waits

@@ -28,8 +28,7 @@ impl State {
             if self.job_of(batch).is_none() {
                 return broken("a batch has a job", format!("{id}"));
             }
-            let done = batch.over() && batch.progress().is_some_and(|progress| progress.done);
-            if done && batch.links().is_none_or(|links| links.pins == 0) {
+            if batch.is_done() && batch.links().is_none_or(|links| links.pins == 0) {
                 return broken("what nobody reads and nothing names is gone", format!("{id}"));
             }
             if let Some(links) = batch.links() {

@@ -181,8 +181,11 @@ impl State {
         let Some(batch) = self.batches.get(&task.batch) else { return Fate::Unknown };
         if task.index >= batch.tasks {
             // It may come yet, while the batch grows.
-            let open = !batch.sealed && batch.stopped().is_none();
-            return if open { Fate::Unfinished } else { Fate::Unknown };
+            return match batch.stopped() {
+                _ if batch.sealed => Fate::Unknown,
+                Some(stop) => Fate::Stopped(&stop.rest),
+                None => Fate::Unfinished,
+            };
         }
         if !batch.has_ended(task.index) {
             return batch.stopped().map_or(Fate::Unfinished, |stop| Fate::Stopped(&stop.rest));
@@ -229,7 +232,7 @@ impl State {
         if let Some(known) = self.batches.get_mut(&batch) {
             let links = known.links_mut();
             links.pins = links.pins.saturating_sub(1);
-            if links.pins == 0 {
+            if links.pins == 0 || known.is_done() {
                 self.loose.push(batch);
             }
         } else if let Some(pins) = self.early_pins.get_mut(&batch) {
@@ -260,13 +263,18 @@ impl State {
         let mentions = take_range(&mut links.mentions, ended);
         let children = take_range(&mut links.children, ended);
         for (on, _) in mentions.into_iter().flatten() {
-            self.unpin(on.batch);
+            if !cfg!(plant = "mention_pins_for_ever") {
+                self.unpin(on.batch);
+            }
         }
         for child in children.into_iter().flatten() {
             let parent = self.batches.get(&child).and_then(|known| known.links()?.parent);
             let stays = match by {
                 Callees::All => true,
-                Callees::Of(attempt) => parent.is_some_and(|parent| parent.attempt >= attempt),
+                Callees::Of(attempt) if !cfg!(plant = "claimed_child_cancelled") => {
+                    parent.is_some_and(|parent| parent.attempt >= attempt)
+                }
+                Callees::Of(_) => false,
                 Callees::None => false,
             };
             if !stays {

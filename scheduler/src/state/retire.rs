@@ -1,5 +1,6 @@
 //! How what is consumed or abandoned leaves the state.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, JobId, SessionId};
@@ -9,6 +10,9 @@ use allhands_common::wire::client::DONE_WITH_BATCH;
 use super::links::Callees;
 use super::{Batch, State};
 use crate::Effect;
+
+/// Batches whose outcomes name one another that are found, at most: more of them stay until their job ends.
+const CIRCLE_BATCHES_MAX: usize = 64;
 
 impl State {
     pub(super) fn acknowledge(&mut self, batch: BatchId, segments: u32, out: &mut Vec<Effect>) {
@@ -41,13 +45,50 @@ impl State {
 
     /// Forgets a batch that is over, that nobody reads and nothing names.
     pub(super) fn forget_if_done(&mut self, batch: BatchId, out: &mut Vec<Effect>) {
-        let free = self.batches.get(&batch).is_some_and(|known| {
-            let pinned = known.links().is_some_and(|links| links.pins > 0);
-            known.over() && known.progress().is_some_and(|progress| progress.done) && !pinned
-        });
-        if free {
-            self.forget(batch, out);
+        if !self.batches.get(&batch).is_some_and(Batch::is_done) {
+            return;
         }
+        let pins = if cfg!(plant = "pinned_batch_goes") { 0 } else { self.pins_of(batch) };
+        match pins {
+            0 => self.forget(batch, out),
+            _ => self.circle_of(batch).into_iter().for_each(|batch| self.forget(batch, out)),
+        }
+    }
+
+    fn pins_of(&self, batch: BatchId) -> u32 {
+        self.batches.get(&batch).and_then(Batch::links).map_or(0, |links| links.pins)
+    }
+
+    /// The batches that nobody reads and that only one another's outcomes name, if `batch` is one: a task
+    /// that returns what it has called, and was returned by that itself.
+    fn circle_of(&self, batch: BatchId) -> Vec<BatchId> {
+        let holds = |id: &BatchId| {
+            let links = self.batches.get(id).and_then(Batch::links).into_iter();
+            let held = links.flat_map(|links| links.holds.iter().copied());
+            held.filter(|held| self.batches.get(held).is_some_and(Batch::is_done))
+        };
+        // How many of each one's pins are those of the others.
+        let (mut pins, mut open) = (BTreeMap::from([(batch, 0u32)]), alloc::vec![batch]);
+        while let Some(next) = open.pop() {
+            for held in holds(&next) {
+                *pins.entry(held).or_insert_with(|| {
+                    open.push(held);
+                    0
+                }) += 1;
+            }
+            if pins.len() > CIRCLE_BATCHES_MAX {
+                return Vec::new();
+            }
+        }
+        while let Some(named) =
+            pins.iter().find(|(id, pins)| self.pins_of(**id) > **pins).map(|(id, _)| *id)
+        {
+            pins.remove(&named);
+            for held in holds(&named) {
+                pins.entry(held).and_modify(|pins| *pins -= 1);
+            }
+        }
+        if pins.contains_key(&batch) { pins.into_keys().collect() } else { Vec::new() }
     }
 
     /// Takes a batch out of the state.

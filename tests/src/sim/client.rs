@@ -1,10 +1,11 @@
 //! A client as the protocol wants it: named requests, repeated over each new connection until they
 //! are answered; a cursor for each batch; and the oracle looks at everything that comes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use allhands_common::id::{BatchId, ClusterId, JobId, RequestId, SessionId, Term};
+use allhands_common::execution::{Awaited, Given};
+use allhands_common::id::{BatchId, ClusterId, JobId, RequestId, SessionId, TaskId, Term};
 use allhands_common::limit::CLIENT_LEASE_MS;
 use allhands_common::program::Program;
 use allhands_common::range::{RangeSet, TaskRange};
@@ -16,7 +17,9 @@ use bytes::Bytes;
 use super::Violation;
 use super::climate::{Climate, MS, SECOND};
 use super::connection::{ConnectionId, End, Message, Peer};
+use super::graph::{Nameable, Seen, mentions};
 use super::rng::Rng;
+use super::truth;
 use super::workload::{Plan, arguments, program};
 use super::world::{Happening, World};
 
@@ -30,6 +33,12 @@ pub(super) struct Client {
     attached: bool,
     jobs: Vec<Job>,
     batches: Vec<Batch>,
+    /// What it waits for beyond its batches' outcomes, whether that is there for sure, and whether it was said.
+    awaiting: BTreeMap<Awaited, (bool, bool)>,
+    /// Whether its tasks name others whatever their order.
+    pub(super) wild: bool,
+    /// When it leaves, once it has all that it wanted; it looks then whether anything is left of that.
+    leaves_at: Option<u64>,
     /// When a leader last heard it, and the longest that none did.
     pub(super) last_heard: Option<u64>,
     pub(super) longest_silence: u64,
@@ -72,6 +81,24 @@ pub(super) struct Batch {
     done: RangeSet,
     counted: u32,
     over: bool,
+    /// Whether it lets go of a kept batch as soon as nobody will name it any more, and whether it has.
+    drops_early: bool,
+    dropped: bool,
+}
+
+/// How long a client stays to see that nothing is left: longer than a task is waited for that never comes.
+const STAYS: u64 = 20 * SECOND;
+
+impl Batch {
+    fn is_kept(&self) -> bool {
+        !self.plan.nodes.is_empty()
+    }
+
+    /// Its tasks, and one that never comes.
+    fn tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
+        let tasks = if self.is_kept() { self.plan.tasks() } else { 0 };
+        (0..tasks).map(|index| TaskId { batch: self.id, index })
+    }
 }
 
 impl Client {
@@ -80,6 +107,7 @@ impl Client {
         rng: &mut Rng,
         climate: &Climate,
         biggest: &Resources,
+        others: &[Self],
     ) -> Self {
         let mut session = [0; 16];
         session[..8].copy_from_slice(&rng.next().to_le_bytes());
@@ -106,11 +134,18 @@ impl Client {
                 done: RangeSet::new(),
                 counted: 0,
                 over: false,
+                drops_early: rng.chance(400),
+                dropped: false,
             })
             .collect();
+        let wild = rng.chance(200);
+        if rng.chance(600) {
+            make_graphs(rng, (climate, biggest), &mut batches, others, wild);
+        }
         // Some are parts of one call, whose `n_jobs` they share.
         for sequence in 1..batches.len() {
-            if rng.chance(250) {
+            let part = rng.chance(250);
+            if part && !batches[sequence].is_kept() && !batches[sequence - 1].is_kept() {
                 let before = &batches[sequence - 1];
                 let (call, job, n_jobs) = (before.call, before.job, before.plan.n_jobs());
                 let batch = &mut batches[sequence];
@@ -126,6 +161,9 @@ impl Client {
             attached: false,
             jobs,
             batches,
+            awaiting: BTreeMap::new(),
+            wild,
+            leaves_at: None,
             last_heard: None,
             longest_silence: 0,
             silent_until: 0,
@@ -136,6 +174,32 @@ impl Client {
 
     pub(super) fn unfinished(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().filter(|batch| !batch.over)
+    }
+}
+
+/// Makes some of a client's batches such that their tasks name others.
+fn make_graphs(
+    rng: &mut Rng,
+    (climate, biggest): (&Climate, &Resources),
+    batches: &mut [Batch],
+    others: &[Client],
+    wild: bool,
+) {
+    let foreign = others.iter().flat_map(|client| &client.batches).flat_map(Batch::tasks);
+    let mut foreign: Vec<TaskId> = foreign.collect();
+    foreign.push(TaskId { batch: BatchId([1; 16]), index: 0 });
+    let mut earlier = Vec::new();
+    for at in 0..batches.len() {
+        if !rng.chance(700) {
+            continue;
+        }
+        let later = batches[at..].iter().map(|batch| TaskId { batch: batch.id, index: 0 });
+        let others = if wild { foreign.iter().copied().chain(later).collect() } else { Vec::new() };
+        let wild = if wild { rng.pick(&[50, 200, 500]) } else { 0 };
+        let from = Nameable { earlier: earlier.clone(), others, wild };
+        let plan = Plan::graph(rng, climate, biggest, (batches[at].id, &from));
+        batches[at].plan = Rc::new(plan);
+        earlier.extend(batches[at].tasks());
     }
 }
 
@@ -165,7 +229,7 @@ impl World {
         }
         match self.clients[number].connection {
             None => self.seek(number),
-            Some(_) if self.clients[number].attached => self.work_on(number),
+            Some(_) if self.clients[number].attached => self.work_on(number)?,
             Some(_) => {}
         }
         let at = self.now + self.rng.skewed(MS..250 * MS);
@@ -197,7 +261,7 @@ impl World {
     }
 
     /// An attached client says what it has to say.
-    fn work_on(&mut self, number: usize) {
+    fn work_on(&mut self, number: usize) -> Result<(), Violation> {
         self.say(number, FromClient::Alive);
         for request in 0..self.clients[number].jobs.len() {
             let job = &mut self.clients[number].jobs[request];
@@ -213,19 +277,104 @@ impl World {
         for at in 0..self.clients[number].batches.len() {
             self.work_on_batch(number, at);
         }
-        if self.clients[number].unfinished().next().is_none() {
+        self.await_others(number);
+        self.drop_kept(number);
+        let client = &self.clients[number];
+        if client.unfinished().next().is_none() && client.awaiting.is_empty() {
+            let until = self.now.max(self.climate.faults_end) + STAYS;
+            // Outcomes that name one another stay until their job ends, and so may those of circles.
+            let looks = !self.oracle.truths.wild && client.batches.iter().any(Batch::is_kept);
+            let until = if looks { until } else { self.now };
+            if *self.clients[number].leaves_at.get_or_insert(until) > self.now {
+                return Ok(());
+            }
+            if looks {
+                self.check_nothing_left(number)?;
+            }
             self.say(number, FromClient::Detach);
             self.clients[number].left = true;
         }
+        Ok(())
+    }
+
+    /// A client waits for outcomes that those of its batches lead to.
+    fn await_others(&mut self, number: usize) {
+        let waiting = self.clients[number].awaiting.iter_mut();
+        let unsaid = waiting.filter(|(_, (_, said))| !*said);
+        let unsaid: Vec<Awaited> = unsaid
+            .map(|(of, (_, said))| {
+                *said = true;
+                *of
+            })
+            .collect();
+        if !unsaid.is_empty() {
+            self.say(number, FromClient::Await(unsaid));
+        }
+    }
+
+    /// A client lets go of kept batches: all of them when it has all, or each that nobody will name any more.
+    fn drop_kept(&mut self, number: usize) {
+        let client = &self.clients[number];
+        if !client.awaiting.is_empty() {
+            return;
+        }
+        let all_over = client.unfinished().next().is_none();
+        let named_no_more = |at: usize| {
+            let mut later = client.batches[at + 1..].iter().filter(|batch| batch.is_kept());
+            later.all(|batch| batch.over || self.oracle.is_whole(batch.id))
+        };
+        let drop = |(at, batch): &(usize, &Batch)| {
+            let early = batch.drops_early && named_no_more(*at);
+            batch.over && batch.is_kept() && !batch.dropped && (all_over || early)
+        };
+        let gone: Vec<usize> =
+            client.batches.iter().enumerate().filter(drop).map(|(at, _)| at).collect();
+        for at in gone {
+            let batch = &mut self.clients[number].batches[at];
+            batch.dropped = true;
+            let done = (batch.id, DONE_WITH_BATCH);
+            self.say(number, FromClient::Acknowledge(vec![done]));
+        }
+    }
+
+    /// Nothing of what a client has consumed is left, while its job is open.
+    fn check_nothing_left(&self, number: usize) -> Result<(), Violation> {
+        let (state, session) = (&self.newest().state, self.clients[number].session);
+        let mine = state
+            .batches
+            .iter()
+            .filter(|(_, batch)| state.job_of(batch).is_some_and(|job| job.session == session));
+        let left: Vec<_> = mine.take(3).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Violation {
+            rule: "what nobody reads and nothing names goes",
+            what: format!("{left:?}"),
+        })
+    }
+
+    /// A client is given outcomes that it waits for.
+    fn client_is_given(&mut self, number: usize, given: Vec<Given>) -> Result<(), Violation> {
+        for Given { of, outcome } in given {
+            let Some((sure, _)) = self.clients[number].awaiting.remove(&of) else { continue };
+            let by = format!("client {number}");
+            self.oracle.check_given(of, &outcome.bytes, sure, &by)?;
+            self.stats.count("outcomes awaited by clients");
+        }
+        Ok(())
     }
 
     fn work_on_batch(&mut self, number: usize, at: usize) {
         let (eager, whole) = (self.rng.chance(500), self.rng.chance(500));
         let steps = self.rng.within(1..4);
         let client = &mut self.clients[number];
-        let batch = &mut client.batches[at];
+        let batch = &client.batches[at];
         let Some(job) = client.jobs[batch.job].id.filter(|_| !batch.over) else { return };
-        if batch.plan.at > self.now {
+        let before = client.batches[..at].iter().filter(|batch| batch.is_kept());
+        let waits = !before.clone().all(|batch| batch.begun);
+        let batch = &mut client.batches[at];
+        if batch.plan.at > self.now || batch.is_kept() && waits {
             return;
         }
         let (id, plan) = (batch.id, batch.plan.clone());
@@ -244,6 +393,7 @@ impl World {
                 batch.seal_sent = sealed;
             }
             let (spec, segment) = (spec.into(), segment.into());
+            let mentions = mentions(&plan.nodes, TaskRange::new(0, tasks));
             say.push(FromClient::OpenBatch {
                 batch: id,
                 sequence,
@@ -254,8 +404,8 @@ impl World {
                 tasks,
                 segment,
                 sealed,
-                kept: false,
-                mentions: Vec::new(),
+                kept: !plan.nodes.is_empty(),
+                mentions,
             });
         }
         for _ in 0..steps {
@@ -263,13 +413,8 @@ impl World {
                 let first = plan.appends[..batch.appends_sent].iter().sum();
                 let segment = arguments(id, first, tasks).into();
                 batch.appends_sent += 1;
-                say.push(FromClient::Append {
-                    batch: id,
-                    first,
-                    tasks,
-                    segment,
-                    mentions: Vec::new(),
-                });
+                let mentions = mentions(&plan.nodes, TaskRange::new(first, first + tasks));
+                say.push(FromClient::Append { batch: id, first, tasks, segment, mentions });
             } else if !std::mem::replace(&mut batch.seal_sent, true) {
                 say.push(FromClient::Seal { batch: id, tasks: plan.tasks() });
             }
@@ -334,6 +479,7 @@ impl World {
                 self.batch_ended(number, batch, segments, rest)
             }
             ToClient::SessionExpired => self.expired(number),
+            ToClient::Given(given) => self.client_is_given(number, given),
             ToClient::Refused { reason, .. } => {
                 Err(Violation { rule: "nothing proper is refused", what: reason })
             }
@@ -346,7 +492,6 @@ impl World {
             | ToClient::Slots { .. }
             | ToClient::Workers(_)
             | ToClient::Wanted { .. }
-            | ToClient::Given(_)
             | ToClient::JobAttached { .. }
             | ToClient::Holders { .. } => Ok(()),
         }
@@ -357,6 +502,7 @@ impl World {
         let client = &mut self.clients[number];
         client.attached = true;
         client.jobs.iter_mut().for_each(|job| job.sent = false);
+        client.awaiting.values_mut().for_each(|(_, said)| *said = false);
         for batch in &mut client.batches {
             let tasks = known.iter().find(|(id, _)| *id == batch.id).map(|(_, tasks)| *tasks);
             batch.opened = tasks.is_some();
@@ -372,8 +518,9 @@ impl World {
             }
             batch.appends_sent = count;
         }
-        let done: Vec<BatchId> =
-            client.batches.iter().filter(|batch| batch.over).map(|batch| batch.id).collect();
+        let done = client.batches.iter().filter(|batch| batch.over);
+        let done = done.filter(|batch| !batch.is_kept() || batch.dropped);
+        let done: Vec<BatchId> = done.map(|batch| batch.id).collect();
         for batch in done {
             self.say(number, FromClient::Acknowledge(vec![(batch, DONE_WITH_BATCH)]));
         }
@@ -412,6 +559,15 @@ impl World {
         }
         batch.done.insert(range);
         batch.counted += self.oracle.judge(self.now, id, range, &segment, calm)?;
+        let nodes = batch.plan.nodes.clone();
+        for (index, node) in (range.start..range.end).zip(nodes.iter().skip(range.start as usize)) {
+            let row = segment.value(index - range.start);
+            let seen = row.and_then(|(tag, bytes)| truth::read(tag, bytes)).map(|truth| truth.seen);
+            if let Some(Seen::Forwarded(task)) = seen {
+                let of = Awaited { task, follow: true };
+                client.awaiting.insert(of, (node.is_sure(task), false));
+            }
+        }
         self.stats.add("tasks delivered", range.len().into());
         Ok(())
     }
@@ -446,8 +602,11 @@ impl World {
                 self.stats.count("batches stopped");
             }
         }
+        let kept = batch.is_kept();
         self.stats.count("batches ended");
-        self.say(number, FromClient::Acknowledge(vec![(id, DONE_WITH_BATCH)]));
+        if !kept {
+            self.say(number, FromClient::Acknowledge(vec![(id, DONE_WITH_BATCH)]));
+        }
         Ok(())
     }
 

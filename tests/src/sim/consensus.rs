@@ -102,7 +102,11 @@ impl World {
             }
         }
         if first {
-            self.oracle.learn(self.now, &effects, &replica.state)?;
+            replica.state.check().map_err(|violation| Violation {
+                rule: violation.rule,
+                what: format!("{} at index {}", violation.what, at + 1),
+            })?;
+            self.oracle.learn(self.now, &effects, &replica.state, self.climate.is_calm())?;
         }
         if (at as u64 + 1).is_multiple_of(DIGEST_EVERY) {
             self.check_digest(number)?;

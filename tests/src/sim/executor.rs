@@ -5,19 +5,25 @@
 //! for the end of the load or for 10 ms; those of tasks that must not run twice do not wait. A
 //! process that dies leaves behind what it had flushed, and sometimes the rest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use allhands_common::codec;
+use allhands_common::execution::{Mention, Need};
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId, ExecutorId};
+use allhands_common::id::{AttemptId, BatchId, ExecutorId, TaskId, WorkerId};
 use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, SegmentBuilder};
+use allhands_common::segment::{
+    ARITY_MAX, DONE, ERROR, FAILED, FORWARDED, Segment, SegmentBuilder,
+};
+use bytes::Bytes;
+
 use allhands_scheduler::{AgentEvent, ExecutorEvent, Load, PIECES_MAX, Share, Spawn};
 
 use super::Violation;
 use super::climate::MS;
 use super::oracle::ExecutionId;
+use super::scripts::Act;
 use super::workload::{Fate, argument};
 use super::world::{Happening, World};
 
@@ -33,6 +39,8 @@ pub(super) enum Moment {
     Started,
     /// The task of a lane has ended.
     TaskEnds { lane: usize, execution: ExecutionId },
+    /// A task of a graph does the next thing.
+    Step { execution: ExecutionId },
     /// The task of a lane has run too long.
     TimesOut { lane: usize, execution: ExecutionId, limit_ms: u64 },
     /// Outcomes have waited long enough.
@@ -46,8 +54,13 @@ pub(super) enum Moment {
 pub(super) struct Executor {
     spawn: Spawn,
     ready: bool,
-    lanes: Vec<Option<Running>>,
+    pub(super) lanes: Vec<Option<Running>>,
     loads: VecDeque<Loaded>,
+    /// How far its tasks of graphs have come.
+    pub(super) acts: BTreeMap<ExecutionId, Act>,
+    /// Tasks that wait for others, and those that have what they waited for and no lane.
+    pub(super) suspended: Vec<Running>,
+    pub(super) resuming: VecDeque<Running>,
     /// When its last news arrives: they stay in order.
     last_news: u64,
     flush_planned: bool,
@@ -57,10 +70,22 @@ pub(super) struct Executor {
 pub(super) struct Running {
     pub(super) execution: ExecutionId,
     pub(super) batch: BatchId,
-    attempt: AttemptId,
-    index: u32,
-    fate: Fate,
-    run_us: u64,
+    pub(super) attempt: AttemptId,
+    pub(super) index: u32,
+    pub(super) fate: Fate,
+    pub(super) run_us: u64,
+    /// Whether it has waited for others: it is of no load any more.
+    pub(super) late: bool,
+    pub(super) made: Made,
+}
+
+/// What a task returns besides the number of its execution.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Made {
+    Nothing,
+    /// A value, and a handle in it.
+    Value(u64, Option<TaskId>),
+    Forward(TaskId),
 }
 
 #[derive(Debug)]
@@ -80,6 +105,15 @@ impl Executor {
 
     pub(super) const fn cpus(&self) -> u32 {
         self.spawn.cpus
+    }
+
+    /// What was not begun of a load.
+    pub(super) fn give_up_rest(&mut self, attempt: AttemptId) -> TaskRange {
+        let load = self.loads.iter_mut().find(|loaded| loaded.load.attempt == attempt);
+        let Some(loaded) = load else { return TaskRange::default() };
+        let rest = TaskRange::new(loaded.next, loaded.limit);
+        loaded.limit = loaded.next;
+        rest
     }
 }
 
@@ -106,6 +140,9 @@ impl World {
             ready: false,
             lanes,
             loads: VecDeque::new(),
+            acts: BTreeMap::new(),
+            suspended: Vec::new(),
+            resuming: VecDeque::new(),
             last_news: 0,
             flush_planned: false,
         };
@@ -140,6 +177,7 @@ impl World {
                 self.started(number, id);
                 Ok(())
             }
+            Moment::Step { execution } => self.step(number, id, execution),
             Moment::TaskEnds { lane, execution } => self.task_ends(number, id, lane, execution),
             Moment::TimesOut { lane, execution, limit_ms } => {
                 let executor = self.workers[number].executors.get(&id);
@@ -162,7 +200,7 @@ impl World {
     }
 
     /// Its agent will hear.
-    fn news(&mut self, number: usize, id: ExecutorId, event: ExecutorEvent) {
+    pub(super) fn news(&mut self, number: usize, id: ExecutorId, event: ExecutorEvent) {
         let delay = self.rng.skewed(5..200);
         let worker = &mut self.workers[number];
         let Some(executor) = worker.executors.get_mut(&id) else { return };
@@ -214,11 +252,15 @@ impl World {
     }
 
     /// Every free lane takes a task, as long as there are any.
-    fn take_tasks(&mut self, number: usize, id: ExecutorId) -> Result<(), Violation> {
+    pub(super) fn take_tasks(&mut self, number: usize, id: ExecutorId) -> Result<(), Violation> {
         loop {
             let worker = &mut self.workers[number];
             let Some(executor) = worker.executors.get_mut(&id) else { return Ok(()) };
             let Some(lane) = executor.lanes.iter().position(Option::is_none) else { return Ok(()) };
+            if let Some(one) = executor.resuming.pop_front() {
+                self.resume(number, id, lane, one);
+                continue;
+            }
             let Some(loaded) = executor.loads.iter_mut().find(|loaded| loaded.next < loaded.limit)
             else {
                 break;
@@ -235,12 +277,18 @@ impl World {
             let (execution, fate, run_us) =
                 self.oracle.start(self.now, &shared, index, attempt, &self.climate)?;
             self.stats.count("executions");
-            let running = Running { execution, batch, attempt, index, fate, run_us };
+            let (late, made) = (false, Made::Nothing);
+            let running = Running { execution, batch, attempt, index, fate, run_us, late, made };
+            let given = loaded.load.given.clone();
             let start = worker.start;
             executor.lanes[lane] = Some(running);
             self.oracle.check_worker(worker)?;
             if self.climate.is_calm() {
                 self.oracle.check_cap(batch)?;
+            }
+            if let Some(node) = self.oracle.node(TaskId { batch, index }) {
+                self.begin(number, id, running, node, &given)?;
+                continue;
             }
             let timeout = shared.spec.policy.timeout_ms;
             if let Some(limit_ms) =
@@ -259,7 +307,7 @@ impl World {
         Ok(())
     }
 
-    fn task_ends(
+    pub(super) fn task_ends(
         &mut self,
         number: usize,
         id: ExecutorId,
@@ -280,6 +328,10 @@ impl World {
         }
         executor.lanes[lane] = None;
         self.oracle.gone(std::iter::once(running));
+        if running.late {
+            self.late_outcome(number, id, running);
+            return self.take_tasks(number, id);
+        }
         let mut flush = false;
         for loaded in &mut executor.loads {
             if loaded.load.attempt == running.attempt {
@@ -297,7 +349,7 @@ impl World {
     }
 
     /// What has ended goes to the agent, contiguous tasks together.
-    fn flush(&mut self, number: usize, id: ExecutorId) {
+    pub(super) fn flush(&mut self, number: usize, id: ExecutorId) {
         let worker_id = self.workers[number].id;
         let Some(executor) = self.workers[number].executors.get_mut(&id) else { return };
         let mut news = Vec::new();
@@ -306,14 +358,15 @@ impl World {
             ended.sort_by_key(|running| running.index);
             for run in ended.chunk_by(|one, next| one.index + 1 == next.index) {
                 let range = TaskRange::new(run[0].index, run[0].index + run.len() as u32);
-                let mut builder = SegmentBuilder::new(1);
-                run.iter().for_each(|running| write_outcome(&mut builder, running, worker_id));
+                let (mut builder, mut mentions) = (SegmentBuilder::new(1), Vec::new());
+                run.iter().for_each(|running| running.write(&mut builder, worker_id));
+                run.iter().for_each(|running| mentions.extend(running.mention()));
                 news.push(ExecutorEvent::Outcomes {
                     attempt: loaded.load.attempt,
                     range,
                     segment: builder.finish(),
                     run_us: run.iter().map(|running| running.run_us).sum(),
-                    mentions: Vec::new(),
+                    mentions,
                 });
             }
         }
@@ -326,7 +379,9 @@ impl World {
             let Some(executor) = self.workers[number].executors.get(&id) else { return };
             let Some(front) = executor.loads.front() else { return };
             let attempt = front.load.attempt;
-            let busy = executor.running().any(|running| running.attempt == attempt);
+            let mut running = executor.running();
+            let busy = running.any(|running| running.attempt == attempt && !running.late);
+            drop(running);
             if front.next < front.limit || busy || waits && executor.loads.len() > 1 {
                 return;
             }
@@ -368,6 +423,10 @@ impl World {
         }
         let Some(executor) = self.workers[number].executors.get(&id) else { return };
         let running: Vec<Running> = executor.running().collect();
+        let ended = executor.loads.iter().flat_map(|loaded| &loaded.ended);
+        for one in ended.chain(&executor.suspended).chain(&executor.resuming) {
+            self.oracle.lost(one.execution);
+        }
         for one in &running {
             let timed_out = culprit == Some((one.attempt, one.index));
             self.oracle.killed(one.execution, timed_out);
@@ -385,30 +444,58 @@ impl World {
     }
 }
 
-/// Its execution's number is all that a task returns, whatever way it returns.
-fn write_outcome(
-    builder: &mut SegmentBuilder,
-    running: &Running,
-    worker: allhands_common::id::WorkerId,
-) {
-    let number = running.execution.0.to_le_bytes();
-    match running.fate {
-        Fate::Value | Fate::Death | Fate::Hang => builder.push(DONE, [&number[..]].into_iter()),
-        Fate::Err => builder.push(FAILED, [&number[..]].into_iter()),
-        Fate::Panic => {
-            let failed = Failed {
-                cause: Cause::Panicked {
-                    message: running.execution.0.to_string(),
-                    location: String::new(),
-                    backtrace: String::new(),
-                },
-                worker: Some(worker),
-                attempt: Some(running.attempt),
-                tries: 1,
-            };
-            builder.push_with(ERROR, |bytes| {
-                let _ = codec::encode(&failed, bytes);
-            });
+impl Running {
+    /// Its outcome, and whom that names.
+    pub(super) fn outcome(&self, worker: WorkerId) -> (Bytes, Vec<Mention>) {
+        let mut builder = SegmentBuilder::new(1);
+        self.write(&mut builder, worker);
+        (builder.finish(), self.mention().into_iter().collect())
+    }
+
+    fn mention(&self) -> Option<Mention> {
+        let (index, need) = (self.index, Need::Handle);
+        match (self.fate, self.made) {
+            (Fate::Value, Made::Value(_, Some(on)) | Made::Forward(on)) => {
+                Some(Mention { index, on, need })
+            }
+            _ => None,
+        }
+    }
+
+    /// Its execution's number is all that a task returns, whatever way it returns; but a task of a graph
+    /// returns what it has made of those of others, too.
+    fn write(&self, builder: &mut SegmentBuilder, worker: WorkerId) {
+        let number = self.execution.0.to_le_bytes();
+        let value = match self.made {
+            Made::Nothing => Vec::new(),
+            Made::Value(value, _) => value.to_le_bytes().to_vec(),
+            Made::Forward(_) => vec![0; 8],
+        };
+        let whole = [&number[..], &value].concat();
+        match (self.fate, self.made) {
+            (Fate::Value, Made::Forward(to)) => {
+                let bytes = [&to.to_bytes()[..], &number].concat();
+                builder.push(FORWARDED, [&bytes[..]].into_iter());
+            }
+            (Fate::Value | Fate::Death | Fate::Hang, _) => {
+                builder.push(DONE, [&whole[..]].into_iter());
+            }
+            (Fate::Err, _) => builder.push(FAILED, [&whole[..]].into_iter()),
+            (Fate::Panic, _) => {
+                let failed = Failed {
+                    cause: Cause::Panicked {
+                        message: self.execution.0.to_string(),
+                        location: String::new(),
+                        backtrace: String::new(),
+                    },
+                    worker: Some(worker),
+                    attempt: Some(self.attempt),
+                    tries: 1,
+                };
+                builder.push_with(ERROR, |bytes| {
+                    let _ = codec::encode(&failed, bytes);
+                });
+            }
         }
     }
 }

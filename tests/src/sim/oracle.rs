@@ -7,19 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use allhands_common::codec;
+use allhands_common::execution::TASK_ID_BYTES;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId, SessionId};
+use allhands_common::id::{AttemptId, BatchId, SessionId, TaskId};
 use allhands_common::limit::{EXECUTOR_DEATHS_MAX, SYSTEM_RETRIES};
 use allhands_common::policy::Prefer;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
-use allhands_common::segment::{DONE, ERROR, FAILED, Segment};
+use allhands_common::segment::{DONE, ERROR, FAILED, FORWARDED, Segment};
 use allhands_common::wire::worker::{Run, Shared};
 use allhands_scheduler::{Effect, State};
 
 use super::Violation;
 use super::climate::{Climate, MS};
-use super::executor::Running;
+use super::executor::{Executor, Running};
+use super::graph::Node;
+use super::truth::{self, Truths};
 use super::worker::Worker;
 use super::workload::{Fate, Plan};
 
@@ -31,6 +34,7 @@ pub(super) struct ExecutionId(pub(super) u64);
 struct Execution {
     batch: BatchId,
     index: u32,
+    attempt: AttemptId,
     fate: Fate,
 }
 
@@ -42,6 +46,8 @@ struct Task {
     failures: u32,
     timeouts: u32,
     deaths: u32,
+    /// Executions that ended, or waited for others, and whose outcome went with their executor.
+    lost: u32,
 }
 
 /// What the oracle knows of a batch.
@@ -65,6 +71,10 @@ struct Known {
     /// Whether an executor has died with a task of it.
     bereaved: bool,
     opened_at: u64,
+    /// The task that has called it.
+    parent: Option<TaskId>,
+    /// Whether the log has stopped it.
+    cut: bool,
 }
 
 /// What really happened.
@@ -81,9 +91,12 @@ pub(super) struct Oracle {
     /// Committed starts of what must not run twice.
     starts: BTreeSet<AttemptId>,
     forgotten: BTreeSet<BatchId>,
+    pub(super) truths: Truths,
+    /// Which attempt has called which batch.
+    pub(super) claims: BTreeSet<(AttemptId, BatchId)>,
 }
 
-fn broken(rule: &'static str, what: String) -> Violation {
+pub(super) fn broken(rule: &'static str, what: String) -> Violation {
     Violation { rule, what }
 }
 
@@ -109,7 +122,66 @@ impl Oracle {
             stopped: false,
             bereaved: false,
             opened_at: now,
+            parent: None,
+            cut: false,
         });
+    }
+
+    /// A task calls another.
+    pub(super) fn called(
+        &mut self,
+        now: u64,
+        (parent, attempt): (TaskId, AttemptId),
+        batch: BatchId,
+        plan: &Rc<Plan>,
+    ) {
+        let Some(call) = self.batches.get(&parent.batch).map(|known| known.call) else { return };
+        self.submit(now, batch, plan, call);
+        self.claims.insert((attempt, batch));
+        if let Some(known) = self.batches.get_mut(&batch) {
+            known.parent = Some(parent);
+        }
+    }
+
+    /// What a task does, if it is one of a graph.
+    pub(super) fn node(&self, task: TaskId) -> Option<Rc<Node>> {
+        self.batches.get(&task.batch)?.plan.nodes.get(task.index as usize).cloned()
+    }
+
+    /// The plan of a batch that was submitted or called.
+    pub(super) fn plan_of(&self, batch: BatchId) -> Option<Rc<Plan>> {
+        self.batches.get(&batch).map(|known| known.plan.clone())
+    }
+
+    pub(super) fn is_graph(&self, batch: BatchId) -> bool {
+        self.batches.get(&batch).is_some_and(|known| !known.plan.nodes.is_empty())
+    }
+
+    /// Whether a task has called it.
+    pub(super) fn is_child(&self, batch: BatchId) -> bool {
+        self.batches.get(&batch).is_some_and(|known| known.parent.is_some())
+    }
+
+    /// Whether a batch was stopped before all its tasks had ended.
+    pub(super) fn is_cut(&self, batch: BatchId) -> bool {
+        self.batches.get(&batch).is_some_and(|known| known.cut)
+    }
+
+    /// Whether all of a batch is in the log.
+    pub(super) fn is_whole(&self, batch: BatchId) -> bool {
+        let known = self.batches.get(&batch);
+        known.is_some_and(|known| known.committed == known.plan.tasks())
+    }
+
+    /// Whether what a task sees does not matter any more: it has ended, or nobody wants it.
+    pub(super) fn is_moot(&self, task: TaskId) -> bool {
+        self.truth(task).is_some()
+            || self.is_cut(task.batch)
+            || self.forgotten.contains(&task.batch)
+    }
+
+    pub(super) fn attempt_of(&self, execution: ExecutionId) -> Option<AttemptId> {
+        self.executions.get(execution.0 as usize).map(|execution| execution.attempt)
     }
 
     /// A client cancels tasks of a batch.
@@ -125,9 +197,41 @@ impl Oracle {
         now: u64,
         effects: &[Effect],
         state: &State,
+        calm: bool,
     ) -> Result<(), Violation> {
+        let mut kept = None;
         for effect in effects {
+            let outcomes = kept.take();
             match effect {
+                Effect::Keep { bytes, .. } => kept = Some(bytes),
+                Effect::Ended { batch, range } => {
+                    if let Some(outcomes) = outcomes {
+                        self.note(now, *batch, *range, outcomes, calm)?;
+                    }
+                }
+                Effect::Called { batch, new: true, .. } => {
+                    let Some(known) = self.batches.get_mut(batch) else { continue };
+                    if known.committed > 0 {
+                        let what = format!("{batch}");
+                        return Err(broken("what a task calls is opened once", what));
+                    }
+                    (known.committed, known.committed_at) = (1, now);
+                }
+                Effect::BatchOver { batch } => {
+                    let Some(known) = self.batches.get_mut(batch) else { continue };
+                    let task = TaskId { batch: *batch, index: 0 };
+                    match known.parent {
+                        Some(parent) if !self.truths.has(task) => {
+                            known.cut = true;
+                            self.check_unwanted(*batch, parent)?;
+                        }
+                        Some(_) => {}
+                        None => {
+                            let state = state.batches.get(batch);
+                            known.cut = state.is_some_and(|known| known.stopped().is_some());
+                        }
+                    }
+                }
                 Effect::BatchOpened { batch, tasks } => {
                     let Some(known) = self.batches.get_mut(batch) else { continue };
                     if known.committed > 0 {
@@ -178,6 +282,7 @@ impl Oracle {
         let block = run.range.start / size;
         let whole = TaskRange::new(block * size, ((block + 1) * size).min(known.plan.tasks()));
         let exact = calm
+            && known.plan.nodes.is_empty()
             && known.plan.behaves()
             && policy.queue_timeout_ms.is_none()
             && known.unwanted.is_empty();
@@ -227,13 +332,45 @@ impl Oracle {
                 return Err(broken("what was cancelled is not started", what));
             }
         }
+        // Each try but the first follows one that failed, or that somebody has cut short.
+        let ended = task.failures + task.deaths + task.lost;
+        if climate.is_calm() && task.starts > ended {
+            let what = format!("{batch}:{index}, now as {attempt}: {task:?}");
+            return Err(broken("a task runs no more than its attempts say", what));
+        }
         let (fate, run_us) = known.plan.fate(index, task.starts);
         task.starts += 1;
         task.failures += u32::from(matches!(fate, Fate::Panic | Fate::Err));
         known.running += 1;
         let id = ExecutionId(self.executions.len() as u64);
-        self.executions.push(Execution { batch, index, fate });
+        self.executions.push(Execution { batch, index, attempt, fate });
+        let task = TaskId { batch, index };
+        match self.node(task).filter(|_| !self.is_moot(task)) {
+            Some(node) => self.check_ready(task, &node)?,
+            None => {}
+        }
         Ok((id, fate, run_us))
+    }
+
+    /// Whether a task was started once so far.
+    pub(super) fn is_first(&self, task: TaskId) -> bool {
+        let known = self.batches.get(&task.batch);
+        known.is_some_and(|known| known.tasks[task.index as usize].starts == 1)
+    }
+
+    /// A task that has waited goes on.
+    pub(super) fn goes_on(&mut self, batch: BatchId) {
+        if let Some(known) = self.batches.get_mut(&batch) {
+            known.running += 1;
+        }
+    }
+
+    /// What an execution has made, or would have, went with its executor.
+    pub(super) fn lost(&mut self, execution: ExecutionId) {
+        let Execution { batch, index, .. } = self.executions[execution.0 as usize];
+        let Some(known) = self.batches.get_mut(&batch) else { return };
+        known.bereaved = true;
+        known.tasks[index as usize].lost += 1;
     }
 
     /// Tasks run no more, in whatever way.
@@ -258,6 +395,11 @@ impl Oracle {
     /// A worker runs no more than it has room for.
     pub(super) fn check_worker(&self, worker: &Worker) -> Result<(), Violation> {
         let mut used = Resources::cpus(0);
+        let running = |executor: &Executor| executor.running().collect::<Vec<_>>();
+        if worker.executors.values().flat_map(running).any(|one| one.late) {
+            // Who has waited goes on, whatever is occupied.
+            return Ok(());
+        }
         for executor in worker.executors.values() {
             let Some(running) = executor.running().next() else { continue };
             let Some(known) = self.batches.get(&running.batch) else { continue };
@@ -326,10 +468,22 @@ impl Oracle {
                         && fates.contains(&execution.fate)
                 })
             };
-            let number = || bytes.try_into().map_or(u64::MAX, u64::from_le_bytes);
+            let at = if tag == FORWARDED { TASK_ID_BYTES } else { 0 };
+            let number = || {
+                let number = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+                number.map_or(u64::MAX, u64::from_le_bytes)
+            };
+            let id = TaskId { batch, index };
+            let node = known.plan.nodes.get(index as usize);
+            if node.is_some() && truth::read(tag, bytes).as_ref() != self.truth(id) {
+                let what =
+                    format!("{:?}, the log has {:?}", truth::read(tag, bytes), self.truth(id));
+                return Err(wrong(&what));
+            }
             counted += u32::from(tag == ERROR || tag == FAILED && policy.errors_count);
             let cause = match tag {
                 DONE if is(number(), &[Fate::Value, Fate::Hang]) => continue,
+                FORWARDED if node.is_some() && is(number(), &[Fate::Value]) => continue,
                 FAILED if is(number(), &[Fate::Err]) && tried => continue,
                 ERROR => codec::decode::<Failed>(bytes).map_err(|_| wrong("no error"))?.cause,
                 _ => return Err(wrong(&format!("tag {tag}, execution {}", number()))),
@@ -370,10 +524,17 @@ impl Oracle {
                 | Cause::SourceChanged { .. }
                 | Cause::Unlent { .. }
                 | Cause::ResultLost { .. }
-                | Cause::DependencyFailed { .. }
-                | Cause::Expired { .. }
-                | Cause::Cycle { .. }
                 | Cause::Program { .. } => false,
+                Cause::DependencyFailed { root, .. } => {
+                    task.starts == 0 && node.is_some_and(|node| self.depends_on_failed(node, root))
+                }
+                Cause::Expired { .. } => {
+                    task.starts == 0
+                        && node.is_some_and(|node| {
+                            node.names.iter().any(|named| !named.sure || !self.surely(named.on))
+                        })
+                }
+                Cause::Cycle { .. } => task.starts == 0 && node.is_some() && self.truths.wild,
             };
             if !possible {
                 return Err(wrong(&text));

@@ -201,7 +201,8 @@ impl World {
             AgentAction::Stop { executor } => self.stop_executor(number, executor),
             // A task here ends when it ends, told or not.
             AgentAction::Cancel { .. } => {}
-            AgentAction::Give { .. } | AgentAction::Opened { .. } => {}
+            AgentAction::Opened { .. } => {}
+            AgentAction::Give { executor, given } => return self.give(number, executor, &given),
             AgentAction::Exit => {
                 self.stats.count("workers drained");
                 self.end_process(number, 500 * MS);

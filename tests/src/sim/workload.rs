@@ -1,6 +1,8 @@
 //! What clients ask for, and what each task does when it runs: functions of the seed, so that the
 //! oracle knows what to expect.
 
+use std::rc::Rc;
+
 use allhands_common::function::FunctionName;
 use allhands_common::id::BatchId;
 use allhands_common::policy::{Backoff, BatchSpec, Function, Policy, Prefer};
@@ -10,7 +12,8 @@ use allhands_common::resources::Resources;
 use allhands_common::segment::SegmentBuilder;
 use bytes::Bytes;
 
-use super::climate::{Climate, MS};
+use super::climate::{Climate, Fault, MS};
+use super::graph::{self, Nameable, Node};
 use super::rng::{Rng, mix};
 
 /// What a batch is, and how its tasks behave.
@@ -27,6 +30,8 @@ pub(super) struct Plan {
     pub(super) unwanted_after: u32,
     /// When it is submitted, at the earliest.
     pub(super) at: u64,
+    /// What its tasks do beyond that, where they are tasks of a graph.
+    pub(super) nodes: Vec<Rc<Node>>,
     behaviour: Behaviour,
 }
 
@@ -107,7 +112,49 @@ impl Plan {
             cancel_after: cancel.then(|| rng.within(0..u64::from(tasks) + 1) as u32),
             at: rng.skewed(0..climate.faults_end),
             appends,
+            nodes: Vec::new(),
         }
+    }
+
+    /// A batch whose tasks name those that it may, call others, and wait for them.
+    pub(super) fn graph(
+        rng: &mut Rng,
+        climate: &Climate,
+        biggest: &Resources,
+        (batch, from): (BatchId, &Nameable),
+    ) -> Self {
+        let mut plan = Self::of(rng, climate, biggest);
+        plan.appends = (0..rng.within(1..4)).map(|_| rng.skewed(1..12) as u32).collect();
+        plan.nodes = graph::nodes(rng, batch, plan.tasks(), from);
+        let policy = &mut plan.spec.policy;
+        // How long a task has waited for a slot is not what its limits count here; blocked time is in none.
+        (policy.timeout_ms, policy.queue_timeout_ms, policy.fail_after) = (None, None, None);
+        policy.n_jobs = -1;
+        policy.priority = 0;
+        policy.resources.custom.remove("tpu");
+        // On a worker that drains they wait until somebody ends it.
+        policy.idempotent |= climate.has(Fault::WorkerDrain);
+        plan.behaviour.hangs = 0;
+        plan.behaviour.run_max = plan.behaviour.run_max.min(30 * MS);
+        let tasks = plan.tasks();
+        plan.unwanted = plan.unwanted.map(|_| {
+            let start = rng.within(0..tasks.into()) as u32;
+            TaskRange::new(start, start + 1)
+        });
+        plan.unwanted_after = rng.within(0..u64::from(tasks) + 1) as u32;
+        plan
+    }
+
+    /// The call of one task by one of this batch.
+    pub(super) fn child(&self, node: Node) -> Self {
+        let mut plan = self.clone();
+        plan.behaviour.seed = mix(self.behaviour.seed ^ node.seed());
+        (plan.cancel_after, plan.unwanted) = (None, None);
+        plan.spec.policy.deadline_ms = None;
+        plan.context = Bytes::new();
+        plan.appends = vec![1];
+        plan.nodes = vec![Rc::new(node)];
+        plan
     }
 
     pub(super) const fn n_jobs(&self) -> i32 {

@@ -136,7 +136,9 @@ impl World {
             world.plan(at, Happening::WorkerStarts(number));
         }
         for number in 0..world.rng.within(1..4) as usize {
-            let client = Client::new(number, &mut world.rng, &world.climate, &biggest);
+            let (rng, climate, others) = (&mut world.rng, &world.climate, &world.clients);
+            let client = Client::new(number, rng, climate, &biggest, others);
+            world.oracle.truths.wild |= client.wild;
             world.clients.push(client);
             let at = world.rng.skewed(0..SECOND);
             world.plan(at, Happening::ClientActs(number));
@@ -316,6 +318,8 @@ impl World {
             self.catch_up(replica)?;
             self.check_digest(replica)?;
         }
+        let values = self.oracle.check_values()?;
+        self.stats.add("values compared", values);
         let state = &self.newest().state;
         if !state.sessions.is_empty() || !state.jobs.is_empty() || !state.batches.is_empty() {
             let what = format!(
