@@ -5,8 +5,6 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
-use allhands::prelude::*;
-
 /// The number of primes below `n`.
 #[allhands::task]
 fn primes(n: u64) -> usize {

@@ -225,7 +225,7 @@ impl Table {
 impl Session {
     /// It is called so. To be said before anybody submits; the first word counts.
     pub(super) fn begin_submits(&self, cluster: ClusterId, session: SessionId) {
-        self.submits.table().names.get_or_insert(Names::new(cluster, session));
+        self.submits.table().names.get_or_insert_with(|| Names::new(cluster, session));
     }
 
     /// Rings for the loop, if it has to be.
