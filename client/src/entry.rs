@@ -33,6 +33,9 @@ use crate::shared::mention;
 /// result to `out`. It does not catch panics.
 pub type CallFn = fn(codec: Codec, args: &[&[u8]], out: &mut Vec<u8>) -> CallStatus;
 
+/// Reads encoded arguments, those aside for which something stands in.
+type CheckFn = fn(Codec, &[&[u8]], u8) -> Result<(), BadArgument>;
+
 /// Formats encoded arguments for people.
 pub type DebugFn = fn(codec: Codec, args: &[&[u8]]) -> String;
 
@@ -68,7 +71,7 @@ const MAGIC: [u8; 16] = *b"\x7fallhands-entry\x01";
 pub struct Entry {
     magic: [u8; 16],
     call: CallFn,
-    check: fn(Codec, &[&[u8]], u8) -> Result<(), BadArgument>,
+    check: CheckFn,
     result_needs_names: fn() -> bool,
     debug: Option<DebugFn>,
     task: Option<&'static Task>,

@@ -85,3 +85,21 @@ fn walks_stay_with_their_workers_until_they_are_read() {
     assert!(text.starts_with("16 walks of 8 MiB, the longest way: "), "{text}");
     assert!(text.contains("its last steps: ["), "{text}");
 }
+
+#[test]
+fn two_tasks_gives_both_results() {
+    let text = run("two_tasks");
+    assert_eq!(text, "9592 primes below 100000\na Collatz sequence of 350 steps\n");
+}
+
+#[test]
+fn orders_are_made_in_three_ways() {
+    let text = run("orders");
+    let order = "Order { text: \"product 42 for user 7\", cents: 4200 }";
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], format!("by value: {order}"));
+    assert_eq!(lines[1], format!("by reference: {order}"));
+    assert_eq!(lines[2], format!("returned: {order}"));
+    assert!(lines[3].starts_with("without a user: it did not run: execution"), "{text}");
+    assert_eq!(lines.len(), 4, "{text}");
+}

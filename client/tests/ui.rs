@@ -7,6 +7,6 @@
 #[test]
 fn compile_errors() {
     let cases = trybuild::TestCases::new();
-    cases.pass("tests/ui/pass.rs");
+    cases.pass("tests/ui/pass*.rs");
     cases.compile_fail("tests/ui/fail_*.rs");
 }

@@ -320,6 +320,22 @@ mod tests {
     }
 
     #[test]
+    fn executions_to_wait_for_are_bits() {
+        let function = syn::parse_quote!(
+            fn f(user: u8, product: &str, _: u8) {}
+        );
+        let parameters = crate::signature::parameters(&function).unwrap();
+        let waits = |tokens| TaskAttribute::parse(tokens).unwrap().waits(&parameters);
+        assert_eq!(waits(Tokens::new()).unwrap(), 0);
+        assert_eq!(waits(quote!(wait)).unwrap(), u8::MAX);
+        assert_eq!(waits(quote!(wait(product))).unwrap(), 0b10);
+        assert_eq!(waits(quote!(wait(product, user))).unwrap(), 0b11);
+        let error = waits(quote!(wait(produce))).unwrap_err().to_string();
+        assert_eq!(error, "`produce` is not a parameter of the task");
+        assert!(self::error(quote!(wait())).starts_with("`wait` alone waits for all"));
+    }
+
+    #[test]
     fn errors_say_what_to_do() {
         for later in LATER {
             let ident = Ident::new(later, proc_macro2::Span::call_site());

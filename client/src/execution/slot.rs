@@ -220,6 +220,11 @@ impl Drop for Slot {
         if asked {
             self.home.forget(self.of);
         }
+        // A long way of results in results is let go of step by step, not one inside the other.
+        let mut origin = self.origin.take();
+        while let Some(mut last) = origin.and_then(Arc::into_inner) {
+            origin = last.origin.take();
+        }
     }
 }
 

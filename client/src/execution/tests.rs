@@ -294,3 +294,22 @@ fn what_a_session_leaves_open_ends_with_it() {
     let text = own.result().unwrap_err().to_string();
     assert!(text.contains("cannot be had"), "{text}");
 }
+
+#[test]
+fn a_long_way_of_origins_is_let_go_of_without_a_deep_stack() {
+    let of = Awaited { task: TaskId { batch: BatchId([1; 16]), index: 0 }, follow: false };
+    let mut origin = None;
+    for _ in 0..200_000 {
+        origin = Some(Slot::new(Beginning {
+            of,
+            cluster: ClusterId::default(),
+            home: Home::Nowhere,
+            function: None,
+            origin,
+            flattens: false,
+            counted: false,
+            comes: false,
+        }));
+    }
+    drop(origin);
+}

@@ -47,9 +47,10 @@ const REMEMBER: Duration = Duration::from_secs(10);
 /// Calls wait so long for a first worker before the user is told: a cluster that just starts needs less.
 const WORKLESS: Duration = Duration::from_secs(2);
 
-/// A leader is told of at most so many batches at a time: an attach, which names them all with at most
-/// 21 bytes each, fits a frame's head of 6 MiB.
-pub(crate) const BATCHES_MAX: usize = 1 << 18;
+/// A leader is told of at most so many batches at a time, and of so many kept ones: an attach, which names them all
+/// with at most 21 bytes each, fits a frame's head of 6 MiB.
+pub(crate) const BATCHES_MAX: usize = (1 << 18) - KEPT_BATCHES_MAX;
+pub(crate) const KEPT_BATCHES_MAX: usize = 1 << 16;
 
 /// Who speaks and for what.
 #[derive(Debug, Clone)]
@@ -85,7 +86,8 @@ pub(crate) struct Core {
     given: u64,
     /// Who has something to say, in order.
     queue: VecDeque<Turn>,
-    /// Batches that were said and are not over: what an attach names.
+    /// Batches that were said and are not over, kept ones aside, whose number their callers bound: what an attach
+    /// names.
     open_batches: usize,
     /// Batches that are said when others are over, in order.
     waiting: VecDeque<BatchId>,

@@ -29,7 +29,7 @@ use allhands_common::time::Instant;
 use bytes::Bytes;
 
 use super::Session;
-use super::core::{End, Event};
+use super::core::{End, Event, KEPT_BATCHES_MAX};
 use super::exchange::ROOM_BYTES;
 use super::names::Names;
 use crate::execution::named::Named;
@@ -82,6 +82,8 @@ struct Table {
     /// Of what is not committed.
     ahead_bytes: usize,
     ahead_calls: usize,
+    /// Batches that are not over.
+    unfinished: usize,
     /// Who waits for room.
     waiting: usize,
     /// Nobody will look at `events` again.
@@ -148,8 +150,10 @@ impl Submits {
 impl Table {
     /// Whether a call of so many bytes may be taken. One that is longer than all room is taken alone.
     const fn has_room(&self, bytes: usize) -> bool {
-        self.ahead_calls == 0
-            || (self.ahead_bytes + bytes <= SUBMIT_BYTES_MAX && self.ahead_calls < AHEAD_CALLS_MAX)
+        let alone = self.ahead_calls == 0;
+        let fits =
+            self.ahead_bytes + bytes <= SUBMIT_BYTES_MAX && self.ahead_calls < AHEAD_CALLS_MAX;
+        (alone || fits) && self.unfinished < KEPT_BATCHES_MAX
     }
 
     /// Gives what is open of a batch to the loop.
@@ -211,6 +215,7 @@ impl Table {
         let (id, sequence) = self.names.as_mut()?.next();
         self.batches.insert(id, Submitted::new(key));
         self.open.push(id);
+        self.unfinished += 1;
         let (spec, context) = (Arc::new(spec), Bytes::new());
         let (call, kept) = (sequence, true);
         self.events.push(Event::Open { batch: id, sequence, call, spec, context, kept });
@@ -221,7 +226,7 @@ impl Table {
 impl Session {
     /// It is called so. To be said before anybody submits; the first word counts.
     pub(super) fn begin_submits(&self, cluster: ClusterId, session: SessionId) {
-        self.submits.table().names.get_or_insert(Names::new(cluster, session));
+        self.submits.table().names.get_or_insert_with(|| Names::new(cluster, session));
     }
 
     /// Rings for the loop, if it has to be.
@@ -352,7 +357,9 @@ impl Session {
         let mut table = self.submits.table();
         table.open.retain(|open| *open != id);
         let Some(batch) = table.batches.get_mut(&id) else { return };
+        let first = !batch.is_over;
         let ended = batch.end();
+        table.unfinished -= usize::from(first);
         table.ahead_calls -= ended.committed.calls;
         table.ahead_bytes -= ended.committed.bytes;
         table.tidy(id);
@@ -433,3 +440,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,6 +218,9 @@ impl Fake {
             | FromClient::LetGo { .. }
             | FromClient::Fetched { .. }
             | FromClient::Detach => {}
+            FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
+                unreachable!("the job is the session's own")
+            }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
     }
@@ -431,9 +434,8 @@ fn filled(
         let Some(StandIn::Outcomes(filling)) = StandIn::from_bytes(string) else { panic!() };
         let mut given = Vec::new();
         for task in filling.of {
-            let needs =
-                mentions.iter().filter(|mention| mention.on == task && mention.need.takes());
-            let takes_errors = needs.last().unwrap().need == Need::Returned;
+            let is_it = |mention: &&&Mention| mention.on == task && mention.need.takes();
+            let takes_errors = mentions.iter().rfind(is_it).unwrap().need == Need::Returned;
             match lead(outcomes, task).unwrap() {
                 (ERROR, ..) => {
                     let message = "has no value".into();

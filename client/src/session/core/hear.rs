@@ -131,7 +131,7 @@ impl Core {
         let received = batch.inbox.received;
         if let Some(rest) = batch.inbox.ends_now() {
             self.said_bytes -= batch.outbox.said_bytes();
-            self.open_batches -= usize::from(batch.outbox.was_said);
+            self.open_batches -= usize::from(!batch.kept && batch.outbox.was_said);
             batch.outbox.held.clear();
             batch.outbox.said = 0;
             if batch.cancelled.is_none() {
@@ -167,7 +167,7 @@ impl Core {
             return;
         };
         self.said_bytes -= batch.outbox.said_bytes();
-        self.open_batches -= usize::from(batch.is_open());
+        self.open_batches -= usize::from(!batch.kept && batch.is_open());
         if batch.cancelled.is_none() && !batch.inbox.over {
             out.push(Action::End { batch: id, end });
         }

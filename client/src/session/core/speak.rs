@@ -40,11 +40,8 @@ impl Core {
                 self.ask_for_job(peer, out);
                 break;
             };
-            if !batch.outbox.was_said && self.open_batches >= self.config.batches_max {
-                // Those that come after a kept one may name its tasks.
-                if batch.kept {
-                    break;
-                }
+            let is_new = !batch.kept && !batch.outbox.was_said;
+            if is_new && self.open_batches >= self.config.batches_max {
                 self.queue.pop_front();
                 self.waiting.push_back(turn.batch());
                 continue;
@@ -132,7 +129,7 @@ impl Core {
             if first.is_some_and(|held| !has_room(self.said_bytes, held)) {
                 return false;
             }
-            self.open_batches += usize::from(!outbox.was_said);
+            self.open_batches += usize::from(!*kept && !outbox.was_said);
             (outbox.opening, outbox.was_said) = (Step::Said, true);
             let first =
                 first.filter(|held| context.len() + held.segment.len() <= SEGMENT_BYTES_MAX);
@@ -184,7 +181,9 @@ impl Core {
                 mentions: held.mentions.clone(),
             });
         }
-        if matches!(turn, Turn::Segment(..)) {
+        // What else there is to say comes behind the last of them, whosever turn it is then.
+        outbox.queued &= matches!(turn, Turn::Segment(..));
+        if outbox.said < outbox.held.len() {
             return true;
         }
         for range in std::mem::take(&mut outbox.unwanted_due).iter() {
@@ -194,7 +193,6 @@ impl Core {
             outbox.sealing = Step::Said;
             say(FromClient::Seal { batch: id, tasks: outbox.given });
         }
-        outbox.queued = false;
         true
     }
 

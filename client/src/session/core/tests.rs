@@ -2,6 +2,7 @@
 //! which one leads.
 
 mod keeps;
+mod kept;
 mod model;
 mod wants;
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use allhands_common::execution::Need;
+use allhands_common::id::TaskId;
 use allhands_common::range::RangeSet;
 use proptest::prelude::*;
 
@@ -25,6 +27,8 @@ pub(super) enum Step {
     CancelTask(usize),
     /// The client takes what has come.
     Consume(usize),
+    /// The client lets go of the executions of a kept batch.
+    Release(usize),
     /// A coordinator reads a message; `true`: and will read it again.
     Read(usize, bool),
     /// The client reads a message; `true`: and will read it again.
@@ -53,6 +57,7 @@ impl Arbitrary for Step {
             1 => which.clone().prop_map(Self::Cancel),
             1 => which.clone().prop_map(Self::CancelTask),
             3 => which.clone().prop_map(Self::Consume),
+            1 => which.clone().prop_map(Self::Release),
             12 => (who.clone(), any::<bool>()).prop_map(|(who, twice)| Self::Read(who, twice)),
             12 => (who.clone(), any::<bool>()).prop_map(|(who, twice)| Self::Hear(who, twice)),
             6 => which.prop_map(Self::Run),
@@ -99,6 +104,10 @@ struct Mine {
     got: BTreeSet<u32>,
     segments: u32,
     ended: bool,
+    /// Its tasks are executions, ...
+    kept: bool,
+    /// ... of which the client has some.
+    held: bool,
 }
 
 pub(super) struct Model {
@@ -113,6 +122,8 @@ pub(super) struct Model {
     opened: BTreeSet<u32>,
     batches: BTreeMap<BatchId, Committed>,
     mine: Vec<(BatchId, Mine)>,
+    /// The last task of a kept batch that was given: the next ones name it.
+    last: Option<TaskId>,
 }
 
 impl Model {
@@ -132,6 +143,7 @@ impl Model {
             opened: BTreeSet::new(),
             batches: BTreeMap::new(),
             mine: Vec::new(),
+            last: None,
         };
         (0..COORDINATORS).for_each(|who| model.flip(who));
         model
@@ -186,23 +198,32 @@ impl Model {
         match step {
             Step::Open => {
                 let (batch, sequence) = self.names.next();
-                self.mine.push((batch, Mine::default()));
+                // Every other one.
+                let kept = sequence % 2 == 1;
+                self.mine.push((batch, Mine { kept, held: kept, ..Mine::default() }));
                 self.client(Event::Open {
                     batch,
                     sequence,
                     call: sequence,
                     spec: spec().into(),
                     context: Bytes::new(),
-                    kept: false,
+                    kept,
                 });
             }
             Step::Append(which) => {
                 if let Some((batch, mine)) = self.pick(which)
                     && !mine.sealed
                 {
+                    let (index, kept) = (mine.given, mine.kept);
                     mine.given += 2;
                     let segment = Bytes::from_static(b"ab");
-                    self.client(Event::Append { batch, tasks: 2, segment, mentions: Vec::new() });
+                    let named = self.last.into_iter();
+                    let mentions = named.map(|on| Mention { index, on, need: Need::Value });
+                    let mentions = mentions.collect();
+                    if kept {
+                        self.last = Some(TaskId { batch, index: index + 1 });
+                    }
+                    self.client(Event::Append { batch, tasks: 2, segment, mentions });
                 }
             }
             Step::Seal(which) => {
@@ -214,7 +235,9 @@ impl Model {
                 }
             }
             Step::Cancel(which) => {
-                if let Some((batch, mine)) = self.pick(which) {
+                if let Some((batch, mine)) = self.pick(which)
+                    && !mine.kept
+                {
                     mine.cancelled = true;
                     self.client(Event::Cancel { batch, reason: "unwanted".into() });
                 }
@@ -233,6 +256,14 @@ impl Model {
                 if let Some((batch, mine)) = self.pick(which) {
                     let segments = mine.segments;
                     self.client(Event::Consumed { batch, segments });
+                }
+            }
+            Step::Release(which) => {
+                if let Some((batch, mine)) = self.pick(which)
+                    && mine.sealed
+                    && std::mem::replace(&mut mine.held, false)
+                {
+                    self.client(Event::Release { batch });
                 }
             }
             Step::Read(who, twice) => self.read(who, twice),
@@ -318,8 +349,9 @@ impl Model {
                 self.job = true;
                 self.say(ToClient::JobOpened { request, job: JobId(1) });
             }
-            FromClient::OpenBatch { batch, sequence, tasks, sealed, .. } => {
+            FromClient::OpenBatch { batch, sequence, tasks, sealed, mentions, .. } => {
                 assert!(self.job, "a batch without a job");
+                self.check_mentions(batch, &mentions);
                 if self.opened.insert(sequence) {
                     let sealed = sealed.then_some(tasks);
                     self.batches.insert(batch, Committed { tasks, sealed, ..Committed::default() });
@@ -327,7 +359,8 @@ impl Model {
                 self.tell_appended(batch);
                 self.tell_end(batch);
             }
-            FromClient::Append { batch, first, tasks, .. } => {
+            FromClient::Append { batch, first, tasks, mentions, .. } => {
+                self.check_mentions(batch, &mentions);
                 if let Some(known) = self.batches.get_mut(&batch)
                     && known.tasks == first
                     && !known.stopped
@@ -373,11 +406,24 @@ impl Model {
             | FromClient::LetGo { .. }
             | FromClient::Fetched { .. }
             | FromClient::Detach => {}
+            FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
+                unreachable!("the job is the session's own")
+            }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
     }
 
+    /// Whom tasks name is known before them.
+    fn check_mentions(&self, batch: BatchId, mentions: &[Mention]) {
+        for Mention { on, .. } in mentions {
+            let known = self.batches.get(&on.batch).is_some_and(|known| known.tasks > on.index);
+            assert!(known || on.batch == batch, "{on} is named before it is known");
+        }
+    }
+
     fn acknowledge(&mut self, batch: BatchId, segments: u32) {
+        let held = self.mine.iter().any(|(id, mine)| *id == batch && mine.held);
+        assert!(segments != DONE_WITH_BATCH || !held, "somebody has executions of it");
         let Some(known) = self.batches.get_mut(&batch) else {
             return;
         };
@@ -458,6 +504,9 @@ impl Model {
         }
         for which in 0..self.mine.len() {
             self.step(Step::Seal(which));
+        }
+        for which in 0..self.mine.len() {
+            self.step(Step::Release(which));
         }
         for _ in 0..2_000 {
             let before =
