@@ -47,6 +47,8 @@ enum Workload {
     Slices,
     /// An array fetched again after one chunk in a hundred has changed.
     Delta,
+    /// Executions that depend on, call and wait for each other.
+    Graph,
     /// Kills the leader, or a worker, in the middle of a batch and measures the gap in its results.
     Kill,
 }

@@ -4,6 +4,7 @@ mod array;
 mod broadcast;
 mod delta;
 mod factorial;
+mod graph;
 mod kill;
 mod latency;
 mod memory;
@@ -43,6 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Workload::Broadcast => broadcast::run(arguments),
         Workload::Slices => slices::run(arguments),
         Workload::Delta => delta::run(arguments),
+        Workload::Graph => graph::run(arguments),
         Workload::Kill => kill::run(arguments),
     }
 }

@@ -14,10 +14,11 @@ pub(crate) use embedded::EmbeddedConfig;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use allhands_common::chain::chain;
+use allhands_common::id::ClusterId;
 use allhands_common::net::identity::Identity;
 use allhands_common::net::place::{self, Place};
 pub use allhands_common::net::place::{
@@ -42,6 +43,13 @@ static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
 
 fn shared() -> MutexGuard<'static, Option<Cluster>> {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The sessions of this process.
+static KNOWN: Mutex<Vec<Weak<Running>>> = Mutex::new(Vec::new());
+
+fn known() -> MutexGuard<'static, Vec<Weak<Running>>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends the cluster of calls that name none ([`Cluster::from_env`]): an embedded one ends its
@@ -110,7 +118,7 @@ impl Cluster {
             let causes = names.into_iter().zip(causes).collect();
             Error::new(ErrorKind::NoCluster { causes })
         })?;
-        Ok(Self(Arc::new(running)))
+        Ok(Self::of(running))
     }
 
     /// The cluster that the environment names, or an embedded one. There is one in a process; it is
@@ -136,10 +144,26 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A cluster whose coordinator a test plays.
-    #[cfg(test)]
+    /// The handle on a session that has begun.
     pub(crate) fn of(running: Running) -> Self {
-        Self(Arc::new(running))
+        let running = Arc::new(running);
+        let mut known = known();
+        known.retain(|other| other.strong_count() > 0);
+        known.push(Arc::downgrade(&running));
+        drop(known);
+        Self(running)
+    }
+
+    /// The cluster of this id, if this process has a session with it.
+    pub(crate) fn known(id: ClusterId) -> Option<Self> {
+        // The last handle of another one may be dropped meanwhile: not under the lock.
+        let all: Vec<Self> = known().iter().filter_map(Weak::upgrade).map(Self).collect();
+        all.into_iter().find(|cluster| cluster.data().cluster() == id)
+    }
+
+    /// Whether this process has a session with any cluster.
+    pub(crate) fn any_known() -> bool {
+        known().iter().any(|running| running.strong_count() > 0)
     }
 
     /// How many tasks of one slot can run at once, as last heard.
@@ -147,7 +171,7 @@ impl Cluster {
         self.0.session.slots()
     }
 
-    pub(crate) fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &Arc<Session> {
         &self.0.session
     }
 

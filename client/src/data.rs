@@ -27,7 +27,7 @@ pub(crate) enum Data {
     Elsewhere(Arc<Giving>),
     /// A test plays the coordinator, and there is no worker.
     #[cfg(test)]
-    Nowhere,
+    Nowhere(ClusterId),
 }
 
 impl Data {
@@ -38,7 +38,7 @@ impl Data {
             Self::Embedded(cluster, _) => *cluster,
             Self::Elsewhere(giving) => giving.cluster(),
             #[cfg(test)]
-            Self::Nowhere => ClusterId([9; 16]),
+            Self::Nowhere(cluster) => *cluster,
         }
     }
 
@@ -55,7 +55,7 @@ impl Data {
                 stored(giving, offered)
             }
             #[cfg(test)]
-            Self::Nowhere => Err(Error::new(ErrorKind::OtherCluster)),
+            Self::Nowhere(_) => Err(Error::new(ErrorKind::OtherCluster)),
         }
     }
 
@@ -71,7 +71,7 @@ impl Data {
                 stored(giving, offered)
             }
             #[cfg(test)]
-            Self::Nowhere => Err(Error::new(ErrorKind::OtherCluster)),
+            Self::Nowhere(_) => Err(Error::new(ErrorKind::OtherCluster)),
         }
     }
 
@@ -87,7 +87,22 @@ impl Data {
             // What workers elsewhere have left is fetched first.
             Self::Elsewhere(_) => None,
             #[cfg(test)]
-            Self::Nowhere => None,
+            Self::Nowhere(_) => None,
+        }
+    }
+
+    /// The long result of this name, if a worker in this process keeps it.
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(unused_variables, reason = "only an embedded one has it")
+    )]
+    pub(crate) fn result(&self, id: &BlobId) -> Option<Blob> {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_, blobs) => blobs.store().ok()?.get(id),
+            Self::Elsewhere(_) => None,
+            #[cfg(test)]
+            Self::Nowhere(_) => None,
         }
     }
 
@@ -98,7 +113,7 @@ impl Data {
             Self::Embedded(..) => None,
             Self::Elsewhere(giving) => Some(giving),
             #[cfg(test)]
-            Self::Nowhere => None,
+            Self::Nowhere(_) => None,
         }
     }
 
@@ -125,7 +140,7 @@ impl Data {
                     giving.holdings()?.add_file(Arc::clone(file)).map_err(Error::data)
                 }),
             #[cfg(test)]
-            (Origin::InPlace { .. }, Self::Nowhere) => Err(Error::new(ErrorKind::OtherCluster)),
+            (Origin::InPlace { .. }, Self::Nowhere(_)) => Err(Error::new(ErrorKind::OtherCluster)),
         }
     }
 
@@ -136,7 +151,7 @@ impl Data {
             Self::Embedded(..) => {}
             Self::Elsewhere(giving) => giving.end(),
             #[cfg(test)]
-            Self::Nowhere => {}
+            Self::Nowhere(_) => {}
         }
     }
 }

@@ -13,13 +13,16 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use allhands_common::execution::Need;
 use allhands_common::policy::Policy;
 use allhands_common::resources::Resources;
 use serde::de::DeserializeOwned;
 
 use crate::entry::{self, Entry, Marker, NotATask};
+use crate::execution::named::{self, Named};
 use crate::function::{Args, Function, NoCapture, Ret};
 use crate::into_arg::IntoArgs;
+use crate::parallel::lift;
 use crate::payload::{
     ArgWriter, ArgumentError, Arguments, Codec, DecodeError, EncodeError, bytes_text,
     decode_received,
@@ -128,6 +131,8 @@ struct Extra {
     error: Option<ArgumentError>,
     /// What the handles among its arguments look at.
     named: Vec<Arc<Whole>>,
+    /// Executions that its arguments are made of, or hold.
+    needs: Vec<Named>,
 }
 
 impl<R: DeserializeOwned> Delayed<R> {
@@ -145,8 +150,14 @@ impl<R: DeserializeOwned> Delayed<R> {
             decode: ResultDecoder(decode_received::<R>),
             extra: None,
         };
-        if codec.is_none() || put(&mut ArgWriter::new(&mut call.arguments)).is_err() {
-            first::write(entry, known, &put, &mut call.arguments, &mut call.extra);
+        let ((), needs) = named::gather(|| {
+            if codec.is_none() || put(&mut ArgWriter::new(&mut call.arguments)).is_err() {
+                first::write(entry, known, &put, &mut call.arguments, &mut call.extra);
+            }
+        });
+        if !needs.is_empty() {
+            let waits = known.task().map_or(0, |task| task.wait);
+            call.extra.get_or_insert_default().needs = waiting(needs, waits);
         }
         let named = mention::take();
         if !named.is_empty() {
@@ -154,6 +165,16 @@ impl<R: DeserializeOwned> Delayed<R> {
         }
         call
     }
+}
+
+/// What a call needs, if its function wants the executions in some of its arguments, a bit each, to have ended.
+fn waiting(mut needs: Vec<Named>, waits: u8) -> Vec<Named> {
+    for named in &mut needs {
+        if named.need == Need::Handle && waits & 1 << named.place != 0 {
+            named.need = Need::End;
+        }
+    }
+    needs
 }
 
 impl<R> Delayed<R> {
@@ -235,6 +256,12 @@ impl<R> Delayed<R> {
         self.extra.as_ref().map_or(&[], |extra| &extra.named)
     }
 
+    /// Executions that its arguments are made of, or hold.
+    #[inline]
+    pub(crate) fn needs(&self) -> &[Named] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.needs)
+    }
+
     /// What was said at the call.
     pub(crate) fn patch(&self) -> Option<&Patch> {
         self.extra.as_ref().map(|extra| &extra.patch).filter(|patch| !patch.is_empty())
@@ -258,7 +285,8 @@ impl<R> Delayed<R> {
     /// Its arguments as text, for an error: what `Debug` says where `#[task]` is on the function,
     /// else the length and first bytes of each.
     pub(crate) fn debug_text(&self) -> String {
-        self.arguments.with_slices(|args| self.entry.debug_text(self.codec(), args))
+        let stand_ins = self.arguments.stand_ins();
+        self.arguments.with_slices(|args| self.entry.text(self.codec(), args, stand_ins))
     }
 
     /// What reads its result, for as long as the call itself is not kept.
@@ -351,6 +379,19 @@ impl Entry {
             }
             _ => path.to_owned(),
         }
+    }
+
+    /// Encoded arguments as text, in parentheses; for some of them something stands in.
+    pub(crate) fn text(&self, codec: Codec, args: &[&[u8]], stand_ins: u8) -> String {
+        match stand_ins {
+            0 => self.debug_text(codec, args),
+            _ => lift::text(args, stand_ins),
+        }
+    }
+
+    /// The `#[task]` on the function.
+    pub(crate) fn task(&'static self) -> Option<&'static Task> {
+        known(self).task()
     }
 
     /// Encoded arguments as text, in parentheses.

@@ -19,10 +19,13 @@ use std::ptr::NonNull;
 use std::sync::LazyLock;
 
 use allhands_common::function::FunctionName;
+use allhands_common::id::TaskId;
 use thiserror::Error;
 
+use crate::execution::convert::Conversion;
+use crate::execution::{fill, named};
 use crate::function::{Args, BadArgument, Function, NoCapture, Ret};
-use crate::payload::{Codec, check_round_trip, encode, is_failed, needs_names};
+use crate::payload::{Codec, Kind, check_round_trip, encode, kind, needs_names};
 use crate::registry::{Task, known};
 
 /// Runs a function: reads one byte string per argument, calls it on this thread, appends its encoded
@@ -39,6 +42,9 @@ pub enum CallStatus {
     Done,
     /// The function returned `Err`; `out` holds the whole `Result`.
     Failed,
+    /// The function returned an execution, or an `Ok` of one; `out` holds the whole result. What comes of this
+    /// task is what comes of the call.
+    Forwarded(TaskId),
     /// An argument could not be decoded; the function did not run.
     BadArgument {
         /// Which one, from 0.
@@ -61,7 +67,7 @@ const MAGIC: [u8; 16] = *b"\x7fallhands-entry\x01";
 pub struct Entry {
     magic: [u8; 16],
     call: CallFn,
-    check: fn(Codec, &[&[u8]]) -> Result<(), BadArgument>,
+    check: fn(Codec, &[&[u8]], u8) -> Result<(), BadArgument>,
     result_needs_names: fn() -> bool,
     debug: Option<DebugFn>,
     task: Option<&'static Task>,
@@ -107,9 +113,14 @@ impl Entry {
         self.task
     }
 
-    /// Whether encoded arguments can be read back.
-    pub(crate) fn check(&self, codec: Codec, args: &[&[u8]]) -> Result<(), BadArgument> {
-        (self.check)(codec, args)
+    /// Whether encoded arguments can be read back, those aside for which something stands in, a bit each.
+    pub(crate) fn check(
+        &self,
+        codec: Codec,
+        args: &[&[u8]],
+        stand_ins: u8,
+    ) -> Result<(), BadArgument> {
+        (self.check)(codec, args, stand_ins)
     }
 
     /// Whether its result cannot travel as bincode.
@@ -233,7 +244,7 @@ where
         &Entry {
             magic: MAGIC,
             call: Self::call,
-            check: |codec, args| A::take(codec, args).map(drop),
+            check: A::check,
             result_needs_names: needs_names::<<F::Ret as Ret<K>>::Value>,
             debug: M::DEBUG,
             task: M::TASK,
@@ -258,7 +269,8 @@ where
         let function: &F = unsafe { NonNull::dangling().as_ref() };
         let value = function.invoke(args).into_value();
         let start = out.len();
-        if let Err(error) = encode(codec, &value, out) {
+        // Executions in a result are named by it.
+        if let Err(error) = named::during(0, || encode(codec, &value, out)) {
             out.truncate(start);
             return CallStatus::BadResult { message: error.to_string() };
         }
@@ -268,8 +280,36 @@ where
             out.truncate(start);
             return CallStatus::BadResult { message: error.to_string() };
         }
-        if is_failed(&value) { CallStatus::Failed } else { CallStatus::Done }
+        match kind(&value) {
+            Kind::Value => CallStatus::Done,
+            Kind::Failed => CallStatus::Failed,
+            Kind::Forwarded(task) => CallStatus::Forwarded(task),
+        }
     }
+}
+
+/// The record of what makes an argument of outcomes.
+struct Converts<C>(PhantomData<C>);
+
+impl<C: Conversion> Converts<C> {
+    const ENTRY: &'static Entry = &Entry {
+        magic: MAGIC,
+        call: fill::convert::<C>,
+        check: |_, _, _| Ok(()),
+        result_needs_names: || needs_names::<C::Reads>() || needs_names::<C::Writes>(),
+        debug: None,
+        task: None,
+        type_name: type_name::<C>,
+        result_type_name: type_name::<C::Writes>,
+        type_id: TypeId::of::<C>(),
+        arity: 1,
+    };
+}
+
+/// The entry of a conversion.
+#[inline]
+pub(crate) fn of_conversion<C: Conversion>() -> &'static Entry {
+    Converts::<C>::ENTRY
 }
 
 /// The entry of `function`.

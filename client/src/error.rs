@@ -19,7 +19,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use allhands_common::id::{ClusterId, TaskId};
+
+use crate::executor::tasks::NotHere;
 use crate::session::NoLink;
+use crate::session::core::End;
 
 /// What most functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -82,6 +86,14 @@ pub(crate) enum Kind {
     Early,
     /// An array was put into another cluster than the one that is to use it.
     OtherCluster,
+    /// An execution's cluster is not known here; whether another is.
+    Homeless { cluster: ClusterId, others: bool },
+    /// A call names an execution of another cluster.
+    OtherExecution { execution: TaskId, cluster: ClusterId },
+    /// A call names more executions than one may.
+    TooManyNamed { function: String, named: usize, limit: usize },
+    /// Why a task cannot call or wait for another.
+    InTask(NotHere),
     /// A call failed.
     Run(RunError),
 }
@@ -153,6 +165,10 @@ impl Error {
             | Kind::Shape(_)
             | Kind::OtherCluster
             | Kind::Early
+            | Kind::Homeless { .. }
+            | Kind::OtherExecution { .. }
+            | Kind::TooManyNamed { .. }
+            | Kind::InTask(_)
             | Kind::Closed => false,
             #[cfg(not(feature = "embedded"))]
             Kind::NoEmbedded => false,
@@ -167,6 +183,22 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Why what belongs to a batch that has ended so did not come, if that was about the cluster.
+pub(crate) fn error_of_end(end: &End) -> Option<Error> {
+    let kind = match end {
+        End::Complete { .. } => return None,
+        End::Refused(reason) => Kind::Refused { reason: reason.clone() },
+        End::ProgramRefused(reason) => Kind::ProgramRefused { reason: reason.clone() },
+        End::Expired => Kind::Expired,
+        End::Forgotten => Kind::Forgotten,
+        End::Unreadable(reason) => Kind::Unreadable { reason: reason.clone() },
+        End::Leaderless(waited) => Kind::Leaderless { waited: *waited },
+        End::Lost(cause) => Kind::EmbeddedEnded { cause: cause.clone() },
+        End::Closed => Kind::Closed,
+    };
+    Some(Error::new(kind))
 }
 
 /// Whether one of these links may come to stand without anybody's doing.

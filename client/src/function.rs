@@ -78,6 +78,10 @@ pub trait Args: Sized {
     #[doc(hidden)]
     fn put(&self, writer: &mut ArgWriter<'_>) -> Result<(), EncodeError>;
 
+    /// Whether they can be read back, those aside for which something stands in, a bit each.
+    #[doc(hidden)]
+    fn check(codec: Codec, args: &[&[u8]], stand_ins: u8) -> Result<(), BadArgument>;
+
     /// Reads them back.
     #[doc(hidden)]
     fn take(codec: Codec, args: &[&[u8]]) -> Result<Self, BadArgument>;
@@ -173,6 +177,16 @@ macro_rules! arities {
             #[inline]
             fn put(&self, _writer: &mut ArgWriter<'_>) -> Result<(), EncodeError> {
                 $(_writer.put_owned(&self.$place)?;)*
+                Ok(())
+            }
+
+            fn check(_codec: Codec, args: &[&[u8]], _stand_ins: u8) -> Result<(), BadArgument> {
+                if args.len() != $arity {
+                    return Err(wrong_count($arity, args.len()));
+                }
+                $(if _stand_ins & 1 << $place == 0 {
+                    take_one::<$T>(_codec, args, $place)?;
+                })*
                 Ok(())
             }
 

@@ -11,6 +11,7 @@ mod embedded;
 mod enter;
 mod entry;
 mod error;
+mod execution;
 #[doc(hidden)]
 pub mod executor;
 mod failure;
@@ -41,6 +42,10 @@ pub use delayed::{Delayed, call, delayed};
 pub use enter::init;
 pub use entry::{NotInExecutable, UnknownFunction};
 pub use error::{Error, FunctionError, Result, RunError, TaskError, TaskErrorKind, TryError};
+pub use execution::{
+    AsCompleted, Buffered, Execution, Outcome, Until, Waited, as_completed, select, wait,
+    wait_timeout,
+};
 pub use failure::{Failure, OpaqueError};
 pub use function::{Arg, Args, Async, Function, NoCapture, Opaque, Ret, Value};
 pub use into_arg::{IntoArg, IntoArgs};
@@ -53,8 +58,8 @@ pub use task_ref::{Slice, TaskRef};
 /// What most programs need: `use allhands::prelude::*`.
 pub mod prelude {
     pub use crate::{
-        BatchSize, Cluster, Collect, Delayed, FailAfter, FailFast, Parallel, Prefer, Resources,
-        Shared, TaskError, delayed,
+        BatchSize, Cluster, Collect, Delayed, Execution, FailAfter, FailFast, Parallel, Prefer,
+        Resources, Shared, TaskError, delayed,
     };
 }
 

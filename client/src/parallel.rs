@@ -14,11 +14,11 @@ mod indices;
 mod inline;
 mod iter;
 mod keeping;
-mod lift;
+pub(crate) mod lift;
 mod map;
 mod on_error;
 mod options;
-mod outcome;
+pub(crate) mod outcome;
 pub(crate) mod stream;
 
 pub(crate) use indices::IndexRun;
@@ -423,4 +423,4 @@ fn first_of<R>(outcomes: Vec<Result<R, TaskError>>, last: TaskError) -> TaskErro
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

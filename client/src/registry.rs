@@ -31,6 +31,8 @@ pub struct Task {
     pub digest: Digest,
     /// How its calls are run, where the attribute says it.
     pub policy: TaskPolicy,
+    /// In which of its arguments executions have to have ended before it starts, a bit each.
+    pub wait: u8,
     /// The codec of its calls, where the attribute says it.
     pub codec: Option<Codec>,
     /// Types of the functions that it stands for; none for a generic function.

@@ -16,9 +16,11 @@ mod fetching;
 pub(crate) mod holdings;
 pub(crate) mod inbox;
 pub(crate) mod link;
+pub(crate) mod names;
 pub(crate) mod outcomes;
 pub(crate) mod program;
 mod shell;
+pub(crate) mod submits;
 pub(crate) mod thread;
 mod workers;
 
@@ -40,6 +42,8 @@ use workers::Workers;
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     state: Mutex<State>,
+    /// Calls that are submitted one by one.
+    submits: submits::Submits,
     /// Wakes the session's loop.
     bell: Notify,
     /// Wakes who waits for the first attach, or for what there is instead.

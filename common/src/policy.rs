@@ -15,6 +15,8 @@ pub struct Policy {
     pub retries: u32,
     /// How long to wait before that.
     pub backoff: Backoff,
+    /// How long after its submit a task is begun at the earliest.
+    pub delay_ms: Option<u64>,
     /// How long a task may run, from its start on the executor.
     pub timeout_ms: Option<u64>,
     /// How long a task may wait for a slot, from its submit.
@@ -45,6 +47,7 @@ impl Default for Policy {
         Self {
             retries: 0,
             backoff: Backoff::default(),
+            delay_ms: None,
             timeout_ms: None,
             queue_timeout_ms: None,
             deadline_ms: None,
@@ -100,6 +103,14 @@ impl Backoff {
         let doublings = failures.saturating_sub(1).min(32);
         self.first_ms.saturating_mul(1 << doublings).min(self.max_ms)
     }
+
+    /// The same, up to a quarter longer, by a number that differs from task to task: tasks that failed
+    /// together, of the same cause, are not tried again together.
+    pub fn spread(self, failures: u32, number: u64) -> u64 {
+        let wait = self.after(failures);
+        let share = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        wait + wait / 4 * share / 256
+    }
 }
 
 /// What all tasks of a batch share.
@@ -138,5 +149,13 @@ mod tests {
     fn backoff_doubles_up_to_its_maximum() {
         let backoff = Backoff { first_ms: 10, max_ms: 35 };
         assert_eq!([1, 2, 3, 60].map(|failures| backoff.after(failures)), [10, 20, 35, 35]);
+    }
+
+    #[test]
+    fn tasks_that_failed_together_are_not_tried_again_together() {
+        let backoff = Backoff { first_ms: 1000, max_ms: 4000 };
+        let waits = (0..100).map(|task| backoff.spread(1, task));
+        let different: alloc::collections::BTreeSet<u64> = waits.collect();
+        assert!(different.len() > 50 && different.iter().all(|wait| (1000..1250).contains(wait)));
     }
 }

@@ -131,6 +131,8 @@ fn head_bytes(command: &Command) -> usize {
         | Command::Charge { .. }
         | Command::Start { .. }
         | Command::CloseSession { .. }
+        | Command::AttachJob { .. }
+        | Command::ExpireJob { .. }
         | Command::LeaveWorker { .. } => COMMAND_BYTES,
         Command::OpenBatch { spec, mentions, .. }
         | Command::Call { child: ChildCall { spec, mentions, .. }, .. } => {

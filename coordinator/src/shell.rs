@@ -322,6 +322,8 @@ impl Shell {
             | FromClient::UnwantBlob { .. }
             | FromClient::Await(_)
             | FromClient::Unawait(_)
+            | FromClient::AttachJob { .. }
+            | FromClient::CancelJob { .. }
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });

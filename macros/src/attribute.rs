@@ -7,10 +7,11 @@ use syn::meta::ParseNestedMeta;
 use syn::parse::Parser;
 use syn::{Ident, LitBool, LitInt, LitStr, Path, Token, parse_quote};
 
+use crate::signature::Parameter;
 use crate::units;
 
 /// Arguments that a later release will have.
-const LATER: [&str; 4] = ["cache", "depends_on", "version", "wait"];
+const LATER: [&str; 3] = ["cache", "depends_on", "version"];
 
 /// `#[task(...)]`, read.
 #[derive(Default)]
@@ -25,6 +26,7 @@ pub(crate) struct TaskAttribute {
     pub(crate) resources: Option<Resources>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) codec: Option<Codec>,
+    pub(crate) wait: Option<Wait>,
     krate: Option<Path>,
 }
 
@@ -33,6 +35,14 @@ pub(crate) struct Resources {
     pub(crate) cpus: u32,
     pub(crate) memory_bytes: u64,
     pub(crate) custom: Vec<(String, u32)>,
+}
+
+/// `wait`, `wait(...)`
+pub(crate) enum Wait {
+    /// For all executions among the arguments.
+    All,
+    /// For those in these.
+    Only(Vec<Ident>),
 }
 
 /// `codec = "..."`
@@ -67,6 +77,7 @@ impl TaskAttribute {
             "resources" => self.resources = Some(resources(meta)?),
             "idempotent" => self.idempotent = Some(flag(meta)?),
             "codec" => self.codec = Some(codec(meta)?),
+            "wait" => self.wait = Some(wait(meta)?),
             "crate" => self.krate = Some(path(meta)?),
             later if LATER.contains(&later) => {
                 return Err(
@@ -76,7 +87,7 @@ impl TaskAttribute {
             _ => {
                 return Err(meta.error(
                     "#[task] takes `name`, `retries`, `backoff`, `timeout`, `queue_timeout`, \
-                     `priority`, `resources`, `idempotent`, `codec` and `crate`",
+                     `priority`, `resources`, `idempotent`, `codec`, `wait` and `crate`",
                 ));
             }
         }
@@ -135,6 +146,21 @@ fn flag(meta: &ParseNestedMeta<'_>) -> syn::Result<bool> {
         return Ok(true);
     }
     Ok(meta.value()?.parse::<LitBool>()?.value)
+}
+
+fn wait(meta: &ParseNestedMeta<'_>) -> syn::Result<Wait> {
+    if !meta.input.peek(syn::token::Paren) {
+        return Ok(Wait::All);
+    }
+    let mut names = Vec::new();
+    meta.parse_nested_meta(|part| {
+        names.push(part.path.require_ident()?.clone());
+        Ok(())
+    })?;
+    match names[..] {
+        [] => Err(meta.error("`wait` alone waits for all executions, `wait(x)` for those in `x`")),
+        _ => Ok(Wait::Only(names)),
+    }
 }
 
 fn codec(meta: &ParseNestedMeta<'_>) -> syn::Result<Codec> {
@@ -218,6 +244,22 @@ impl TaskAttribute {
             resources: #resources,
             idempotent: #idempotent,
         })
+    }
+
+    /// In which arguments executions have to have ended, a bit each.
+    pub(crate) fn waits(&self, parameters: &[Parameter]) -> syn::Result<u8> {
+        let names = match &self.wait {
+            None => return Ok(0),
+            Some(Wait::All) => return Ok(u8::MAX),
+            Some(Wait::Only(names)) => names,
+        };
+        let bit = |name: &Ident| {
+            let place = parameters.iter().position(|parameter| parameter.name == *name);
+            place.map(|place| 1u8 << place).ok_or_else(|| {
+                syn::Error::new(name.span(), format!("`{name}` is not a parameter of the task"))
+            })
+        };
+        names.iter().try_fold(0, |bits, name| Ok(bits | bit(name)?))
     }
 
     /// The codec as a constant `Option<Codec>`.

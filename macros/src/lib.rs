@@ -18,7 +18,7 @@ use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::quote;
 
-/// Gives a function a stable name, a policy, and the forms `heavy::delayed(..)`.
+/// Gives a function a stable name, a policy, and the forms `heavy::delayed(..)` and `heavy::submit(..)`.
 ///
 /// ```ignore
 /// #[allhands::task(retries = 3, timeout = "30s", resources(cpus = 2, memory = "4GiB"))]
@@ -28,6 +28,7 @@ use quote::quote;
 ///
 /// mean(&data);                    // runs here and now
 /// mean::delayed(&data);           // a call for `Parallel`
+/// mean::submit(&data)?;           // sent at once; what comes of it is in an `Execution`
 /// ```
 ///
 /// | argument | meaning | default |
@@ -41,6 +42,7 @@ use quote::quote;
 /// | `resources(cpus = 2, memory = "2GiB", gpu = 1)` | what a run needs | one cpu |
 /// | `idempotent = false` | never run a second time after a lost worker | `true` |
 /// | `codec = "bincode"`, `"cbor"` | forces the codec of arguments and results | found by trying |
+/// | `wait`, `wait(x, y)` | parameters that are (or hold) executions have them ended before it starts | it asks itself |
 /// | `crate = path` | where the crate `allhands` is | `::allhands` |
 ///
 /// Times are numbers with `ms`, `s`, `m` or `h`; sizes with `B`, `KiB`, `MiB`, `GiB`, `TiB` or

@@ -20,6 +20,7 @@ pub(crate) fn expand(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
     let parameters = signature::parameters(&function)?;
     let krate = attribute.krate();
     let task = Task {
+        wait: attribute.waits(&parameters)?,
         private: quote!(#krate::__private),
         krate: quote!(#krate),
         name: &function.sig.ident,
@@ -39,6 +40,8 @@ struct Task<'a> {
     output: Type,
     generics: Generics,
     parameters: Vec<Parameter>,
+    /// In which arguments executions have to have ended, a bit each.
+    wait: u8,
     attribute: TaskAttribute,
     function: &'a ItemFn,
 }
@@ -64,7 +67,7 @@ impl Task<'_> {
 
     /// The task's record, in the program's list of tasks.
     fn record(&self, item: Tokens) -> Tokens {
-        let Self { private, name, attribute, .. } = self;
+        let Self { private, name, attribute, wait, .. } = self;
         let full_name = match &attribute.name {
             Some(given) => quote!(#given),
             None => {
@@ -89,6 +92,7 @@ impl Task<'_> {
                 name: #full_name,
                 digest: #digest,
                 policy: #policy,
+                wait: #wait,
                 codec: #codec,
                 functions: &[#function],
             };
@@ -181,6 +185,14 @@ impl Task<'_> {
             None => quote!(#kind),
         };
         let doc = format!("The call `{name}(..)`, to be run by `Parallel`.");
+        let doc_submit =
+            format!("Submits the call `{name}(..)`; what comes of it is in the `Execution`.");
+        let call = quote! {
+            #private::task_call::<#name, _, (#(#types,)*), #kind_of_call, _>(
+                #called #turbofish,
+                (#(#names,)*),
+            )
+        };
         quote! {
             #[allow(dead_code, non_camel_case_types, clippy::too_many_arguments)]
             impl #name {
@@ -191,10 +203,17 @@ impl Task<'_> {
                 ) -> #krate::Delayed<<#output as #krate::Ret<#kind>>::Value>
                 #bounds
                 {
-                    #private::task_call::<#name, _, (#(#types,)*), #kind_of_call, _>(
-                        #called #turbofish,
-                        (#(#names,)*),
-                    )
+                    #call
+                }
+
+                #[doc = #doc_submit]
+                #[inline]
+                #vis fn submit #generics(
+                    #(#names: impl #krate::IntoArg<#types>),*
+                ) -> #krate::Result<#krate::Execution<<#output as #krate::Ret<#kind>>::Value>>
+                #bounds
+                {
+                    #call.submit()
                 }
             }
         }

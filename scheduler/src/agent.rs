@@ -26,7 +26,7 @@ use core::time::Duration;
 
 use allhands_common::execution::{Awaited, Given, Mention};
 use allhands_common::failure::Cause;
-use allhands_common::id::{AttemptId, BatchId, BootId, ExecutorId, Term, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, BootId, ExecutorId, TaskId, Term, WorkerId};
 use allhands_common::limit::{BUNDLE_BYTES_MAX, HEARTBEAT_MS};
 use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
@@ -136,6 +136,11 @@ pub enum ExecutorEvent {
     },
     /// A task has called another.
     Called(ChildCall),
+    /// A task wants another ended, here or elsewhere.
+    Cancels {
+        /// Which.
+        task: TaskId,
+    },
     /// It is gone.
     Died {
         /// Tasks that it was running.
@@ -279,6 +284,8 @@ pub struct Agent {
     owed: BTreeMap<(AttemptId, u32), Owed>,
     /// What tasks here have called, as far as it is not known to be committed.
     calls: BTreeMap<(BatchId, AttemptId), Call>,
+    /// What tasks here wanted ended last: the word may have been lost with a leader.
+    cancels: VecDeque<(String, TaskId)>,
     /// Outcomes of tasks whose calls are not.
     deferred: BTreeMap<(AttemptId, u32), Owed>,
     /// Nanoseconds that a task of a batch takes, as last measured.
@@ -322,6 +329,7 @@ impl Agent {
             next_executor: ExecutorId(0),
             owed: BTreeMap::new(),
             calls: BTreeMap::new(),
+            cancels: VecDeque::new(),
             deferred: BTreeMap::new(),
             costs: BTreeMap::new(),
             failed_starts: BTreeMap::new(),

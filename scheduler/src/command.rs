@@ -52,6 +52,8 @@ pub enum Command {
         program: Program,
         /// For people.
         name: String,
+        /// Whether it goes on without its client, and how long its outcomes stay then, in milliseconds.
+        detached: Option<u64>,
     },
     /// A client opens a batch.
     OpenBatch {
@@ -197,6 +199,20 @@ pub enum Command {
         /// Who whom.
         child: ChildCall,
     },
+    /// A client attaches to a job that went on without one.
+    AttachJob {
+        /// Who.
+        session: SessionId,
+        /// Its dedup within the session.
+        request: RequestId,
+        /// To which.
+        job: JobId,
+    },
+    /// A job that is over, and that nobody is attached to, has been kept long enough.
+    ExpireJob {
+        /// Which.
+        job: JobId,
+    },
 }
 
 /// Why a task has to be tried again.
@@ -242,6 +258,8 @@ impl Carries for Command {
             | Self::Start { .. }
             | Self::JoinWorker { .. }
             | Self::LeaveWorker { .. }
+            | Self::AttachJob { .. }
+            | Self::ExpireJob { .. }
             | Self::CancelTasks { .. } => {}
         }
     }

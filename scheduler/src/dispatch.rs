@@ -17,6 +17,7 @@ mod check_graph;
 mod circles;
 mod clients;
 mod deliver;
+mod detached;
 mod effects;
 mod explain;
 mod graph;
@@ -184,6 +185,9 @@ impl Dispatcher {
         }
         for id in state.batches.keys() {
             dispatcher.watch_batch(state, *id);
+        }
+        for job in state.jobs.keys() {
+            dispatcher.watch_job(state, *job);
         }
         dispatcher
     }

@@ -41,6 +41,15 @@ pub enum Effect {
         /// The job.
         job: JobId,
     },
+    /// A client is attached to a job that went on without one (again).
+    JobAttached {
+        /// Who.
+        session: SessionId,
+        /// Which request.
+        request: RequestId,
+        /// The job.
+        job: JobId,
+    },
     /// Something that a client asked for cannot be.
     Refused {
         /// Whose.

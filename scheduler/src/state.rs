@@ -8,6 +8,7 @@ mod batch;
 mod batches;
 mod call;
 mod check;
+mod detached;
 mod links;
 mod locate;
 mod outcome;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use batch::{ArgumentSegment, Batch, Exception, OutcomeSegment, Progress, Started, Stop};
 pub use batches::Batches;
+pub use detached::Detached;
 pub use links::{Fate, Fault, FaultKind, Links, Parent};
 pub use locate::Located;
 pub use snapshot::SnapshotError;
@@ -81,7 +83,7 @@ pub struct Session {
 /// What one client opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Whose.
+    /// Whose; of one that goes on without its client, who was attached last.
     pub session: SessionId,
     /// The request that opened it.
     pub request: RequestId,
@@ -93,6 +95,8 @@ pub struct Job {
     pub program: Program,
     /// The last few specifications, so that equal ones are stored once.
     pub specs: Vec<Arc<BatchSpec>>,
+    /// What a job has that goes on without its client.
+    pub detached: Option<Detached>,
 }
 
 /// A worker of the roster.
@@ -177,9 +181,13 @@ impl State {
         match command {
             Command::OpenSession { session, owner } => self.open_session(session, owner, out),
             Command::CloseSession { session } => self.close_session(session, out),
-            Command::OpenJob { session, request, low, program, name } => {
-                self.open_job(session, request, low, program, name, out);
+            Command::OpenJob { session, request, low, program, name, detached } => {
+                self.open_job(session, (request, low), program, name, detached, out);
             }
+            Command::AttachJob { session, request, job } => {
+                self.attach_job(session, request, job, out);
+            }
+            Command::ExpireJob { job } => self.expire_job(job, out),
             Command::OpenBatch {
                 session,
                 batch,

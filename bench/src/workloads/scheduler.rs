@@ -123,6 +123,7 @@ impl Core {
             request: RequestId(0),
             program,
             name: "bench".into(),
+            detached: None,
         }));
         self.commit();
         let functions =
@@ -207,7 +208,10 @@ impl Core {
                     self.consumed = sequence + 1;
                     self.over |= last;
                 }
-                Action::Tell { .. } | Action::Welcome { .. } | Action::Holders { .. } => {}
+                Action::Tell { .. }
+                | Action::Give { .. }
+                | Action::Welcome { .. }
+                | Action::Holders { .. } => {}
             }
         }
     }

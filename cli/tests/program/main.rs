@@ -15,11 +15,12 @@ mod arrays;
 mod batch;
 mod faults;
 mod full;
+mod graphs;
 mod operator;
 mod results;
 mod user;
 
-const TESTS: [(&str, fn()); 20] = [
+const TESTS: [(&str, fn()); 22] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -46,6 +47,8 @@ const TESTS: [(&str, fn()); 20] = [
     ),
     ("a_result_outlives_its_workers_process", results::a_result_outlives_its_workers_process),
     ("a_deadline_needs_no_coordinator", faults::a_deadline_needs_no_coordinator),
+    ("a_graph_survives_its_leaders", graphs::a_graph_survives_its_leaders),
+    ("a_worker_with_blocked_parents_is_killed", graphs::a_worker_with_blocked_parents_is_killed),
 ];
 
 #[allhands::main]

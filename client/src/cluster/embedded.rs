@@ -1,7 +1,5 @@
 //! What may be said about the embedded cluster.
 
-use std::sync::Arc;
-
 use allhands_common::id::ClusterId;
 
 use super::{Cluster, PATIENCE};
@@ -49,6 +47,6 @@ impl EmbeddedBuilder {
         let running = start(Source::Embedded(config), PATIENCE)?;
         // It leads from the beginning; this waits for its first word, which says the slots.
         _ = running.session.wait_attached(PATIENCE);
-        Ok(Cluster(Arc::new(running)))
+        Ok(Cluster::of(running))
     }
 }

@@ -8,6 +8,7 @@ use std::fmt::Display;
 
 use super::Extra;
 use crate::entry::Entry;
+use crate::execution::named;
 use crate::payload::{ArgWriter, ArgumentError, Arguments, Codec, EncodeError};
 use crate::registry::Known;
 
@@ -54,11 +55,13 @@ fn write_in(codec: Codec, entry: &'static Entry, put: Put<'_>) -> Result<Argumen
         cause: cause.to_string(),
     };
     let mut arguments = Arguments::new(codec);
+    named::begin_anew();
     let mut writer = ArgWriter::new(&mut arguments);
     if let Err(error) = put(&mut writer) {
         return Err(refused(writer.position(), &error));
     }
-    match arguments.with_slices(|args| entry.check(codec, args)) {
+    let stand_ins = arguments.stand_ins();
+    match arguments.with_slices(|args| entry.check(codec, args, stand_ins)) {
         Ok(()) => Ok(arguments),
         Err(bad) => Err(refused(bad.position, &bad.message)),
     }

@@ -159,3 +159,23 @@ fn the_call_is_made_where_it_runs_and_not_before() {
     assert_eq!(CALLS.get(), 0);
     assert_eq!((run(&call), run(&call)), (1, 2));
 }
+
+#[test]
+fn executions_in_arguments_that_are_waited_for_have_to_end() {
+    use allhands_common::id::{BatchId, TaskId};
+
+    let [a, b] = [1, 2].map(|index| {
+        crate::execution::tests::unknown::<u8>(TaskId { batch: BatchId([7; 16]), index })
+    });
+    let take = |a: crate::Execution<u8>, b: Vec<crate::Execution<u8>>, c: u8| {
+        _ = (a, b, c);
+    };
+    let call = call(take, (&a, vec![b.clone()], &b));
+    let needs = |waits: u8| -> Vec<Need> {
+        let needs = waiting(call.needs().to_vec(), waits);
+        (0..3).map(|place| needs.iter().find(|one| one.place == place).unwrap().need).collect()
+    };
+    assert_eq!(needs(0), [Need::Handle, Need::Handle, Need::Returned]);
+    assert_eq!(needs(0b10), [Need::Handle, Need::End, Need::Returned]);
+    assert_eq!(needs(u8::MAX), [Need::End, Need::End, Need::Returned]);
+}

@@ -99,6 +99,26 @@ impl fmt::Display for Kind {
                 "a shared array was put into another cluster than the one that the call runs on: put it \
                  into this one, with `cluster.put`, and run the call `.on(&cluster)`",
             ),
+            Self::Homeless { cluster, others: true } => write!(
+                f,
+                "it is of cluster {cluster}, and this process is connected to another one: connect to that one \
+                 (`Cluster::connect`, or ALLHANDS_CLUSTER) before the handle is read"
+            ),
+            Self::Homeless { others: false, .. } => f.write_str(
+                "this process is not connected to a cluster: connect to the one that it is of \
+                 (`Cluster::connect`, or `Cluster::from_env`) before the handle is read",
+            ),
+            Self::OtherExecution { execution, cluster } => write!(
+                f,
+                "execution {execution} is of cluster {cluster}, and the call goes to another one: take its \
+                 result, and give that"
+            ),
+            Self::InTask(error) => error.fmt(f),
+            Self::TooManyNamed { function, named, limit } => write!(
+                f,
+                "the call of {function} names {named} executions, the limit is {limit}: combine them in \
+                 several calls, and those in another one"
+            ),
             Self::Run(error) => error.fmt(f),
         }
     }

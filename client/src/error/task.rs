@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use allhands_common::failure::Cause;
-use allhands_common::id::{AttemptId, WorkerId};
+use allhands_common::id::{AttemptId, TaskId, WorkerId};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::RunError;
+use super::{Error, RunError, chain};
 use crate::payload::{Codec, decode_received};
 
 /// Longest text of a task's arguments that a message shows, in bytes.
@@ -31,6 +32,7 @@ struct Inner {
     worker_name: Option<String>,
     attempt: Option<AttemptId>,
     tries: u32,
+    execution: Option<TaskId>,
 }
 
 /// What happened to a task that has no value.
@@ -43,6 +45,13 @@ pub enum TaskErrorKind {
     Ended(Cause),
     /// The call as a whole went wrong before it.
     Call(Arc<RunError>),
+    /// Of an execution: its outcome cannot be had from the cluster.
+    Cluster(Arc<Error>),
+    /// Of an execution: it has not ended in the time that its caller was ready to wait. It goes on.
+    Overdue {
+        /// How long that was.
+        waited: Duration,
+    },
     /// It has a value, which does not decode as the type that the caller expects.
     Undecodable {
         /// Both types, and what the codec said.
@@ -67,7 +76,7 @@ impl TaskError {
         kind: TaskErrorKind,
     ) -> Self {
         let arguments = shortened(arguments);
-        let (worker, worker_name, attempt, tries) = (None, None, None, 0);
+        let (worker, worker_name, attempt, tries, execution) = (None, None, None, 0, None);
         Self(Box::new(Inner {
             index,
             function,
@@ -77,6 +86,7 @@ impl TaskError {
             worker_name,
             attempt,
             tries,
+            execution,
         }))
     }
 
@@ -87,6 +97,12 @@ impl TaskError {
         tries: u32,
     ) -> Self {
         (self.0.worker, self.0.attempt, self.0.tries) = (worker, attempt, tries);
+        self
+    }
+
+    /// Says that it is an execution's, not one of many tasks of a call.
+    pub(crate) fn of_execution(mut self, execution: TaskId) -> Self {
+        self.0.execution = Some(execution);
         self
     }
 
@@ -103,7 +119,12 @@ impl TaskError {
         }
     }
 
-    /// Which task of the call, from 0.
+    /// Of which execution it is, if it is one's.
+    pub fn execution(&self) -> Option<TaskId> {
+        self.0.execution
+    }
+
+    /// Which task of the call, from 0; of an execution 0.
     pub fn index(&self) -> usize {
         self.0.index
     }
@@ -130,6 +151,8 @@ impl TaskError {
             TaskErrorKind::Ended(cause) => Some(cause),
             TaskErrorKind::Failed(_)
             | TaskErrorKind::Call(_)
+            | TaskErrorKind::Cluster(_)
+            | TaskErrorKind::Overdue { .. }
             | TaskErrorKind::Undecodable { .. } => None,
         }
     }
@@ -161,6 +184,8 @@ impl TaskError {
             TaskErrorKind::Failed(error) => error.decode(),
             TaskErrorKind::Ended(_)
             | TaskErrorKind::Call(_)
+            | TaskErrorKind::Cluster(_)
+            | TaskErrorKind::Overdue { .. }
             | TaskErrorKind::Undecodable { .. } => None,
         }
     }
@@ -171,6 +196,8 @@ impl TaskError {
             TaskErrorKind::Ended(cause) => cause.retry_can_help(),
             TaskErrorKind::Failed(_) => true,
             TaskErrorKind::Call(error) => error.retry_can_help(),
+            TaskErrorKind::Cluster(error) => error.retry_can_help(),
+            TaskErrorKind::Overdue { .. } => true,
             TaskErrorKind::Undecodable { .. } => false,
         }
     }
@@ -199,6 +226,8 @@ impl fmt::Display for TaskErrorKind {
             Self::Failed(_) => f.write_str("returned an error"),
             Self::Ended(cause) => cause.fmt(f),
             Self::Call(error) => write!(f, "the call ended before it: {error}"),
+            Self::Cluster(error) => write!(f, "its outcome cannot be had: {}", chain(&**error)),
+            Self::Overdue { waited } => write!(f, "it has not ended within {waited:?}"),
             Self::Undecodable { message } => write!(f, "its result does not decode: {message}"),
         }
     }
@@ -206,7 +235,12 @@ impl fmt::Display for TaskErrorKind {
 
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {}, {}{}: {}", self.index, self.function, self.arguments, self.kind)?;
+        match self.execution {
+            Some(execution) => write!(f, "execution {execution}")?,
+            None => write!(f, "task {}", self.index)?,
+        }
+        let gap = if self.function.is_empty() { "" } else { ", " };
+        write!(f, "{gap}{}{}: {}", self.function, self.arguments, self.kind)?;
         let mut open = " (";
         let mut part = |f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>| {
             f.write_str(open)?;

@@ -6,12 +6,13 @@ use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::policy::Function;
 use allhands_common::segment::{
-    ARITY_MAX, DONE, ERROR, FAILED, STORED, Segment, split_argument_tag,
+    ARITY_MAX, DONE, ERROR, FAILED, FORWARDED, STORED, Segment, split_argument_tag,
 };
 
 use super::fill::{Filled, Outcomes};
 use super::{loans, panics};
 use crate::entry::{CallFn, CallStatus, Entry};
+use crate::execution::named;
 use crate::payload::Codec;
 use crate::shared::task;
 
@@ -70,7 +71,7 @@ pub(super) fn run(
 ) -> Outcome {
     out.clear();
     let mut strings = [&[][..]; ARITY_MAX];
-    let answer = (|| {
+    let (answer, named) = named::gather(|| {
         let damaged = |message: &str| Cause::Program { message: message.to_owned() };
         let (tag, arity) = segment
             .row(row, &mut strings)
@@ -94,14 +95,18 @@ pub(super) fn run(
             let run = || panics::catch(|| call(codec, &whole[..arity], out));
             task::run(filled.blobs(), run, refused)?
         }
-    })();
+    });
     let tag = match answer {
         Ok(CallStatus::Done) if out.len() > RESULT_BYTES_SENT => leave(identity, out),
         Ok(CallStatus::Done) => DONE,
         Ok(CallStatus::Failed) if out.len() <= RESULT_BYTES_MAX => FAILED,
+        Ok(CallStatus::Forwarded(task)) if out.len() <= RESULT_BYTES_MAX => {
+            out.splice(..0, task.to_bytes());
+            FORWARDED
+        }
         other => refuse(other, identity, out),
     };
-    Outcome { tag, named: Vec::new() }
+    Outcome { tag, named: named.iter().map(|named| named.slot.of().task).collect() }
 }
 
 /// Leaves a long result with the worker; a reference takes its place.
@@ -125,7 +130,7 @@ fn refuse(answer: Result<CallStatus, Cause>, identity: Identity, out: &mut Vec<u
             Cause::BadArgument { position, message }
         }
         Ok(CallStatus::BadResult { message }) => Cause::BadResult { message },
-        Ok(CallStatus::Done | CallStatus::Failed) => Cause::BadResult {
+        Ok(CallStatus::Done | CallStatus::Failed | CallStatus::Forwarded(_)) => Cause::BadResult {
             message: format!(
                 "it is an error of {} bytes, more than the {RESULT_BYTES_MAX} that one may be: shorten it",
                 out.len()

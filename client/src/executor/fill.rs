@@ -144,7 +144,7 @@ fn fill(
     let strings: Vec<&[u8]> = strings.iter().map(Vec::as_slice).collect();
     let mut made = Vec::new();
     match made_by.call()(codec, &strings, &mut made) {
-        CallStatus::Done => Ok(Filler::Made(made)),
+        CallStatus::Done | CallStatus::Forwarded(_) => Ok(Filler::Made(made)),
         CallStatus::BadArgument { message, .. } | CallStatus::BadResult { message } => {
             Err(refused(message))
         }

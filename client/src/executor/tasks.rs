@@ -6,10 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use allhands_common::execution::{Awaited, Mention};
 use allhands_common::id::{AttemptId, BatchId, TaskId};
@@ -49,7 +51,7 @@ struct State {
     /// Tasks that have begun and were cancelled.
     cancelled: BTreeSet<Begun>,
     /// Whom to wake when one is.
-    parked: BTreeMap<Begun, Box<dyn Fn() + Send>>,
+    parked: BTreeMap<Begun, Wake>,
     /// The same, of tasks that await it.
     wakers: BTreeMap<Begun, Vec<Waker>>,
 }
@@ -63,6 +65,8 @@ pub(super) struct Current {
     waited: Cell<bool>,
     /// How often it has made each call.
     calls: RefCell<BTreeMap<[u8; 32], u32>>,
+    /// What it has asked for.
+    asked: RefCell<Vec<Awaited>>,
 }
 
 thread_local! {
@@ -83,6 +87,7 @@ impl Current {
             place: Cell::new(0),
             waited: Cell::new(false),
             calls: RefCell::default(),
+            asked: RefCell::default(),
         });
         CURRENT.set(Some(Rc::clone(&current)));
         current
@@ -95,6 +100,11 @@ impl Current {
         let mut calls = self.calls.borrow_mut();
         if !calls.is_empty() {
             calls.clear();
+        }
+        drop(calls);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.is_empty() {
+            asked.clear();
         }
     }
 
@@ -149,12 +159,25 @@ pub(crate) fn ask(of: Awaited, told: Told) {
     if let Some(crew) = CREW.get() {
         crew.asked.state().outcomes.entry(of).or_default().push(told);
     }
+    if let Some(current) = current() {
+        current.asked.borrow_mut().push(of);
+    }
 }
 
-/// Nobody asks for that outcome any more.
+/// Somebody does not ask for that outcome any more: forgotten is what nobody does.
 pub(crate) fn unask(of: Awaited) {
     if let Some(crew) = CREW.get() {
-        crew.asked.state().outcomes.remove(&of);
+        let mut state = crew.asked.state();
+        if state.outcomes.get(&of).is_some_and(|told| told.len() == 1) {
+            state.outcomes.remove(&of);
+        }
+    }
+}
+
+/// Ends a task, if it has not ended.
+pub(crate) fn cancel(task: TaskId) {
+    if let Some(crew) = CREW.get() {
+        crew.outcomes.say(FromExecutor::Cancel { task });
     }
 }
 
@@ -241,43 +264,104 @@ impl Token {
 /// It cannot wait, or was cancelled.
 pub(crate) fn block<R>(
     on: Vec<Awaited>,
-    wake: Box<dyn Fn() + Send>,
+    wake: Wake,
     wait: impl FnOnce() -> R,
 ) -> Result<R, NotHere> {
-    let (Some(current), Some(crew)) = (current(), CREW.get()) else {
-        return Err(NotHere::AnotherThread);
-    };
-    let task = current.begun();
-    {
-        let mut state = crew.asked.state();
-        if state.cancelled.contains(&task) {
-            return Err(NotHere::Cancelled);
-        }
-        state.parked.insert(task, wake);
-    }
-    let (lane, started_us) = (current.lane.get(), crew.cell.started_us(current.lane.get()));
-    let blocked_us = monotonic_us();
-    crew.suspend(
-        &current.shift,
-        lane,
-        current.waited.replace(true),
-        FromExecutor::Blocked { task, on },
-    )
-    .map_err(|_| NotHere::NoThread)?;
+    let blocked = Blocked::begin(on, wake)?;
     let waited = wait();
-    let lane = crew.deck.resume();
-    current.lane.set(lane);
-    // The time that it has waited does not count.
-    let started_us = match started_us {
-        0 => 0,
-        started => started + (monotonic_us() - blocked_us),
-    };
-    let Begun { sequence, place: index } = task;
-    crew.cell.go_on(lane, Running { sequence, index, started_us });
-    crew.outcomes.say(FromExecutor::Resumed { task });
-    let mut state = crew.asked.state();
-    state.parked.remove(&task);
-    if state.cancelled.contains(&task) { Err(NotHere::Cancelled) } else { Ok(waited) }
+    blocked.resume()?;
+    Ok(waited)
+}
+
+/// Ends the wait of a blocked task.
+pub(crate) type Wake = Box<dyn Fn() + Send>;
+
+/// The task of this thread has given its lane away.
+struct Blocked {
+    current: Rc<Current>,
+    task: Begun,
+    /// When it was begun, by the cell's clock, and when it began to wait.
+    started_us: u64,
+    since_us: u64,
+}
+
+impl Blocked {
+    fn begin(on: Vec<Awaited>, wake: Wake) -> Result<Self, NotHere> {
+        let (Some(current), Some(crew)) = (current(), CREW.get()) else {
+            return Err(NotHere::AnotherThread);
+        };
+        let task = current.begun();
+        {
+            let mut state = crew.asked.state();
+            if state.cancelled.contains(&task) {
+                return Err(NotHere::Cancelled);
+            }
+            state.parked.insert(task, wake);
+        }
+        let lane = current.lane.get();
+        let (started_us, since_us) = (crew.cell.started_us(lane), monotonic_us());
+        let word = FromExecutor::Blocked { task, on };
+        let suspended = crew.suspend(&current.shift, lane, current.waited.get(), word);
+        suspended.map_err(|_| NotHere::NoThread)?;
+        current.waited.set(true);
+        Ok(Self { current, task, started_us, since_us })
+    }
+
+    /// Waits for a lane, and goes on.
+    fn resume(self) -> Result<(), NotHere> {
+        let Self { current, task, started_us, since_us } = self;
+        let Some(crew) = CREW.get() else { return Err(NotHere::AnotherThread) };
+        let lane = crew.deck.resume();
+        current.lane.set(lane);
+        // The time that it has waited does not count.
+        let started_us = match started_us {
+            0 => 0,
+            started => started + (monotonic_us() - since_us),
+        };
+        let Begun { sequence, place: index } = task;
+        crew.cell.go_on(lane, Running { sequence, index, started_us });
+        crew.outcomes.say(FromExecutor::Resumed { task });
+        let mut state = crew.asked.state();
+        state.parked.remove(&task);
+        if state.cancelled.contains(&task) { Err(NotHere::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// The future of a task, which blocks the task while it waits for outcomes: its thread goes on to drive what else
+/// it waits for.
+pub(crate) struct Yielding<F> {
+    future: F,
+    blocked: Option<Blocked>,
+}
+
+/// Makes `future`, which is all that a task does, one that lets go of the task's lane.
+pub(crate) const fn yielding<F: Future>(future: F) -> Yielding<F> {
+    Yielding { future, blocked: None }
+}
+
+impl<F: Future + Unpin> Future for Yielding<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if let Some(blocked) = self.blocked.take() {
+            // One that is cancelled goes on: it looks for itself, and is ended if it does not.
+            _ = blocked.resume();
+        }
+        let polled = Pin::new(&mut self.future).poll(context);
+        if polled.is_pending() {
+            let on = CREW.get().zip(current()).map(|(crew, current)| {
+                let mut asked = current.asked.borrow_mut();
+                let state = crew.asked.state();
+                asked.retain(|of| state.outcomes.contains_key(of));
+                asked.clone()
+            });
+            let waker = context.waker().clone();
+            if let Some(on) = on.filter(|on| !on.is_empty()) {
+                self.blocked = Blocked::begin(on, Box::new(move || waker.wake_by_ref())).ok();
+            }
+        }
+        polled
+    }
 }
 
 impl Asked {

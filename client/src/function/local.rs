@@ -15,6 +15,8 @@ use std::thread::{self, Thread};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::LocalSet;
 
+use crate::executor::tasks;
+
 thread_local! {
     static RUNTIME: Runtime = runtime();
 }
@@ -24,6 +26,7 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     if Handle::try_current().is_ok() {
         return park_on(future);
     }
+    let future = tasks::yielding(Box::pin(future));
     RUNTIME.with(|runtime| LocalSet::new().block_on(runtime, future))
 }
 

@@ -27,6 +27,7 @@ use crate::error::{Finished, Reason, RunError};
 use crate::progress::Display;
 use crate::session::exchange::{Exchange, Note, ROOM_BYTES, SPEC_BYTES_MAX, spec_bytes};
 use crate::session::inbox::{Arrived, Inbox, Rules};
+use crate::session::submits::MENTION_BYTES;
 use crate::shared::whole::Whole;
 
 /// What one task may have of arguments, and a call of context.
@@ -187,7 +188,7 @@ impl<R> Call<R> {
             return Err(Reason::Argument { index: self.given, source });
         }
         let bytes = call.encoded().bytes();
-        if bytes > self.lifting.above() || !call.named().is_empty() {
+        if bytes > self.lifting.above() || !call.named().is_empty() || !call.needs().is_empty() {
             return self.give_with_data(&call, memo, last);
         }
         if bytes > TASK_BYTES_MAX {
@@ -209,13 +210,16 @@ impl<R> Call<R> {
         // Calls with parts of one array name the same, one after the other.
         let mut new = call.named().iter().filter(|whole| !self.keeping.names(whole));
         new.try_for_each(|whole| data.provide(whole)).map_err(Reason::Cluster)?;
-        let lifted = self.lifting.lift(data, call).map_err(Reason::Cluster)?;
-        let bytes = lifted.strings.iter().map(|string| string.len()).sum();
+        let lifted = self.lifting.lift(data, call.encoded(), call.entry());
+        let lifted = lifted.map_err(Reason::Cluster)?;
+        let strings: usize = lifted.strings.iter().map(|string| string.len()).sum();
+        let bytes = strings + call.needs().len() * MENTION_BYTES;
         if bytes > TASK_BYTES_MAX {
             return Err(self.too_large(call, bytes));
         }
         let named = call.named().iter().map(|whole| Arc::clone(whole) as Kept);
-        let named: Vec<Kept> = named.chain(lifted.kept).collect();
+        let needs = call.needs().iter().map(|named| Arc::clone(&named.slot) as Kept);
+        let named: Vec<Kept> = named.chain(lifted.kept).chain(needs).collect();
         if !named.is_empty() {
             self.keeping.keep(self.given, named);
         }
@@ -236,6 +240,7 @@ impl<R> Call<R> {
         last: bool,
     ) -> Result<Given, Reason> {
         let part = &mut self.parts[memo.part];
+        let strings = (strings, call.needs());
         match part.exchange.push(call.codec().byte(), tag, bytes, strings, last) {
             Note::Stopped => return Ok(Given::Stopped),
             Note::Quiet => {}

@@ -15,6 +15,7 @@ use super::{IndexRun, OnError, Parallel};
 use crate::delayed::Delayed;
 use crate::entry::CallStatus;
 use crate::error::{Finished, Reason, TaskError, TaskErrorKind};
+use crate::execution::{fill, named};
 use crate::executor::{context, panics};
 use crate::payload::Codec;
 use crate::session::outcomes::Outcomes;
@@ -82,7 +83,8 @@ impl Inline {
                 Ok(CallStatus::Failed) | Err(Cause::Panicked { .. }) if again => {
                     back_off(Duration::from_millis(policy.backoff.after(tries)));
                 }
-                Ok(status @ (CallStatus::Done | CallStatus::Failed)) => {
+                // A call in this thread leads nowhere: the execution is its value.
+                Ok(status @ (CallStatus::Done | CallStatus::Failed | CallStatus::Forwarded(_))) => {
                     let failed = self.errors_count && status == CallStatus::Failed;
                     return Ok(self.read(&call, failed).map_err(|(kind, value)| {
                         (self.error(&call, index, kind).at(None, None, tries), value)
@@ -106,17 +108,29 @@ impl Inline {
 
     fn call<R>(&mut self, call: &Delayed<R>) -> Result<CallStatus, Cause> {
         self.out.clear();
+        let filled = match call.needs() {
+            [] => None,
+            _ => Some(fill::here(call)?),
+        };
         // A task may itself run a call inline: it leaves its own context behind.
         let outer = context::swap(Some((self.shared.context.clone(), self.batch)));
         let run = call.entry().call();
-        let status = task::run(
-            Vec::new(),
-            || {
-                call.encoded()
-                    .with_slices(|args| panics::catch(|| run(call.codec(), args, &mut self.out)))
-            },
-            |status| matches!(status, Ok(CallStatus::BadArgument { .. })),
-        );
+        // What its result names is named by nobody else: it does not leave this process.
+        let (status, _) = named::gather(|| {
+            task::run(
+                Vec::new(),
+                || match &filled {
+                    None => call.encoded().with_slices(|args| {
+                        panics::catch(|| run(call.codec(), args, &mut self.out))
+                    }),
+                    Some(filled) => {
+                        let args: Vec<&[u8]> = filled.iter().map(|string| &**string).collect();
+                        panics::catch(|| run(call.codec(), &args, &mut self.out))
+                    }
+                },
+                |status| matches!(status, Ok(CallStatus::BadArgument { .. })),
+            )
+        });
         context::swap(outer);
         status?
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::shared::whole::Whole;
 
 /// Something to be kept.
-pub(super) type Kept = Arc<dyn Any + Send + Sync>;
+pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Kept arrays, by the places of the calls that name them. Neighbours that name the same are one entry.
 #[derive(Debug, Default)]

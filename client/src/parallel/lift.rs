@@ -9,10 +9,10 @@ use allhands_common::execution::StandIn;
 
 use super::keeping::Kept;
 use crate::data::Data;
-use crate::delayed::Delayed;
+use crate::entry::Entry;
 use crate::error::Result;
 use crate::notice::notice;
-use crate::payload::bytes_text;
+use crate::payload::{Arguments, bytes_text};
 
 /// After so many calls with equal long arguments, the user is told that there is a better way.
 const EQUAL_MAX: u32 = 10;
@@ -21,7 +21,8 @@ const EQUAL_MAX: u32 = 10;
 const COUNTED_MAX: usize = 1024;
 
 /// Lifts the long arguments of one call of `Parallel`.
-pub(super) struct Lifting {
+#[derive(Debug)]
+pub(crate) struct Lifting {
     /// How long an argument may be, in bytes, without being lifted.
     above: usize,
     /// How often equal ones came by value.
@@ -30,18 +31,19 @@ pub(super) struct Lifting {
 }
 
 /// The arguments of a task, with references in place of the long ones.
-pub(super) struct Lifted<'a> {
-    pub(super) strings: Vec<Cow<'a, [u8]>>,
-    /// Which are references, a bit each.
-    pub(super) which: u8,
+#[derive(Debug)]
+pub(crate) struct Lifted<'a> {
+    pub(crate) strings: Vec<Cow<'a, [u8]>>,
+    /// For which of them something stands in, a bit each.
+    pub(crate) which: u8,
     /// Bytes that were stored for it.
-    pub(super) stored_bytes: usize,
+    pub(crate) stored_bytes: usize,
     /// What must be there until the task has ended.
-    pub(super) kept: Vec<Kept>,
+    pub(crate) kept: Vec<Kept>,
 }
 
 impl Lifting {
-    pub(super) fn new(max_nbytes: Option<usize>) -> Self {
+    pub(crate) fn new(max_nbytes: Option<usize>) -> Self {
         Self { above: max_nbytes.unwrap_or(usize::MAX), equal: BTreeMap::new(), told: false }
     }
 
@@ -52,22 +54,27 @@ impl Lifting {
     }
 
     /// Stores the long ones among a call's arguments, each once.
-    pub(super) fn lift<'a, R>(&mut self, data: &Data, call: &'a Delayed<R>) -> Result<Lifted<'a>> {
-        let mut lifted =
-            Lifted { strings: Vec::new(), which: 0, stored_bytes: 0, kept: Vec::new() };
-        for (place, string) in call.arguments().enumerate() {
-            if string.len() <= self.above {
+    pub(crate) fn lift<'a>(
+        &mut self,
+        data: &Data,
+        arguments: &'a Arguments,
+        entry: &'static Entry,
+    ) -> Result<Lifted<'a>> {
+        let which = arguments.stand_ins();
+        let mut lifted = Lifted { strings: Vec::new(), which, stored_bytes: 0, kept: Vec::new() };
+        for (place, string) in arguments.iter().enumerate() {
+            if string.len() <= self.above || which & 1 << place != 0 {
                 lifted.strings.push(string.into());
                 continue;
             }
-            let (stored, is_new) = match call.encoded().once(place) {
+            let (stored, is_new) = match arguments.once(place) {
                 Some(once) => {
                     lifted.kept.push(once.clone());
                     once.stored(data.cluster(), |bytes| data.put_bytes(bytes).map(Arc::new))?
                 }
                 None => {
                     let stored = data.put_bytes(string)?;
-                    let is_new = self.count(&stored.reference(), call);
+                    let is_new = self.count(&stored.reference(), entry);
                     (Arc::new(stored), is_new)
                 }
             };
@@ -82,7 +89,7 @@ impl Lifting {
     }
 
     /// Counts an argument that came by value; whether it is the first of its kind.
-    fn count<R>(&mut self, reference: &BlobRef, call: &Delayed<R>) -> bool {
+    fn count(&mut self, reference: &BlobRef, entry: &'static Entry) -> bool {
         if self.equal.len() >= COUNTED_MAX && !self.equal.contains_key(&reference.id) {
             return true;
         }
@@ -93,7 +100,7 @@ impl Lifting {
             notice(format_args!(
                 "{EQUAL_MAX} calls of {} carry equal arguments of {} bytes, which are encoded and \
                  looked at each time: put the value behind an `Arc`, or `cluster.put` it once",
-                call.label(),
+                entry.label(),
                 reference.bytes
             ));
         }
@@ -101,15 +108,17 @@ impl Lifting {
     }
 }
 
-/// Arguments as text, in parentheses, some of which are references.
-pub(super) fn text(strings: &[&[u8]], lifted: u8) -> String {
-    let text = |(place, string): (usize, &&[u8])| {
-        let stand_in = StandIn::from_bytes(string).filter(|_| lifted & 1 << place != 0);
-        match stand_in {
-            Some(StandIn::Blob(reference)) => format!("{} bytes in a blob", reference.bytes),
-            Some(StandIn::Outcomes(filling)) => format!("{} outcomes", filling.of.len()),
-            None => bytes_text(string),
+/// Arguments as text, in parentheses; for some of them something stands in.
+pub(crate) fn text(strings: &[&[u8]], stand_ins: u8) -> String {
+    let text = |(place, string): (usize, &&[u8])| match StandIn::from_bytes(string) {
+        Some(StandIn::Blob(reference)) if stand_ins & 1 << place != 0 => {
+            format!("{} bytes in a blob", reference.bytes)
         }
+        Some(StandIn::Outcomes(filling)) if stand_ins & 1 << place != 0 => match &filling.of[..] {
+            [only] => format!("execution {only}"),
+            all => format!("{} executions", all.len()),
+        },
+        _ => bytes_text(string),
     };
     let texts: Vec<String> = strings.iter().enumerate().map(text).collect();
     format!("({})", texts.join(", "))

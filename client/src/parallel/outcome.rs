@@ -2,16 +2,16 @@
 //! it; everything else is looked for when a task has none.
 
 use allhands_common::codec;
+use allhands_common::execution::TASK_ID_BYTES;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::segment::{
-    ARITY_MAX, DONE, ERROR, FAILED, STORED, Segment, split_argument_tag,
+    ARITY_MAX, DONE, ERROR, FAILED, FORWARDED, STORED, Segment, split_argument_tag,
 };
 use bytes::Bytes;
 
 use super::call::Call;
-use super::lift;
 use crate::delayed::ResultDecoder;
-use crate::error::{Error, ErrorKind, TaskError, TaskErrorKind};
+use crate::error::{Error, TaskError, TaskErrorKind, error_of_end};
 use crate::payload::Codec;
 use crate::session::core::End;
 use crate::session::inbox::{Arrived, KeptSegment};
@@ -32,6 +32,9 @@ impl<R> Call<R> {
         match (arrived.outcomes.value(row), codec, self.decoder) {
             (Some((DONE | FAILED, bytes)), Some(codec), Some(decoder)) => decoder
                 .decode(codec, bytes)
+                .map_err(|error| self.error(arrived, row, index, undecodable(&error))),
+            (Some((FORWARDED, bytes)), Some(codec), Some(decoder)) => decoder
+                .decode(codec, bytes.get(TASK_ID_BYTES..).unwrap_or_default())
                 .map_err(|error| self.error(arrived, row, index, undecodable(&error))),
             (Some((STORED, reference)), Some(codec), Some(decoder)) => self
                 .stored(arrived, codec, decoder, reference)
@@ -146,14 +149,9 @@ impl<R> Call<R> {
             let codec = Codec::from_byte(segment.codec())?;
             let mut strings = [&[][..]; ARITY_MAX];
             let (tag, arity) = segment.row(task - kept.range.start, &mut strings)?;
-            let (function, lifted) = split_argument_tag(tag);
+            let (function, stand_ins) = split_argument_tag(tag);
             let entry = *entries.get(usize::from(function))?;
-            let text = if lifted == 0 {
-                entry.debug_text(codec, &strings[..arity])
-            } else {
-                lift::text(&strings[..arity], lifted)
-            };
-            Some((self.label(entry), text))
+            Some((self.label(entry), entry.text(codec, &strings[..arity], stand_ins)))
         });
         let (function, arguments) = found.unwrap_or_else(|| {
             let label = entries.first().map(|entry| self.label(entry)).unwrap_or_default();
@@ -171,19 +169,4 @@ impl<R> Call<R> {
 
 fn undecodable(error: &dyn std::fmt::Display) -> TaskErrorKind {
     TaskErrorKind::Undecodable { message: error.to_string() }
-}
-
-fn error_of_end(end: &End) -> Option<Error> {
-    let kind = match end {
-        End::Complete { .. } => return None,
-        End::Refused(reason) => ErrorKind::Refused { reason: reason.clone() },
-        End::ProgramRefused(reason) => ErrorKind::ProgramRefused { reason: reason.clone() },
-        End::Expired => ErrorKind::Expired,
-        End::Forgotten => ErrorKind::Forgotten,
-        End::Unreadable(reason) => ErrorKind::Unreadable { reason: reason.clone() },
-        End::Leaderless(waited) => ErrorKind::Leaderless { waited: *waited },
-        End::Lost(cause) => ErrorKind::EmbeddedEnded { cause: cause.clone() },
-        End::Closed => ErrorKind::Closed,
-    };
-    Some(Error::new(kind))
 }

@@ -1,6 +1,6 @@
 //! `Parallel` inline, and on a coordinator that the test plays on the session's own thread.
 
-mod fake;
+pub(crate) mod fake;
 mod inline;
 mod on_cluster;
 

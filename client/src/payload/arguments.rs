@@ -6,11 +6,13 @@ use std::fmt;
 use std::mem::needs_drop;
 use std::sync::Arc;
 
+use allhands_common::execution::{Filling, StandIn};
 use bincode::enc::write::Writer;
 use serde::Serialize;
 
 use super::once::{self, Once};
 use super::{Codec, EncodeError, encode, encode_bincode};
+use crate::execution::named;
 use crate::function::Arg;
 use crate::shared::mention;
 
@@ -35,6 +37,8 @@ pub(crate) struct Arguments {
     ends: [u32; ARGUMENTS_MAX],
     count: u8,
     codec: Codec,
+    /// For which of them something stands in, a bit each: they are made of outcomes.
+    stand_ins: u8,
     /// Those that are written once for many calls; their own byte strings are empty.
     once: Option<Box<[Option<Arc<Once>>; ARGUMENTS_MAX]>>,
 }
@@ -97,13 +101,14 @@ thread_local! {
 /// one as it is.
 fn encode_aside<T: Serialize + ?Sized>(
     codec: Codec,
+    place: u8,
     value: &T,
     buffer: &mut Buffer,
 ) -> Result<(), EncodeError> {
     // A value whose `Serialize` makes another call finds the place empty, and brings its own.
     let mut aside = ASIDE.take();
     aside.clear();
-    mention::during(|| encode(codec, value, &mut aside))?;
+    mention::during(|| named::during(place, || encode(codec, value, &mut aside)))?;
     if aside.len() >= MOVED_BYTES_MIN && buffer.bytes().is_empty() {
         aside.shrink_to_fit();
         buffer.heap = aside;
@@ -121,12 +126,18 @@ impl Arguments {
     #[inline(always)]
     pub(crate) const fn new(codec: Codec) -> Self {
         let buffer = Buffer { inline: [0; INLINE_BYTES_MAX], inline_len: 0, heap: Vec::new() };
-        Self { buffer, ends: [0; ARGUMENTS_MAX], count: 0, codec, once: None }
+        Self { buffer, ends: [0; ARGUMENTS_MAX], count: 0, codec, stand_ins: 0, once: None }
     }
 
     /// What they are written in.
     pub(crate) const fn codec(&self) -> Codec {
         self.codec
+    }
+
+    /// For which of them something stands in, a bit each.
+    #[inline]
+    pub(crate) const fn stand_ins(&self) -> u8 {
+        self.stand_ins
     }
 
     /// How many they are.
@@ -217,9 +228,14 @@ impl<'a> ArgWriter<'a> {
         let is_short = !needs_drop::<T>() && size_of_val(value) <= INLINE_BYTES_MAX;
         match self.arguments.codec {
             Codec::Bincode if is_short => encode_bincode(value, InPlace(buffer))?,
-            codec => encode_aside(codec, value, buffer)?,
+            codec => encode_aside(codec, self.arguments.count, value, buffer)?,
         }
-        let Ok(end) = u32::try_from(buffer.bytes().len()) else {
+        self.end_argument::<T>()
+    }
+
+    #[inline]
+    fn end_argument<T: ?Sized>(&mut self) -> Result<(), EncodeError> {
+        let Ok(end) = u32::try_from(self.arguments.buffer.bytes().len()) else {
             return Err(too_long::<T>());
         };
         self.arguments.ends[usize::from(self.arguments.count)] = end;
@@ -238,6 +254,22 @@ impl<'a> ArgWriter<'a> {
             return self.put_once(once);
         }
         self.put(value)
+    }
+
+    /// Takes what `filling` makes of outcomes as the next argument, in place of its own bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub(crate) fn put_filling(&mut self, filling: Filling) -> Result<(), EncodeError> {
+        self.arguments.stand_ins |= 1 << self.arguments.count;
+        self.arguments.buffer.extend(&StandIn::Outcomes(filling).to_bytes());
+        self.end_argument::<Filling>()
+    }
+
+    /// What the arguments are written in.
+    pub(crate) const fn codec(&self) -> Codec {
+        self.arguments.codec
     }
 
     #[cold]

@@ -16,7 +16,7 @@ pub struct EncodeError {
 }
 
 impl EncodeError {
-    pub(super) fn new(type_name: &'static str, cause: impl Display) -> Self {
+    pub(crate) fn new(type_name: &'static str, cause: impl Display) -> Self {
         Self { type_name, cause: cause.to_string() }
     }
 

@@ -1,30 +1,63 @@
-//! Asks a value whether it is an `Err`, without knowing its type.
+//! Asks a value whether it is an `Err`, or an execution, without knowing its type.
 //!
-//! Retries, fail-fast and the cache must see the `Err` of a function's `Result`, and stable Rust has
-//! no specialisation. But serde writes it as the newtype variant `("Result", "Err")`: a serializer
-//! that answers only that, and refuses everything else at the first call, costs a fraction of a
+//! Retries, fail-fast and the cache must see the `Err` of a function's `Result`, and the cluster follows an
+//! execution that was returned; stable Rust has no specialisation. But serde writes the one as the newtype variant
+//! `("Result", "Err")`, and the other as a newtype of its own name, alone or in an `Ok`: a serializer
+//! that answers only these, and refuses everything else at the first call, costs a fraction of a
 //! nanosecond whatever the size of the value.
 
 use std::fmt;
 
+use allhands_common::id::TaskId;
 use serde::Serialize;
 use serde::ser::{Impossible, Serializer};
 
-/// Whether `value` is a `Result::Err`.
-#[inline]
-pub(crate) fn is_failed<T: Serialize + ?Sized>(value: &T) -> bool {
-    value.serialize(Probe).is_ok()
+use crate::execution::handle;
+
+/// What a result is, as far as the cluster has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A value.
+    Value,
+    /// A `Result::Err`.
+    Failed,
+    /// An execution, or an `Ok` of one: what comes of this task is the result.
+    Forwarded(TaskId),
 }
 
-struct Probe;
+/// What `value` is.
+#[inline]
+pub(crate) fn kind<T: Serialize + ?Sized>(value: &T) -> Kind {
+    value.serialize(Probe::Result).unwrap_or(Kind::Value)
+}
 
-/// The answer "no".
+/// The task whose outcome is that of one that returned `value`, if that is an execution or an `Ok` of one.
+#[cfg(test)]
+pub(crate) fn forwarded<T: Serialize + ?Sized>(value: &T) -> Option<TaskId> {
+    match kind(value) {
+        Kind::Forwarded(task) => Some(task),
+        Kind::Value | Kind::Failed => None,
+    }
+}
+
+/// What is being asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    /// The whole result.
+    Result,
+    /// What is in its `Ok`.
+    Ok,
+    /// What is in an execution: the bytes of its handle.
+    Handle,
+}
+
+/// The answer "neither".
 #[derive(Debug)]
 struct No;
 
 impl fmt::Display for No {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an `Err`")
+        f.write_str("neither an `Err` nor an execution")
     }
 }
 
@@ -36,8 +69,8 @@ impl serde::ser::Error for No {
     }
 }
 
-type Answer = Result<(), No>;
-type Never = Impossible<(), No>;
+type Answer = Result<Kind, No>;
+type Never = Impossible<Kind, No>;
 
 macro_rules! no {
     ($($method:ident($($type:ty),*) -> $answer:ty;)*) => {$(
@@ -49,7 +82,7 @@ macro_rules! no {
 }
 
 impl Serializer for Probe {
-    type Ok = ();
+    type Ok = Kind;
     type Error = No;
     type SerializeSeq = Never;
     type SerializeTuple = Never;
@@ -75,7 +108,6 @@ impl Serializer for Probe {
         serialize_f64(f64) -> Answer;
         serialize_char(char) -> Answer;
         serialize_str(&str) -> Answer;
-        serialize_bytes(&[u8]) -> Answer;
         serialize_none() -> Answer;
         serialize_unit() -> Answer;
         serialize_unit_struct(&'static str) -> Answer;
@@ -95,8 +127,23 @@ impl Serializer for Probe {
     }
 
     #[inline(always)]
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Answer {
-        Err(No)
+    fn serialize_bytes(self, bytes: &[u8]) -> Answer {
+        match self {
+            Self::Handle => handle::task_of(bytes).map(Kind::Forwarded).ok_or(No),
+            Self::Result | Self::Ok => Err(No),
+        }
+    }
+
+    #[inline(always)]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Answer {
+        match self {
+            Self::Result | Self::Ok if name == handle::NAME => value.serialize(Self::Handle),
+            Self::Result | Self::Ok | Self::Handle => Err(No),
+        }
     }
 
     #[inline(always)]
@@ -105,9 +152,13 @@ impl Serializer for Probe {
         name: &'static str,
         _: u32,
         variant: &'static str,
-        _: &T,
+        value: &T,
     ) -> Answer {
-        if name == "Result" && variant == "Err" { Ok(()) } else { Err(No) }
+        match (self, name, variant) {
+            (Self::Result, "Result", "Err") => Ok(Kind::Failed),
+            (Self::Result, "Result", "Ok") => value.serialize(Self::Ok),
+            _ => Err(No),
+        }
     }
 
     #[inline(always)]
@@ -118,7 +169,11 @@ impl Serializer for Probe {
 
 #[cfg(test)]
 mod tests {
-    use super::is_failed;
+    use super::*;
+
+    fn is_failed<T: Serialize>(value: &T) -> bool {
+        kind(value) == Kind::Failed
+    }
 
     #[test]
     fn only_an_err_is_failed() {
@@ -128,6 +183,18 @@ mod tests {
         assert!(!is_failed(&()));
         assert!(!is_failed(&vec![Err::<u8, u8>(1)]));
         assert!(!is_failed(&Some(Err::<u8, u8>(1))), "an `Err` inside a value is data");
+    }
+
+    #[test]
+    fn an_execution_is_forwarded_alone_or_in_an_ok() {
+        let task = TaskId { batch: allhands_common::id::BatchId([7; 16]), index: 3 };
+        let execution = || crate::execution::tests::unknown::<u8>(task);
+        assert_eq!(forwarded(&execution()), Some(task));
+        assert_eq!(forwarded(&Ok::<_, u8>(execution())), Some(task));
+        assert_eq!(forwarded(&Ok::<Result<_, u8>, u8>(Ok(execution()))), None);
+        assert_eq!(forwarded(&Err::<u8, _>(execution())), None);
+        assert_eq!(forwarded(&Some(execution())), None);
+        assert_eq!(forwarded(&vec![execution()]), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! once. Outcomes are numbered per batch: what was handed on is never handed on again, and what comes
 //! early waits. `hear` is what coordinators say, `speak` what is said to them. Nothing here survives the process: a client that dies is cancelled by its lease.
 
+mod awaits;
 mod batch;
 mod event;
 mod hear;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use allhands_common::execution::{Awaited, Mention};
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{
     BatchId, BlobId, ClusterId, CoordinatorId, JobId, RequestId, SessionId, Term,
@@ -75,10 +77,11 @@ pub(crate) struct Core {
     job: Job,
     /// Number of the request that opens the job.
     request: RequestId,
-    sequence: u32,
     batches: BTreeMap<BatchId, Batch>,
-    /// Batches that have something to say, in order.
-    queue: VecDeque<BatchId>,
+    /// Segments that were given.
+    given: u64,
+    /// Who has something to say, in order.
+    queue: VecDeque<Turn>,
     /// Batches that were said and are not over: what an attach names.
     open_batches: usize,
     /// Batches that are said when others are over, in order.
@@ -92,6 +95,10 @@ pub(crate) struct Core {
     offered: BTreeSet<BlobId>,
     /// Results that this process has asked the leader about.
     wanted: BTreeSet<BlobId>,
+    /// Outcomes that the leader was asked for, ...
+    asked: BTreeSet<Awaited>,
+    /// ... and those that it is to be.
+    to_ask: BTreeSet<Awaited>,
     said_at: Instant,
     /// Since when the cluster has no slot.
     workless_since: Option<Instant>,
@@ -107,6 +114,25 @@ enum Job {
     Open(JobId),
 }
 
+/// What a batch says when its turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Everything; not of a kept one.
+    All(BatchId),
+    /// Of a kept one, the segment of this order.
+    Segment(BatchId, u64),
+    /// Of a kept one, what is not a segment.
+    Rest(BatchId),
+}
+
+impl Turn {
+    const fn batch(self) -> BatchId {
+        match self {
+            Self::All(batch) | Self::Segment(batch, _) | Self::Rest(batch) => batch,
+        }
+    }
+}
+
 impl Core {
     pub(crate) const fn new(config: Config, now: Instant) -> Self {
         Self {
@@ -118,8 +144,8 @@ impl Core {
             leaderless_since: now,
             job: Job::Idle,
             request: RequestId(0),
-            sequence: 0,
             batches: BTreeMap::new(),
+            given: 0,
             queue: VecDeque::new(),
             open_batches: 0,
             waiting: VecDeque::new(),
@@ -129,18 +155,12 @@ impl Core {
             finished: VecDeque::new(),
             offered: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            to_ask: BTreeSet::new(),
             said_at: now,
             workless_since: None,
             workless_told: false,
         }
-    }
-
-    /// The name of the next batch to be opened.
-    pub(crate) fn name_batch(&mut self) -> (BatchId, u32) {
-        let sequence = self.sequence;
-        self.sequence += 1;
-        let Config { cluster, session, .. } = self.config;
-        (BatchId::of_session(cluster, session, sequence.into()), sequence)
     }
 
     /// Whether somebody leads whom the session can talk to.
@@ -202,12 +222,15 @@ impl Core {
                 }
             }
             Event::Said { peer, message } => self.hear(peer, message, out),
-            Event::Open { batch, sequence, call, spec, context } => {
-                self.open(batch, (sequence, call), spec, context);
+            Event::Open { batch, sequence, call, spec, context, kept } => {
+                self.open(batch, (sequence, call), spec, context, kept);
             }
-            Event::Append { batch, tasks, segment } => {
-                self.change(batch, |outbox| outbox.give(tasks, segment));
+            Event::Append { batch, tasks, segment, mentions } => {
+                self.append(batch, tasks, segment, mentions);
             }
+            Event::Release { batch } => self.release(batch),
+            Event::Await(outcomes) => self.await_outcomes(outcomes, out),
+            Event::Unawait(outcomes) => self.unawait(outcomes, out),
             Event::Seal { batch } => self.change(batch, |outbox| outbox.sealing = Step::Due),
             Event::Consumed { batch, segments } => self.consume(batch, segments),
             Event::Cancel { batch, reason } => self.cancel(batch, reason),
@@ -230,8 +253,9 @@ impl Core {
         (sequence, call): (u32, u32),
         spec: Arc<BatchSpec>,
         context: Bytes,
+        kept: bool,
     ) {
-        let outbox = Outbox { opening: Step::Due, queued: true, ..Outbox::default() };
+        let outbox = Outbox { opening: Step::Due, queued: !kept, ..Outbox::default() };
         let opened = Batch {
             sequence,
             call,
@@ -240,11 +264,36 @@ impl Core {
             since: self.now,
             outbox,
             inbox: Inbox::default(),
+            kept,
+            held: kept,
             cancelled: None,
             doubted: None,
         };
         self.batches.insert(batch, opened);
-        self.queue.push_back(batch);
+        // A kept one is said with its first segment.
+        if !kept {
+            self.queue.push_back(Turn::All(batch));
+        }
+    }
+
+    fn append(&mut self, id: BatchId, tasks: u32, segment: Bytes, mentions: Vec<Mention>) {
+        let order = self.given;
+        self.given += 1;
+        match self.batches.get_mut(&id) {
+            Some(batch) if batch.kept && !batch.inbox.over => {
+                batch.outbox.give(tasks, segment, mentions, order);
+                self.queue.push_back(Turn::Segment(id, order));
+            }
+            _ => self.change(id, |outbox| outbox.give(tasks, segment, mentions, order)),
+        }
+    }
+
+    fn release(&mut self, id: BatchId) {
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.held = false;
+            let consumed = batch.inbox.consumed;
+            self.consume(id, consumed);
+        }
     }
 
     /// Changes what a batch has to say, unless nobody listens any more.
@@ -255,7 +304,10 @@ impl Core {
         change(&mut batch.outbox);
         if !batch.outbox.queued {
             batch.outbox.queued = true;
-            self.queue.push_back(id);
+            self.queue.push_back(match batch.kept {
+                true => Turn::Rest(id),
+                false => Turn::All(id),
+            });
         }
     }
 
@@ -284,7 +336,7 @@ impl Core {
             return;
         };
         let taken = batch.inbox.consume(segments);
-        if taken.is_none() && !batch.inbox.is_finished() {
+        if taken.is_none() && !batch.is_done() {
             return;
         }
         self.acknowledge_bytes += taken.unwrap_or(0);

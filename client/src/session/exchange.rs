@@ -9,15 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use allhands_common::codec;
+use allhands_common::execution::Mention;
 use allhands_common::id::BatchId;
 use allhands_common::limit::{
-    DELIVER_BYTES_MAX, ENTRY_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_TARGET, SEGMENT_TASKS_MAX,
+    DELIVER_BYTES_MAX, ENTRY_BYTES_MAX, MENTIONS_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_TARGET,
+    SEGMENT_TASKS_MAX,
 };
 use allhands_common::policy::{BatchSpec, Function};
 use allhands_common::segment::SegmentBuilder;
 use bytes::Bytes;
 
 use super::inbox::Inbox;
+use super::submits::MENTION_BYTES;
+use crate::execution::named::Named;
 
 /// A batch, shared by its caller and the session.
 #[derive(Debug)]
@@ -50,8 +54,10 @@ struct Feed {
     open: SegmentBuilder,
     /// What was stored for the tasks of the open segment counts as so many bytes.
     stored: usize,
-    /// Cut segments with the number of their tasks.
-    ready: Vec<(u32, Bytes)>,
+    /// Tasks so far, and whom those of the open segment name.
+    tasks: u32,
+    mentions: Vec<Mention>,
+    ready: Vec<Cut>,
     /// Counts cuts, so that a beat can tell an old open segment from a new one.
     cuts: u64,
     /// How many cuts there were at the last beat.
@@ -70,11 +76,20 @@ struct Feed {
     stopped: bool,
 }
 
+/// Tasks that go out together.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    pub(crate) tasks: u32,
+    pub(crate) segment: Bytes,
+    /// Whom they name.
+    pub(crate) mentions: Vec<Mention>,
+}
+
 /// What the session takes at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) open: Option<(BatchSpec, Bytes)>,
-    pub(crate) segments: Vec<(u32, Bytes)>,
+    pub(crate) segments: Vec<Cut>,
     pub(crate) sealed: bool,
     pub(crate) consumed: u32,
     pub(crate) cancel: Option<String>,
@@ -100,6 +115,8 @@ impl Exchange {
             spec: Some((spec, context)),
             open: SegmentBuilder::new(0),
             stored: 0,
+            tasks: 0,
+            mentions: Vec::new(),
             ready: Vec::new(),
             cuts: 0,
             beat: 0,
@@ -166,19 +183,27 @@ impl Exchange {
         codec: u8,
         tag: u16,
         (bytes, stored): (usize, usize),
-        strings: impl ExactSizeIterator<Item = &'a [u8]>,
+        (strings, needs): (impl ExactSizeIterator<Item = &'a [u8]>, &[Named]),
         last: bool,
     ) -> Note {
         let mut feed = self.feed();
         if feed.stopped {
             return Note::Stopped;
         }
-        if feed.open.codec() != codec || feed.open.bytes() + bytes > SEGMENT_BYTES_MAX - ROOM_BYTES
+        let there = feed.open.bytes() + feed.mentions.len() * MENTION_BYTES;
+        if feed.open.codec() != codec
+            || there + bytes > SEGMENT_BYTES_MAX - ROOM_BYTES
+            || feed.mentions.len() + needs.len() > MENTIONS_MAX
         {
             self.cut(&mut feed);
             feed.open = SegmentBuilder::new(codec);
         }
         feed.open.push(tag, strings);
+        if !needs.is_empty() {
+            let task = feed.tasks;
+            feed.mentions.extend(needs.iter().map(|named| named.mention(task)));
+        }
+        feed.tasks += 1;
         feed.stored += stored;
         if feed.open.bytes() + feed.stored >= SEGMENT_BYTES_TARGET
             || feed.open.tasks() >= SEGMENT_TASKS_MAX
@@ -257,7 +282,8 @@ impl Exchange {
             let segment = feed.open.finish();
             let stored = std::mem::take(&mut feed.stored);
             self.inbox.keep(self.part, tasks, segment.clone(), stored);
-            feed.ready.push((tasks, segment));
+            let mentions = std::mem::take(&mut feed.mentions);
+            feed.ready.push(Cut { tasks, segment, mentions });
             feed.cuts += 1;
         }
     }

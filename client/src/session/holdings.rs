@@ -209,7 +209,7 @@ impl Received {
     }
 
     /// Where its bytes are, once it is complete.
-    pub(super) const fn blob(&self) -> Option<&Blob> {
+    pub(crate) const fn blob(&self) -> Option<&Blob> {
         self.blob.as_ref()
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 
 use super::core::{Action, Config, Core, End, Event, Peer};
 use super::deliveries::Deliveries;
-use super::exchange::{Exchange, Place, Taken};
+use super::exchange::{Cut, Exchange, Place, Taken};
 use super::fetching::Word;
 use super::holdings::Received;
 use super::link::LinkEvent;
@@ -83,6 +83,7 @@ enum Opened {
 pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
     let Beginning { config, executable, data, peers, mut links } = beginning;
     session.state().causes = vec![None; peers];
+    session.begin_submits(config.cluster, config.session);
     let mut shell = Shell {
         core: Core::new(config, Instant(0)),
         executable,
@@ -139,6 +140,7 @@ impl Drop for Shell {
         let notes = std::mem::take(&mut state.notes);
         drop(state);
         self.session.attached.notify_all();
+        self.session.submits_ended(&end);
         for opened in std::mem::take(&mut self.batches).into_values() {
             opened.end(&end);
         }
@@ -156,7 +158,8 @@ impl Shell {
     fn next_alarm(&self) -> Instant {
         let deadline = self.core.next_deadline().into_iter();
         let idle = self.convoys.iter().filter_map(|batch| self.convoy(batch)?.idle_at());
-        deadline.chain(self.beat).chain(idle).min().unwrap_or(NEVER)
+        let submits = self.session.submits_idle_at();
+        deadline.chain(self.beat).chain(idle).chain(submits).min().unwrap_or(NEVER)
     }
 
     fn set(&self, alarm: std::pin::Pin<&mut Sleep>, at: Instant) {
@@ -174,6 +177,7 @@ impl Shell {
 
     /// Looks at what callers have changed.
     fn look(&mut self) {
+        let now = self.now();
         let mut state = self.session.state();
         let notes = std::mem::take(&mut state.notes);
         let offers = std::mem::take(&mut state.offers);
@@ -181,6 +185,8 @@ impl Shell {
         let fetched = std::mem::take(&mut state.fetched);
         let closing = state.closing;
         drop(state);
+        // Before the batches of the notes, which may name executions.
+        self.events.extend(self.session.take_submits(now));
         for some in offers.chunk_by(|(_, one), (_, next)| one == next) {
             let blobs = some.iter().map(|(blob, _)| *blob).collect();
             self.events.push(match some.first() {
@@ -219,11 +225,12 @@ impl Shell {
             return self.board(exchange, spec, taken.segments);
         }
         if let Some((spec, context)) = taken.open {
-            let (batch, sequence) = self.core.name_batch();
+            let Some((batch, sequence)) = self.session.submits.name_batch() else { return };
             exchange.set_place(Place::Whole(batch));
             self.batches.insert(batch, Opened::Call(Arc::clone(&exchange), 0));
             let (spec, call) = (Arc::new(spec), exchange.inbox.number_call(sequence));
-            self.events.push(Event::Open { batch, sequence, call, spec, context });
+            let kept = false;
+            self.events.push(Event::Open { batch, sequence, call, spec, context, kept });
         }
         let batch = match exchange.place() {
             Some(Place::Whole(batch)) => batch,
@@ -235,8 +242,8 @@ impl Shell {
             }
             None => return,
         };
-        for (tasks, segment) in taken.segments {
-            self.events.push(Event::Append { batch, tasks, segment });
+        for Cut { tasks, segment, mentions } in taken.segments {
+            self.events.push(Event::Append { batch, tasks, segment, mentions });
         }
         if taken.sealed {
             self.events.push(Event::Seal { batch });
@@ -265,8 +272,8 @@ impl Shell {
     }
 
     /// A call of one task, of which these are the arguments, joins those of its specification.
-    fn board(&mut self, exchange: Arc<Exchange>, spec: BatchSpec, segments: Vec<(u32, Bytes)>) {
-        let parsed = segments.into_iter().next().map(|(_, bytes)| Segment::parse(bytes));
+    fn board(&mut self, exchange: Arc<Exchange>, spec: BatchSpec, segments: Vec<Cut>) {
+        let parsed = segments.into_iter().next().map(|cut| Segment::parse(cut.segment));
         let Some(Ok(arguments)) = parsed else {
             let end = End::Unreadable("its argument segment is damaged".into());
             return exchange.inbox.end(exchange.part, end);
@@ -278,9 +285,11 @@ impl Shell {
                 self.seal_convoy(at);
                 self.open_convoy(spec)
             }
-            Some(at) => self.convoys[at],
+            Some(at) => Some(self.convoys[at]),
             None => self.open_convoy(spec),
         };
+        // Names were given before links are listened to.
+        let Some(batch) = batch else { return };
         if self.convoy(&batch).is_some_and(|convoy| convoy.is_full(&arguments)) {
             self.cut(batch);
         }
@@ -290,24 +299,26 @@ impl Shell {
         }
     }
 
-    fn open_convoy(&mut self, spec: BatchSpec) -> BatchId {
+    fn open_convoy(&mut self, spec: BatchSpec) -> Option<BatchId> {
         if self.convoys.len() >= CONVOYS_MAX {
             self.seal_convoy(0);
         }
-        let (batch, sequence) = self.core.name_batch();
+        let (batch, sequence) = self.session.submits.name_batch()?;
         let (spec, now) = (Arc::new(spec), self.now());
         let convoy = Convoy::new(Arc::clone(&spec), now);
         self.batches.insert(batch, Opened::Convoy(convoy));
         self.convoys.push(batch);
         let (call, context) = (sequence, Bytes::new());
-        self.events.push(Event::Open { batch, sequence, call, spec, context });
-        batch
+        let kept = false;
+        self.events.push(Event::Open { batch, sequence, call, spec, context, kept });
+        Some(batch)
     }
 
     /// Sends the tasks that have joined a convoy.
     fn cut(&mut self, batch: BatchId) {
         if let Some((tasks, segment)) = self.convoy_mut(&batch).and_then(Convoy::cut) {
-            self.events.push(Event::Append { batch, tasks, segment });
+            let mentions = Vec::new();
+            self.events.push(Event::Append { batch, tasks, segment, mentions });
         }
     }
 
@@ -334,6 +345,10 @@ impl Shell {
             if idle.is_some_and(|idle| idle <= now) {
                 self.seal_convoy(at);
             }
+        }
+        if self.session.submits_idle_at().is_some_and(|idle| idle <= now) {
+            self.session.seal_idle_submits(now);
+            self.events.extend(self.session.take_submits(now));
         }
         if self.beat.is_some_and(|beat| beat <= now) {
             for exchange in std::mem::take(&mut self.watched) {
@@ -378,9 +393,13 @@ impl Shell {
                 Action::Send { peer, message } => self.send(peer, message),
                 Action::Deliver { batch, range, segment } => self.came(batch, range, segment),
                 Action::Committed { batch, tasks } => {
-                    // Who has one task does not wait for room for another.
-                    if let Some(Opened::Call(exchange, _)) = self.batches.get(&batch) {
-                        exchange.inbox.commit(exchange.part, tasks);
+                    match self.batches.get(&batch) {
+                        Some(Opened::Call(exchange, _)) => {
+                            exchange.inbox.commit(exchange.part, tasks);
+                        }
+                        // Who has one task does not wait for room for another.
+                        Some(Opened::Convoy(_)) => {}
+                        None => self.session.submits_committed(batch, tasks),
                     }
                 }
                 Action::End { batch, end } => self.end_in_order(batch, end),
@@ -402,6 +421,8 @@ impl Shell {
                     // Whoever fetches it has told the loop if it does no more.
                     _ = self.session.order(Word::Holders { blob, holders });
                 }
+                Action::Given(given) => self.session.submits_given(given),
+                Action::Renamed(session) => self.session.submits_renamed(session),
                 Action::AskedAnew => _ = self.session.order(Word::AskedAnew),
                 Action::NoWorkers => notice(
                     "no worker is there, so calls wait: start `allhands worker` on some machine \
@@ -429,8 +450,9 @@ impl Shell {
 
     fn end(&mut self, batch: BatchId, end: End) {
         self.convoys.retain(|convoy| *convoy != batch);
-        if let Some(opened) = self.forget(&batch) {
-            opened.end(&end);
+        match self.forget(&batch) {
+            Some(opened) => opened.end(&end),
+            None => self.session.submits_end(batch, &end),
         }
     }
 }

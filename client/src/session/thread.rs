@@ -137,6 +137,7 @@ async fn remote(
         })
         .collect();
     drop(events);
+    session.begin_submits(config.cluster, config.session);
     _ = begun.send(Ok(data.clone()));
     run(session, Beginning { config, executable, data, peers, links }).await;
     // The session is gone; what its links still had to say is sent, then they end.
@@ -164,6 +165,7 @@ async fn embedded(
         }
     };
     let data = Data::Embedded(config.cluster, cluster.blobs());
+    session.begin_submits(config.cluster, config.session);
     _ = begun.send(Ok(data.clone()));
     beside(session, (config, executable, data), client, why).await;
     cluster.end().await;
@@ -200,19 +202,22 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
     let session = Arc::new(Session::default());
     let (alive, ended) = mpsc::sync_channel(1);
     let own = Arc::clone(&session);
+    // Handles find their cluster by its id: no two tests have the same.
+    let cluster = ClusterId(random_id().unwrap());
     std::thread::spawn(move || {
-        local::run(async {
+        local::run(async move {
             let (client, theirs) = Link::pair(64);
             tokio::task::spawn_local(coordinator(theirs));
             let patience = Duration::from_secs(30);
             let executable = Executable::hashed();
-            let (config, executable) = config(ClusterId([9; 16]), patience, executable).unwrap();
-            beside(own, (config, executable, Data::Nowhere), client, Default::default()).await;
+            let (config, executable) = config(cluster, patience, executable).unwrap();
+            beside(own, (config, executable, Data::Nowhere(cluster)), client, Default::default())
+                .await;
         })
         .unwrap();
         drop(alive);
     });
-    Running { session, data: Data::Nowhere, ended: Mutex::new(ended) }
+    Running { session, data: Data::Nowhere(cluster), ended: Mutex::new(ended) }
 }
 
 #[cfg(not(feature = "embedded"))]

@@ -44,6 +44,9 @@ pub enum FromClient {
         program: Program,
         /// For people.
         name: String,
+        /// Whether it goes on without its client, and for how many milliseconds its outcomes stay once it is
+        /// over and nobody is attached to it.
+        detached: Option<u64>,
     },
     /// Open a batch; it grows by `Append` until `Seal`. What is known of both at once comes along, so
     /// that a call of one task is one message.
@@ -151,6 +154,20 @@ pub enum FromClient {
     Await(Vec<Awaited>),
     /// It does not wait for these any more.
     Unawait(Vec<Awaited>),
+    /// Attach to a job that runs on without a client: answered by [`ToClient::JobAttached`], or refused.
+    AttachJob {
+        /// Its dedup, of the same numbers as those of `OpenJob`.
+        request: RequestId,
+        /// Which.
+        job: JobId,
+    },
+    /// End a job: what of it has not ended becomes `Cancelled`.
+    CancelJob {
+        /// Which.
+        job: JobId,
+        /// For people.
+        reason: String,
+    },
 }
 
 impl Carries for FromClient {
@@ -176,6 +193,8 @@ impl Carries for FromClient {
             | Self::UnwantBlob { .. }
             | Self::Await(_)
             | Self::Unawait(_)
+            | Self::AttachJob { .. }
+            | Self::CancelJob { .. }
             | Self::Detach => {}
         }
     }
@@ -286,6 +305,31 @@ pub enum ToClient {
     },
     /// The outcomes of tasks that the client awaits.
     Given(Vec<Given>),
+    /// The client is attached to a job that runs on without one. Its batches are the client's from now on: all their
+    /// outcomes come, from the first.
+    JobAttached {
+        /// The request.
+        request: RequestId,
+        /// The job.
+        job: JobId,
+        /// What it is called.
+        name: String,
+        /// Its batches, those that tasks have called left out; with `more`, others follow.
+        batches: Vec<JobBatch>,
+        /// Whether another message of the same request follows.
+        more: bool,
+    },
+}
+
+/// A batch of a job that a client has attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobBatch {
+    /// Which.
+    pub batch: BatchId,
+    /// What it is called.
+    pub name: String,
+    /// How many tasks it has.
+    pub tasks: u32,
 }
 
 /// A batch has this many tasks, committed.
@@ -316,6 +360,7 @@ impl Carries for ToClient {
             | Self::Slots { .. }
             | Self::Workers(_)
             | Self::Wanted { .. }
+            | Self::JobAttached { .. }
             | Self::Holders { .. } => {}
         }
     }

@@ -30,7 +30,7 @@ use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Cause;
-use crate::id::{AttemptId, BatchId, WorkerId};
+use crate::id::{AttemptId, BatchId, TaskId, WorkerId};
 use crate::policy::{BatchSpec, Function};
 use crate::range::TaskRange;
 
@@ -165,6 +165,11 @@ pub enum FromExecutor {
     },
     /// A task has called another: a batch of one task.
     Submit(Box<Submitted>),
+    /// A task wants another ended.
+    Cancel {
+        /// Which.
+        task: TaskId,
+    },
 }
 
 /// A call from a task.
@@ -274,7 +279,10 @@ impl Carries for FromExecutor {
             }
             Self::Late { part, .. } => visit(&mut part.segment),
             Self::Submit(submitted) => visit(&mut submitted.segment),
-            Self::Hello { .. } | Self::Blocked { .. } | Self::Resumed { .. } => {}
+            Self::Hello { .. }
+            | Self::Blocked { .. }
+            | Self::Resumed { .. }
+            | Self::Cancel { .. } => {}
         }
     }
 }

@@ -68,6 +68,13 @@ pub enum FromWorker {
     /// Tasks that run here call others: answered by [`Order::Opened`]. Said again until that comes, and to
     /// each new leader. The outcome of a task is not reported before all that it has submitted is known.
     Submit(Vec<ChildCall>),
+    /// A task that runs here wants another ended that it has a handle on.
+    Cancel {
+        /// Whose executor it is.
+        owner: String,
+        /// Which.
+        task: TaskId,
+    },
 }
 
 /// A call that a task has submitted: a batch of one task.
@@ -210,6 +217,7 @@ impl Carries for FromWorker {
             | Self::WantProgram { .. }
             | Self::Draining
             | Self::WantBlob { .. }
+            | Self::Cancel { .. }
             | Self::HaveBlobs { .. } => {}
             Self::Submit(children) => {
                 children.iter_mut().for_each(|child| visit(&mut child.segment));

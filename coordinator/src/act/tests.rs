@@ -26,6 +26,7 @@ fn opened() -> Vec<Command> {
             low: RequestId(0),
             program: program(b"p"),
             name: "j".into(),
+            detached: None,
         },
         Command::OpenBatch {
             session: CLIENT,

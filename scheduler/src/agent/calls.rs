@@ -19,6 +19,9 @@ use super::{Agent, AgentAction};
 /// A call is said again after so many heartbeats without an answer.
 const ANSWER_HEARTBEATS: u64 = 4;
 
+/// Cancels that are said again to a new leader: those of the last moments before the former one was lost.
+const CANCELS_REMEMBERED: usize = 64;
+
 /// Calls in one message: some 200 bytes each in its head, besides their specifications.
 const CALLS_MAX: usize = 256;
 
@@ -72,6 +75,34 @@ impl Agent {
         for call in self.calls.values_mut().filter(|call| call.said.is_some_and(late)) {
             call.said = None;
         }
+    }
+
+    /// A task of an executor wants another ended.
+    pub(super) fn want_cancelled(
+        &mut self,
+        executor: ExecutorId,
+        task: TaskId,
+        out: &mut Vec<AgentAction>,
+    ) {
+        let Some(owner) = self.executors.get(&executor).map(|known| known.kind.owner.clone())
+        else {
+            return;
+        };
+        if self.registered {
+            out.push(AgentAction::Send(FromWorker::Cancel { owner: owner.clone(), task }));
+        }
+        if self.cancels.len() >= CANCELS_REMEMBERED {
+            self.cancels.pop_front();
+        }
+        self.cancels.push_back((owner, task));
+    }
+
+    /// Says to a new leader what tasks wanted ended: what has ended does not end again.
+    pub(super) fn repeat_cancels(&self, out: &mut Vec<AgentAction>) {
+        let again = self.cancels.iter().cloned();
+        out.extend(
+            again.map(|(owner, task)| AgentAction::Send(FromWorker::Cancel { owner, task })),
+        );
     }
 
     /// A call is committed, or can never be.

@@ -201,6 +201,7 @@ impl Agent {
             }
             ExecutorEvent::Resumed { attempt, index } => self.resume(id, (attempt, index)),
             ExecutorEvent::Called(child) => self.call(id, child),
+            ExecutorEvent::Cancels { task } => self.want_cancelled(id, task, out),
             ExecutorEvent::Finished { attempt } => self.finished(now, id, attempt),
             ExecutorEvent::Taken { attempt, range } => self.taken(now, id, attempt, range),
             ExecutorEvent::Died { running, culprit, cause } => {

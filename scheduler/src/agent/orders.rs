@@ -29,6 +29,7 @@ impl Agent {
                 // What was reported and not sent is in what is owed, or told by the inventory.
                 self.reports.clear();
                 self.repeat_calls(true);
+                self.repeat_cancels(out);
                 if !cfg!(plant = "owed_not_repeated") {
                     self.repeat_owed();
                 }

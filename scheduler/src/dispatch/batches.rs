@@ -219,17 +219,35 @@ impl Dispatcher {
             let at = self.instant_of(passed(batch.opened, wait));
             self.timers.set(at, Timer::Batch(id));
         }
-        if batch.progress().is_some() {
+        if batch.progress().is_some() || policy.delay_ms.is_some() {
             self.activate(state, id);
             if !cfg!(plant = "new_leader_forgets_dependants") || self.awaited.is_none() {
                 self.depend(state, id, TaskRange::new(0, batch.tasks));
             }
+            self.put_off(state, id, TaskRange::new(0, batch.tasks));
             let delayed = self.active.get(&id).map(|active| active.delayed.values().min().copied());
             if let Some(Some(until)) = delayed {
                 self.timers.set(self.instant_of(until), Timer::Batch(id));
             }
         }
         self.requeue(state, id);
+    }
+
+    /// Lets those of the tasks `range` that could start wait until they may.
+    pub(super) fn put_off(&mut self, state: &State, id: BatchId, range: TaskRange) {
+        let Some(batch) = state.batches.get(&id) else { return };
+        let Some(delay_ms) = batch.spec.policy.delay_ms else { return };
+        let Some(active) = self.activate(state, id) else { return };
+        let mut first = None;
+        for argument in batch.arguments_of(range) {
+            let until = passed(batch.opened, u64::from(argument.after_ms) + delay_ms);
+            let tasks = argument.tasks.intersection(range);
+            (tasks.start..tasks.end).for_each(|index| active.delay(index, until));
+            first = first.min(Some(until)).or(Some(until));
+        }
+        if let Some(until) = first {
+            self.timers.set(self.instant_of(until), Timer::Batch(id));
+        }
     }
 
     /// Tasks of an attempt that nobody has any more wait again, but for those that have ended.

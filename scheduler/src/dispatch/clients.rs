@@ -94,8 +94,16 @@ impl Dispatcher {
             FromClient::Attach { .. } | FromClient::Alive | FromClient::ProgramChunk { .. } => {
                 return;
             }
-            FromClient::OpenJob { request, program, name } => {
-                Command::OpenJob { session, request, low: client.low, program, name }
+            FromClient::OpenJob { request, program, name, detached } => {
+                let low = client.low;
+                Command::OpenJob { session, request, low, program, name, detached }
+            }
+            FromClient::AttachJob { request, job } => Command::AttachJob { session, request, job },
+            FromClient::CancelJob { job, reason } => {
+                if state.jobs.get(&job).is_none_or(|known| known.session != session) {
+                    return;
+                }
+                Command::StopJob { job, rest: cancelled(reason) }
             }
             FromClient::OpenBatch {
                 batch,

@@ -48,7 +48,8 @@ impl Dispatcher {
         }
         let delivery = self.deliveries.entry(id).or_default();
         if let Some(progress) = batch.progress() {
-            delivery.sent = delivery.sent.max(progress.acknowledged);
+            // What is kept can be read again, by whoever attaches to its job.
+            delivery.sent = delivery.sent.max(progress.dropped);
             while delivery.in_flight_bytes < DELIVER_BYTES_MAX {
                 let at = (delivery.sent - progress.dropped) as usize;
                 let Some(outcome) = progress.outcomes.get(at).copied() else { break };

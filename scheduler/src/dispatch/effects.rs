@@ -29,6 +29,7 @@ impl Dispatcher {
                 self.tell(session, ToClient::SessionExpired, out);
                 self.clients.remove(&session);
                 self.forget_awaited(session);
+                self.watch_jobs_of(state, session);
                 self.blobs.remove_session(session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
@@ -36,6 +37,9 @@ impl Dispatcher {
             }
             Effect::JobOpened { session, request, job } => {
                 self.tell(session, ToClient::JobOpened { request, job }, out);
+            }
+            Effect::JobAttached { session, request, job } => {
+                self.job_attached(state, session, request, job, out);
             }
             Effect::Refused { session, batch, request, reason } => {
                 self.tell(session, ToClient::Refused { batch, request, reason }, out);
@@ -92,6 +96,7 @@ impl Dispatcher {
             active.pending.insert(range);
         }
         self.depend(state, id, range);
+        self.put_off(state, id, range);
         if let Some(batch) = state.batches.get(&id)
             && let Some(limit) = batch.spec.policy.queue_timeout_ms
             && let Some(argument) = batch.arguments.last()
@@ -171,6 +176,9 @@ impl Dispatcher {
                 active.wait_no_more(TaskRange::new(0, u32::MAX));
             }
             self.release(state, id, TaskRange::new(0, u32::MAX));
+        }
+        if let Some(job) = state.batches.get(&id).map(|batch| batch.job) {
+            self.watch_job(state, job);
         }
         self.requeue(state, id);
         self.deliver(state, id, out);

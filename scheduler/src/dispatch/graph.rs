@@ -184,6 +184,7 @@ impl Dispatcher {
                 if let Some(active) = self.active.get_mut(&task.batch) {
                     active.let_go(task.index);
                 }
+                self.put_off(state, task.batch, TaskRange::new(task.index, task.index + 1));
             }
             Hope::None(cause) => self.despair(task, cause),
         }

@@ -79,7 +79,7 @@ impl Dispatcher {
             }
             let failures = known.exception(index).failures + 1;
             let least = if unlent { UNLENT_WAIT_MS * u64::from(failures) } else { 0 };
-            let wait = known.spec.policy.backoff.after(failures).max(least);
+            let wait = known.spec.policy.backoff.spread(failures, index.into()).max(least);
             self.charge(now, state, origin, index, Charge::Failure, wait, out);
         }
     }

@@ -224,7 +224,7 @@ impl Dispatcher {
         let exception = known.exception(index);
         let one = TaskRange::new(index, index + 1);
         if cause.is_users() && policy.idempotent && exception.failures < policy.retries {
-            let wait = policy.backoff.after(exception.failures + 1);
+            let wait = policy.backoff.spread(exception.failures + 1, index.into());
             return self.charge(now, state, origin, index, Charge::Failure, wait, out);
         }
         let deaths = exception.deaths + 1;

@@ -4,7 +4,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, SessionId, TaskId, WorkerId};
+use allhands_common::id::{BatchId, JobId, SessionId, TaskId, WorkerId};
 use allhands_common::time::Instant;
 
 use super::Dispatcher;
@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Worker(WorkerId),
     /// A client may have been silent too long.
     Session(SessionId),
+    /// A job that goes on without its client may have been kept long enough.
+    Job(JobId),
     /// A batch has a deadline, a queue timeout, or a task to be tried again.
     Batch(BatchId),
     /// Work may have waited long enough for a worker that can hold it.
@@ -66,6 +68,7 @@ impl Dispatcher {
                 Timer::Worker(worker) => self.check_worker(now, state, worker, out),
                 Timer::Session(session) => self.check_lease(now, session, out),
                 Timer::Batch(batch) => self.check_batch(now, state, batch, out),
+                Timer::Job(job) => self.check_job(now, state, job, out),
                 Timer::Class(class) => self.check_class(now, state, class, out),
                 Timer::Balance => self.balance(now, state),
                 Timer::Unheard(task) => self.check_unheard(state, task),

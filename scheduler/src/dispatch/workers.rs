@@ -8,9 +8,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use allhands_common::execution::Awaited;
-use allhands_common::id::{AttemptId, BatchId, BootId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, BootId, TaskId, WorkerId};
 use allhands_common::limit::BUNDLE_BYTES_MAX;
 use allhands_common::program::{Platform, Program, ProgramId};
+use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::ToClient;
@@ -172,6 +173,7 @@ impl Dispatcher {
                 self.forget_given(id, processed);
                 ended.into_iter().for_each(|one| self.report(now, state, id, one, out));
             }
+            FromWorker::Cancel { owner, task } => cancel_task(state, &owner, task, out),
             FromWorker::Submit(children) => {
                 let called = children.into_iter().map(|child| Command::Call { worker: id, child });
                 out.extend(called.map(Action::Propose));
@@ -414,5 +416,16 @@ impl Dispatcher {
             session: *session,
             message: ToClient::Slots { slots: self.slots },
         }));
+    }
+}
+
+/// A task of `owner` wants another ended.
+fn cancel_task(state: &State, owner: &str, task: TaskId, out: &mut Vec<Action>) {
+    let TaskId { batch, index } = task;
+    let job = state.batches.get(&batch).and_then(|known| state.job_of(known));
+    if job.is_some_and(|job| job.owner == owner) {
+        let range = TaskRange::new(index, index.saturating_add(1));
+        let failed = super::cancelled("a task that has a handle on it wants no more of it".into());
+        out.push(Action::Propose(Command::CancelTasks { batch, range, failed }));
     }
 }

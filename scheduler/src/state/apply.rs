@@ -14,7 +14,7 @@ use allhands_common::time::ClusterTime;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{ArgumentSegment, Batch, Job, Session, Started, State};
+use super::{ArgumentSegment, Batch, Detached, Job, Session, Started, State};
 use crate::{Charge, Effect};
 
 /// Specifications that a job remembers: calls in a loop have equal ones.
@@ -34,10 +34,10 @@ impl State {
     pub(super) fn open_job(
         &mut self,
         session: SessionId,
-        request: RequestId,
-        low: RequestId,
+        (request, low): (RequestId, RequestId),
         program: Program,
         name: String,
+        detached: Option<u64>,
         out: &mut Vec<Effect>,
     ) {
         let Some(known) = self.sessions.get_mut(&session) else { return };
@@ -60,7 +60,9 @@ impl State {
         self.next_job.0 += 1;
         known.replies.insert(request, job);
         let owner = known.owner.clone();
-        self.jobs.insert(job, Job { session, request, owner, name, program, specs: Vec::new() });
+        let (specs, detached) = (Vec::new(), detached.map(Detached::new));
+        let opened = Job { session, request, owner, name, program, specs, detached };
+        self.jobs.insert(job, opened);
         out.push(Effect::JobOpened { session, request, job });
     }
 
@@ -97,6 +99,8 @@ impl State {
         known.replies.remove(&owner.request);
         known.opened.insert(TaskRange::new(sequence, sequence.saturating_add(1)));
         let spec = owner.share_spec(spec);
+        let kept = kept || owner.detached.is_some();
+        owner.count_batch(true);
         let mut opened = Batch {
             job,
             sequence,

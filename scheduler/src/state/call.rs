@@ -33,6 +33,7 @@ impl State {
         }
         let Some(job_known) = self.jobs.get_mut(&job) else { return out.push(called) };
         let spec = job_known.share_spec(spec);
+        job_known.count_batch(true);
         let mut opened = Batch {
             job,
             sequence,

@@ -156,6 +156,11 @@ impl State {
         }
         let tasks = TaskRange::new(0, known.tasks);
         let done = known.progress().is_some_and(|progress| progress.done);
+        let (job, at) = (known.job, self.at);
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.count_batch(false);
+            job.note_end(at);
+        }
         // Where it was stopped, its unfinished tasks have callees.
         self.unlink(batch, tasks, Callees::None);
         if done {

@@ -34,8 +34,12 @@ impl State {
             out.push(Effect::Acknowledged { batch });
         }
         if segments == DONE_WITH_BATCH && known.over() {
-            known.progress_mut().done = true;
-            self.forget_if_done(batch, out);
+            let job = self.jobs.get(&known.job);
+            // What goes on without its client keeps all outcomes until its time is over.
+            if job.is_none_or(|job| job.detached.is_none()) {
+                known.progress_mut().done = true;
+                self.forget_if_done(batch, out);
+            }
         }
     }
 
@@ -88,7 +92,7 @@ impl State {
     }
 
     /// Takes a batch out of the state.
-    fn forget(&mut self, batch: BatchId, out: &mut Vec<Effect>) {
+    pub(super) fn forget(&mut self, batch: BatchId, out: &mut Vec<Effect>) {
         let tasks = self.batches.get(&batch).map_or(0, |known| known.tasks);
         self.unlink(batch, TaskRange::new(0, tasks), Callees::None);
         let Some(gone) = self.batches.remove(&batch) else { return };
@@ -118,11 +122,15 @@ impl State {
         if self.sessions.remove(&session).is_none() {
             return;
         }
-        let mine = |job: &JobId| self.jobs.get(job).is_some_and(|job| job.session == session);
+        self.let_go_of_jobs(session, out);
+        let mine = |job: &JobId| {
+            let job = self.jobs.get(job);
+            job.is_some_and(|job| job.session == session && job.detached.is_none())
+        };
         let batches = self.batches.iter().filter(|(_, batch)| mine(&batch.job));
         let batches: Vec<BatchId> = batches.map(|(id, _)| *id).collect();
         batches.into_iter().for_each(|batch| self.forget(batch, out));
-        self.jobs.retain(|_, job| job.session != session);
+        self.jobs.retain(|_, job| job.session != session || job.detached.is_some());
         out.push(Effect::SessionClosed { session });
     }
 }

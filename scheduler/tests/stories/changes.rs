@@ -192,7 +192,7 @@ fn nobody_opens_a_batch_under_the_id_of_another() {
     let (low, batches) = (RequestId(0), Vec::new());
     leader.step(say(FromClient::Attach { session: other, low, batches }));
     let (request, name) = (RequestId(0), "job".into());
-    leader.step(say(FromClient::OpenJob { request, program: program(), name }));
+    leader.step(say(FromClient::OpenJob { request, program: program(), name, detached: None }));
     let actions = leader.step(say(FromClient::OpenBatch {
         batch: batch(0),
         sequence: 0,

@@ -44,6 +44,7 @@ fn command() -> impl Strategy<Value = Command> {
                 low: RequestId(0),
                 program: program(),
                 name: "job".into(),
+                detached: None,
             },
             3 => Command::OpenBatch {
                 session: SESSION,

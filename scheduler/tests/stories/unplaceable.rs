@@ -43,7 +43,7 @@ fn a_program_for_another_platform_ends_soon() {
     let platform = Platform { arch: "aarch64".into(), os: "linux".into(), glibc: None };
     let foreign = Program { id: ProgramId([8; 32]), platform, ..program() };
     let (request, name) = (RequestId(1), "job".into());
-    leader.client(FromClient::OpenJob { request, program: foreign, name });
+    leader.client(FromClient::OpenJob { request, program: foreign, name, detached: None });
     leader.submit_in(JobId(1), 0, 1, Policy::default());
     leader.live(&[1], 5100);
     assert!(lacks(&leader, 0).contains("built for aarch64-linux"), "{}", lacks(&leader, 0));

@@ -45,7 +45,14 @@ fn open(session: SessionId, job: u64, sequence: u32, tasks: u32) -> Command {
 fn job(number: u64) -> (SessionId, [Command; 2]) {
     let session = SessionId((number + 100).to_le_bytes().repeat(2).try_into().unwrap());
     let (request, name) = (RequestId(0), long());
-    let open = Command::OpenJob { session, request, low: request, program: program(), name };
+    let open = Command::OpenJob {
+        session,
+        request,
+        low: request,
+        program: program(),
+        name,
+        detached: None,
+    };
     (session, [Command::OpenSession { session, owner: long() }, open])
 }
 

@@ -268,7 +268,10 @@ impl World {
             if job.id.is_none() && !std::mem::replace(&mut job.sent, true) {
                 let program = job.program.clone();
                 let request = RequestId(request as u64);
-                self.say(number, FromClient::OpenJob { request, program, name: "job".into() });
+                self.say(
+                    number,
+                    FromClient::OpenJob { request, program, name: "job".into(), detached: None },
+                );
             }
         }
         for at in 0..self.clients[number].batches.len() {
@@ -489,6 +492,7 @@ impl World {
             | ToClient::Slots { .. }
             | ToClient::Workers(_)
             | ToClient::Wanted { .. }
+            | ToClient::JobAttached { .. }
             | ToClient::Holders { .. } => Ok(()),
         }
     }

@@ -222,6 +222,7 @@ fn policy(rng: &mut Rng, biggest: &Resources) -> Policy {
     Policy {
         retries: rng.pick(&[0, 0, 1, 3]),
         backoff: Backoff { first_ms: rng.within(0..200), max_ms: 400 },
+        delay_ms: None,
         timeout_ms: rng.chance(200).then(|| rng.within(150..400)),
         queue_timeout_ms: rng.chance(80).then(|| rng.within(20..3000)),
         deadline_ms: rng.chance(80).then(|| rng.within(20..8000)),

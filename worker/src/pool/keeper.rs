@@ -378,6 +378,7 @@ impl Keeper {
                 self.seat.begun.borrow_mut().remove(&task);
                 self.tell(outcomes(attempt, part)).await;
             }
+            FromExecutor::Cancel { task } => self.tell(ExecutorEvent::Cancels { task }).await,
             FromExecutor::Submit(submitted) => {
                 let Submitted { parent, batch, spec, segment, mentions } = *submitted;
                 let Suspended { attempt, task: parent, .. } = self

@@ -6,38 +6,42 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use allhands_common::codec;
+use allhands_common::execution::{Awaited, Given, Mention, Need, StandIn};
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{BatchId, JobId, Term};
+use allhands_common::id::{BatchId, JobId, TaskId, Term};
 use allhands_common::net::link::Link;
 use allhands_common::policy::BatchSpec;
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{ARITY_MAX, DONE, ERROR, FAILED, Segment, SegmentBuilder};
-use allhands_common::wire::client::{Appended, FromClient, ToClient};
+use allhands_common::segment::{
+    ARITY_MAX, DONE, ERROR, FAILED, FORWARDED, Segment, SegmentBuilder, split_argument_tag,
+};
+use allhands_common::wire::client::{Appended, DONE_WITH_BATCH, FromClient, ToClient};
 use bytes::Bytes;
 
 use crate::cluster::Cluster;
 use crate::entry::{CallStatus, Entry};
+use crate::execution::named;
 use crate::executor::{context, panics};
 use crate::payload::Codec;
 use crate::session::thread::start_beside;
 
 /// How it behaves.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+pub(crate) struct Manner {
     /// Tasks of an outcome segment.
-    pub(super) chunk: u32,
+    pub(crate) chunk: u32,
     /// Outcome segments go out in the reverse order of their tasks.
-    pub(super) backwards: bool,
+    pub(crate) backwards: bool,
     /// Before each batch's outcomes.
-    pub(super) delay: Duration,
+    pub(crate) delay: Duration,
     /// Tasks wait until as many as `batch_size` says are there, or all.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
     /// No task ever ends.
-    pub(super) stuck: bool,
+    pub(crate) stuck: bool,
     /// Batches are refused.
-    pub(super) refuses: bool,
+    pub(crate) refuses: bool,
     /// The first batch is its end.
-    pub(super) ends: bool,
+    pub(crate) ends: bool,
 }
 
 impl Default for Manner {
@@ -50,27 +54,34 @@ impl Default for Manner {
 
 /// What a cluster was told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// The specifications of the batches that were opened, each with the tasks that it got.
-    pub(super) opened: Vec<(BatchSpec, u32)>,
+    pub(crate) opened: Vec<(BatchSpec, u32)>,
     /// Longest argument segment, in bytes.
-    pub(super) longest: usize,
+    pub(crate) longest: usize,
     /// Tasks that were cancelled while their batch goes on.
-    pub(super) called_off: Vec<TaskRange>,
+    pub(crate) called_off: Vec<TaskRange>,
+    /// Of kept batches, those that were released.
+    pub(crate) released: Vec<BatchId>,
+    /// Outcomes that were asked for.
+    pub(crate) awaited: Vec<Awaited>,
+    /// What tasks named.
+    pub(crate) mentions: Vec<Mention>,
 }
 
 /// A cluster of that manner.
-pub(super) fn cluster(manner: Manner) -> Cluster {
+pub(crate) fn cluster(manner: Manner) -> Cluster {
     watched(manner).0
 }
 
 /// A cluster of that manner, and what it is told.
-pub(super) fn watched(manner: Manner) -> (Cluster, Arc<Mutex<Told>>) {
+pub(crate) fn watched(manner: Manner) -> (Cluster, Arc<Mutex<Told>>) {
     panics::install();
     let told = Arc::default();
     let hears = Arc::clone(&told);
     let running = start_beside(move |link| async move {
-        let mut fake = Fake { manner, link, batches: BTreeMap::new(), told: hears };
+        let (batches, outcomes) = (BTreeMap::new(), BTreeMap::new());
+        let mut fake = Fake { manner, link, batches, outcomes, told: hears };
         // The end of the link is the end of the test.
         while let Ok(Some(message)) = fake.hear().await {
             if manner.ends && matches!(message, FromClient::OpenBatch { .. }) {
@@ -88,8 +99,12 @@ struct Fake {
     manner: Manner,
     link: Link<ToClient, FromClient>,
     batches: BTreeMap<BatchId, Batch>,
+    /// What came of tasks: tag, codec, string.
+    outcomes: Outcomes,
     told: Arc<Mutex<Told>>,
 }
+
+type Outcomes = BTreeMap<TaskId, (u16, u8, Vec<u8>)>;
 
 struct Batch {
     spec: BatchSpec,
@@ -99,6 +114,8 @@ struct Batch {
     tasks: u32,
     /// What has not run: first task and arguments.
     waiting: Vec<(u32, Bytes)>,
+    mentions: Vec<Mention>,
+    kept: bool,
     segments: u32,
     failures: u32,
     sealed: bool,
@@ -126,7 +143,17 @@ impl Fake {
                 let reason = "no such thing".to_owned();
                 self.say(ToClient::Refused { batch: Some(batch), request: None, reason }).await;
             }
-            FromClient::OpenBatch { batch, spec, context, tasks, segment, sealed, .. } => {
+            FromClient::OpenBatch {
+                batch,
+                spec,
+                context,
+                tasks,
+                segment,
+                sealed,
+                kept,
+                mentions,
+                ..
+            } => {
                 let context = context.bytes;
                 let place = {
                     let opened = &mut self.told.lock().unwrap().opened;
@@ -139,6 +166,8 @@ impl Fake {
                     context,
                     tasks: 0,
                     waiting: Vec::new(),
+                    mentions: Vec::new(),
+                    kept,
                     segments: 0,
                     failures: 0,
                     sealed: false,
@@ -146,25 +175,41 @@ impl Fake {
                 };
                 self.batches.insert(batch, opened);
                 if tasks > 0 {
-                    self.append(batch, 0, tasks, segment.bytes).await;
+                    self.append(batch, (0, tasks), segment.bytes, mentions).await;
                 }
                 if sealed {
                     self.seal(batch, tasks).await;
                 }
             }
-            FromClient::Append { batch, first, tasks, segment, .. } => {
-                self.append(batch, first, tasks, segment.bytes).await;
+            FromClient::Append { batch, first, tasks, segment, mentions } => {
+                self.append(batch, (first, tasks), segment.bytes, mentions).await;
             }
             FromClient::Seal { batch, tasks } => self.seal(batch, tasks).await,
             FromClient::Cancel { batch, reason } => {
                 let rest = Some(failed(Cause::Cancelled { reason }));
                 self.end(batch, rest).await;
             }
-            FromClient::CancelTasks { range, .. } => {
+            FromClient::CancelTasks { batch, range } => {
                 self.told.lock().unwrap().called_off.push(range);
+                if self.batches.get(&batch).is_some_and(|known| known.kept) {
+                    self.call_off(batch, range).await;
+                }
             }
-            FromClient::Acknowledge(_)
-            | FromClient::Alive
+            FromClient::Acknowledge(batches) => {
+                let done = batches.into_iter().filter(|(_, segments)| *segments == DONE_WITH_BATCH);
+                let kept =
+                    |batch: &BatchId| self.batches.get(batch).is_some_and(|known| known.kept);
+                let released = done.map(|(batch, _)| batch).filter(kept);
+                self.told.lock().unwrap().released.extend(released);
+            }
+            FromClient::Await(awaited) => {
+                self.told.lock().unwrap().awaited.extend(&awaited);
+                let given =
+                    awaited.into_iter().map(|of| Given { of, outcome: self.given(of).into() });
+                self.say(ToClient::Given(given.collect())).await;
+            }
+            FromClient::Alive
+            | FromClient::Unawait(_)
             | FromClient::Offer { .. }
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
@@ -174,12 +219,48 @@ impl Fake {
         }
     }
 
-    async fn append(&mut self, batch: BatchId, first: u32, tasks: u32, segment: Bytes) {
+    /// The outcome of a task, as a segment of its own.
+    fn given(&self, of: Awaited) -> Bytes {
+        let found = match of.follow {
+            true => lead(&self.outcomes, of.task),
+            false => self.outcomes.get(&of.task),
+        };
+        let (tag, codec, string) = found.cloned().unwrap_or_else(|| {
+            let mut string = Vec::new();
+            let message = format!("nobody knows {}", of.task);
+            codec::encode(&failed(Cause::Expired { message }), &mut string).unwrap();
+            (ERROR, 0, string)
+        });
+        let mut builder = SegmentBuilder::new(codec);
+        builder.push(tag, std::iter::once(&string[..]));
+        builder.finish()
+    }
+
+    /// Ends tasks that never run.
+    async fn call_off(&mut self, batch: BatchId, range: TaskRange) {
+        let mut string = Vec::new();
+        let reason = "its caller wants no more of it".to_owned();
+        codec::encode(&failed(Cause::Cancelled { reason }), &mut string).unwrap();
+        let segment = SegmentBuilder::repeated(0, ERROR, &string, range.len()).into();
+        let known = self.batches.get_mut(&batch).unwrap();
+        let sequence = known.segments;
+        known.segments += 1;
+        self.say(ToClient::Outcomes { batch, sequence, range, segment, last: false }).await;
+    }
+
+    async fn append(
+        &mut self,
+        batch: BatchId,
+        (first, tasks): (u32, u32),
+        segment: Bytes,
+        mentions: Vec<Mention>,
+    ) {
         let Some(known) = self.batches.get_mut(&batch).filter(|known| !known.ended) else {
             return;
         };
         assert_eq!(known.tasks, first);
         known.tasks += tasks;
+        known.mentions.extend(&mentions);
         let size = known.spec.policy.batch_size.filter(|_| self.manner.whole).unwrap_or(1);
         known.waiting.push((first, segment.clone()));
         let ready = known.tasks - known.waiting[0].0 >= size;
@@ -187,6 +268,7 @@ impl Fake {
             let mut told = self.told.lock().unwrap();
             told.opened[known.place].1 = known.tasks;
             told.longest = told.longest.max(segment.len());
+            told.mentions.extend(mentions);
         }
         let appended = Appended { batch, tasks: first + tasks, sealed: false };
         self.say(ToClient::Appended(vec![appended])).await;
@@ -237,7 +319,8 @@ impl Fake {
         let mut start = 0;
         while start < arguments.tasks() {
             let end = (start + self.manner.chunk).min(arguments.tasks());
-            let (segment, failures) = known.outcomes(batch, &arguments, start..end);
+            let (segment, failures) =
+                known.outcomes(batch, first, &arguments, start..end, &mut self.outcomes);
             chunks.push((TaskRange::new(first + start, first + end), segment, failures));
             start = end;
         }
@@ -267,8 +350,10 @@ impl Batch {
     fn outcomes(
         &self,
         batch: BatchId,
+        first: u32,
         arguments: &Segment,
         rows: std::ops::Range<u32>,
+        outcomes: &mut Outcomes,
     ) -> (Bytes, u32) {
         let mut failures = 0;
         let codec = Codec::from_byte(arguments.codec()).unwrap();
@@ -277,14 +362,28 @@ impl Batch {
         for row in rows {
             let mut strings = [&[][..]; ARITY_MAX];
             let (tag, arity) = arguments.row(row, &mut strings).unwrap();
-            let function = &self.spec.functions[usize::from(tag)];
+            let (function, stand_ins) = split_argument_tag(tag);
+            let function = &self.spec.functions[usize::from(function)];
+            let task = TaskId { batch, index: first + row };
             let call = Entry::resolve(function.name).unwrap().call();
             let mut out = Vec::new();
-            let tag = match panics::catch(|| call(codec, &strings[..arity], &mut out)) {
+            let mentions: Vec<&Mention> =
+                self.mentions.iter().filter(|mention| mention.index == task.index).collect();
+            let ran = filled(&strings[..arity], stand_ins, codec, &mentions, outcomes);
+            let ran = ran.and_then(|strings| {
+                let strings: Vec<&[u8]> = strings.iter().map(Vec::as_slice).collect();
+                let (ran, _) = named::gather(|| panics::catch(|| call(codec, &strings, &mut out)));
+                ran
+            });
+            let tag = match ran {
                 Ok(CallStatus::Done) => DONE,
                 Ok(CallStatus::Failed) => {
                     failures += u32::from(self.spec.policy.errors_count);
                     FAILED
+                }
+                Ok(CallStatus::Forwarded(to)) => {
+                    out.splice(..0, to.to_bytes());
+                    FORWARDED
                 }
                 Ok(other) => panic!("{other:?}"),
                 Err(cause) => {
@@ -295,10 +394,62 @@ impl Batch {
                 }
             };
             builder.push(tag, std::iter::once(&out[..]));
+            outcomes.insert(task, (tag, codec.byte(), out));
         }
         context::swap(before);
         (builder.finish(), failures)
     }
+}
+
+/// Where a task leads to.
+fn lead(outcomes: &Outcomes, task: TaskId) -> Option<&(u16, u8, Vec<u8>)> {
+    match outcomes.get(&task)? {
+        (FORWARDED, _, string) => {
+            lead(outcomes, TaskId::from_bytes(*string.first_chunk().unwrap()))
+        }
+        other => Some(other),
+    }
+}
+
+/// The arguments of a task, with what stands in made of outcomes: all that it names has run before it.
+fn filled(
+    strings: &[&[u8]],
+    stand_ins: u8,
+    codec: Codec,
+    mentions: &[&Mention],
+    outcomes: &Outcomes,
+) -> Result<Vec<Vec<u8>>, Cause> {
+    let mut all = Vec::new();
+    for (place, string) in strings.iter().enumerate() {
+        if stand_ins & 1 << place == 0 {
+            all.push(string.to_vec());
+            continue;
+        }
+        let Some(StandIn::Outcomes(filling)) = StandIn::from_bytes(string) else { panic!() };
+        let mut given = Vec::new();
+        for task in filling.of {
+            let needs =
+                mentions.iter().filter(|mention| mention.on == task && mention.need.takes());
+            let takes_errors = needs.last().unwrap().need == Need::Returned;
+            match lead(outcomes, task).unwrap() {
+                (ERROR, ..) => {
+                    let message = "has no value".into();
+                    return Err(Cause::DependencyFailed { root: task, message });
+                }
+                (FAILED, ..) if !takes_errors => {
+                    let message = "returned an error".into();
+                    return Err(Cause::DependencyFailed { root: task, message });
+                }
+                (_, codec, string) => given.push([&[*codec], &string[..]].concat()),
+            }
+        }
+        let given: Vec<&[u8]> = given.iter().map(Vec::as_slice).collect();
+        let mut out = Vec::new();
+        let status = Entry::resolve(filling.made_by).unwrap().call()(codec, &given, &mut out);
+        assert_eq!(status, CallStatus::Done);
+        all.push(out);
+    }
+    Ok(all)
 }
 
 fn failed(cause: Cause) -> Failed {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use allhands_common::execution::Mention;
 use allhands_common::failure::Failed;
 use allhands_common::policy::BatchSpec;
 use allhands_common::range::{RangeSet, TaskRange};
@@ -21,6 +22,10 @@ pub(super) struct Batch {
     pub(super) since: Instant,
     pub(super) outbox: Outbox,
     pub(super) inbox: Inbox,
+    /// Its tasks are executions, ...
+    pub(super) kept: bool,
+    /// ... of which somebody in this process may still have one.
+    pub(super) held: bool,
     /// Nobody wants it: what comes is dropped.
     pub(super) cancelled: Option<String>,
     /// Since when a leader does not know it, although it was committed.
@@ -80,6 +85,9 @@ pub(super) struct Held {
     pub(super) first: u32,
     pub(super) tasks: u32,
     pub(super) segment: Bytes,
+    pub(super) mentions: Vec<Mention>,
+    /// Its place among all that the session was given.
+    pub(super) order: u64,
 }
 
 /// What a leader holds for a segment besides its bytes, about: the message, and the command that waits
@@ -89,7 +97,7 @@ const HELD_BYTES: usize = 512;
 impl Held {
     /// What it takes of the session's credit.
     pub(super) fn cost(&self) -> usize {
-        HELD_BYTES + self.segment.len()
+        HELD_BYTES + self.segment.len() + self.mentions.len() * size_of::<Mention>()
     }
 }
 
@@ -123,6 +131,11 @@ impl Batch {
         self.spec.policy.deadline_ms.map(|limit| self.since + Duration::from_millis(limit))
     }
 
+    /// Everything came, the caller has taken it, and nobody has one of its executions any more.
+    pub(super) fn is_done(&self) -> bool {
+        !self.held && self.inbox.is_finished()
+    }
+
     /// A leader knows of it, or may, and it is not over.
     pub(super) const fn is_open(&self) -> bool {
         self.outbox.was_said && !self.inbox.over
@@ -131,8 +144,8 @@ impl Batch {
 
 impl Outbox {
     /// Adds the caller's next tasks.
-    pub(super) fn give(&mut self, tasks: u32, segment: Bytes) {
-        self.held.push_back(Held { first: self.given, tasks, segment });
+    pub(super) fn give(&mut self, tasks: u32, segment: Bytes, mentions: Vec<Mention>, order: u64) {
+        self.held.push_back(Held { first: self.given, tasks, segment, mentions, order });
         self.given += tasks;
     }
 
@@ -150,6 +163,11 @@ impl Outbox {
             self.held.pop_front();
         }
         freed
+    }
+
+    /// Whether a task was said to the current leader, or one before it has it.
+    pub(super) fn has_said(&self, task: u32) -> bool {
+        task < self.held.get(self.said).map_or(self.given, |next| next.first)
     }
 
     /// Bytes said and not known to be committed.

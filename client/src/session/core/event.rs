@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use allhands_common::execution::{Awaited, Given, Mention};
 use allhands_common::failure::Failed;
-use allhands_common::id::{BatchId, BlobId, CoordinatorId, WorkerId};
+use allhands_common::id::{BatchId, BlobId, CoordinatorId, SessionId, WorkerId};
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
@@ -50,6 +51,9 @@ pub(crate) enum Event {
         spec: Arc<BatchSpec>,
         /// What `map_with` ships once.
         context: Bytes,
+        /// Whether its outcomes stay in the cluster until it is released: executions are its tasks. What is
+        /// said of such batches is said in the order in which it was given.
+        kept: bool,
     },
     /// A call goes on: the tasks that follow those of the last `Append`.
     Append {
@@ -59,6 +63,8 @@ pub(crate) enum Event {
         tasks: u32,
         /// Their arguments.
         segment: Bytes,
+        /// Whom they name.
+        mentions: Vec<Mention>,
     },
     /// A call has all its tasks.
     Seal {
@@ -86,6 +92,15 @@ pub(crate) enum Event {
         /// Which.
         range: TaskRange,
     },
+    /// Nobody in this process has an execution of a kept batch any more.
+    Release {
+        /// Which.
+        batch: BatchId,
+    },
+    /// Somebody waits for these outcomes, which do not come by themselves.
+    Await(Vec<Awaited>),
+    /// Nobody waits for them any more.
+    Unawait(Vec<Awaited>),
     /// The process has these blobs, and gives them to whoever wants them.
     Offer {
         /// Which.
@@ -163,6 +178,10 @@ pub(crate) enum Action {
         /// Who.
         holders: Vec<(Holder, bool)>,
     },
+    /// These outcomes were awaited.
+    Given(Vec<Given>),
+    /// Another stay begins: batches are named after this one from now on.
+    Renamed(SessionId),
     /// Another leader was asked for everything that is wanted, and has not answered.
     AskedAnew,
     /// Tell the user that calls wait for a first worker.

@@ -79,8 +79,9 @@ impl Core {
                     out.push(Action::Wanted { blob, by });
                 }
             }
-            // Nothing is awaited.
-            ToClient::Given(_) => {}
+            ToClient::Given(given) => self.given(given, out),
+            // Nobody has asked to be attached to one.
+            ToClient::JobAttached { .. } => {}
             ToClient::Holders { blob, holders } => {
                 if self.wanted.contains(&blob) {
                     out.push(Action::Holders { blob, holders });
@@ -108,6 +109,7 @@ impl Core {
             batch.outbox.sealing = Step::Done;
         }
         out.push(Action::Committed { batch: id, tasks });
+        self.ask_of(id, out);
     }
 
     fn ended(&mut self, id: BatchId, segments: u32, rest: Option<Failed>, out: &mut Vec<Action>) {
@@ -138,7 +140,7 @@ impl Core {
         }
         if batch.cancelled.is_some() {
             self.consume(id, received);
-        } else if batch.inbox.is_finished() {
+        } else if batch.is_done() {
             let consumed = batch.inbox.consumed;
             self.consume(id, consumed);
         }
@@ -182,6 +184,7 @@ impl Core {
         self.finished.clear();
         let renewed = blake3::derive_key("allhands 2026 next session", &self.config.session.0);
         self.config.session = SessionId::from_hash(renewed.into());
+        out.push(Action::Renamed(self.config.session));
         self.job = Job::Idle;
         self.lose_leader();
         self.attach(peer, out);

@@ -1,15 +1,16 @@
 //! What is said to the leader, as far as the credit goes; and all of it again to a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use allhands_common::execution::Mention;
 use allhands_common::id::{BatchId, JobId};
 use allhands_common::limit::{DELIVER_BYTES_MAX, SEGMENT_BYTES_MAX, SUBMIT_BYTES_MAX};
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
 use bytes::Bytes;
 
 use super::batch::Held;
-use super::{Action, Batch, Config, Core, End, Job, Peer, Step};
+use super::{Action, Batch, Config, Core, End, Job, Peer, Step, Turn};
 
 /// Acknowledgements wait for company, but not beyond this many batches (a frame's worth), ...
 const ACKNOWLEDGEMENTS_MAX: usize = 64;
@@ -29,8 +30,9 @@ impl Core {
     pub(super) fn speak(&mut self, out: &mut Vec<Action>) {
         let Some(peer) = self.leader else { return };
         let before = out.len();
-        while let Some(id) = self.next_to_speak() {
-            let Some(batch) = self.batches.get(&id) else {
+        let mut early = 0;
+        while let Some(turn) = self.next_to_speak() {
+            let Some(batch) = self.batches.get(&turn.batch()) else {
                 self.queue.pop_front();
                 continue;
             };
@@ -39,13 +41,27 @@ impl Core {
                 break;
             };
             if !batch.outbox.was_said && self.open_batches >= self.config.batches_max {
+                // Those that come after a kept one may name its tasks.
+                if batch.kept {
+                    break;
+                }
                 self.queue.pop_front();
-                self.waiting.push_back(id);
+                self.waiting.push_back(turn.batch());
                 continue;
             }
-            if !self.speak_of(id, job, peer, out) {
+            if self.is_early(batch) {
+                // Some of them may be behind it.
+                self.queue.rotate_left(1);
+                early += 1;
+                if early >= self.queue.len() {
+                    break;
+                }
+                continue;
+            }
+            if !self.speak_of(turn, job, peer, out) {
                 break;
             }
+            early = 0;
             self.queue.pop_front();
         }
         let said = out.len() > before;
@@ -59,13 +75,24 @@ impl Core {
     }
 
     /// Who speaks next: one that had to wait until others were over, before those that came after it.
-    fn next_to_speak(&mut self) -> Option<BatchId> {
+    fn next_to_speak(&mut self) -> Option<Turn> {
         if self.open_batches < self.config.batches_max
             && let Some(id) = self.waiting.pop_front()
         {
-            self.queue.push_front(id);
+            self.queue.push_front(Turn::All(id));
         }
         self.queue.front().copied()
+    }
+
+    /// Whether what a batch has to say names tasks of this session of which nothing was said. Kept batches are
+    /// said in order, so that theirs were.
+    fn is_early(&self, batch: &Batch) -> bool {
+        let unsaid = batch.outbox.held.iter().skip(batch.outbox.said);
+        let is_unsaid = |mention: &Mention| {
+            let named = self.batches.get(&mention.on.batch);
+            named.is_some_and(|named| !named.outbox.has_said(mention.on.index))
+        };
+        !batch.kept && unsaid.flat_map(|held| &held.mentions).any(is_unsaid)
     }
 
     fn ask_for_job(&mut self, peer: Peer, out: &mut Vec<Action>) {
@@ -73,22 +100,34 @@ impl Core {
             self.job = Job::Asked;
             let Config { program, name, .. } = &self.config;
             let (program, name) = (program.clone(), name.clone());
-            self.say(peer, FromClient::OpenJob { request: self.request, program, name }, out);
+            self.say(
+                peer,
+                FromClient::OpenJob { request: self.request, program, name, detached: None },
+                out,
+            );
         }
     }
 
     /// Says what a batch has to say; `false` when the credit ended before.
-    fn speak_of(&mut self, id: BatchId, job: JobId, peer: Peer, out: &mut Vec<Action>) -> bool {
+    fn speak_of(&mut self, turn: Turn, job: JobId, peer: Peer, out: &mut Vec<Action>) -> bool {
+        let id = turn.batch();
         let Some(batch) = self.batches.get_mut(&id) else {
             return true;
         };
-        let Batch { sequence, call, spec, context, outbox, cancelled, .. } = batch;
+        let Batch { sequence, call, spec, context, outbox, cancelled, kept, .. } = batch;
+        // A segment that was committed meanwhile needs no turn, nor do others take it.
+        let has_turn = |held: &Held| match turn {
+            Turn::All(_) => true,
+            Turn::Segment(_, order) => held.order == order,
+            Turn::Rest(_) => false,
+        };
         let mut say = |message| out.push(Action::Send { peer, message });
         // Also of one that is cancelled: an earlier word of it may still be on its way to this leader.
         let has_room =
             |said: usize, held: &Held| said == 0 || said + held.cost() <= SUBMIT_BYTES_MAX;
         if outbox.opening == Step::Due {
-            let first = outbox.held.get(outbox.said).filter(|_| cancelled.is_none());
+            let first = outbox.held.get(outbox.said);
+            let first = first.filter(|held| cancelled.is_none() && has_turn(held));
             if first.is_some_and(|held| !has_room(self.said_bytes, held)) {
                 return false;
             }
@@ -96,9 +135,10 @@ impl Core {
             (outbox.opening, outbox.was_said) = (Step::Said, true);
             let first =
                 first.filter(|held| context.len() + held.segment.len() <= SEGMENT_BYTES_MAX);
-            let (mut tasks, mut segment) = (0, Bytes::new());
+            let (mut tasks, mut segment, mut mentions) = (0, Bytes::new(), Vec::new());
             if let Some(held) = first {
                 (tasks, segment) = (held.tasks, held.segment.clone());
+                mentions = held.mentions.clone();
                 self.said_bytes += held.cost();
                 outbox.said += 1;
             }
@@ -117,8 +157,8 @@ impl Core {
                 tasks,
                 segment: segment.into(),
                 sealed,
-                kept: false,
-                mentions: Vec::new(),
+                kept: *kept,
+                mentions,
             });
         }
         if let Some(reason) = cancelled {
@@ -129,7 +169,7 @@ impl Core {
             outbox.queued = false;
             return true;
         }
-        while let Some(held) = outbox.held.get(outbox.said) {
+        while let Some(held) = outbox.held.get(outbox.said).filter(|held| has_turn(held)) {
             if !has_room(self.said_bytes, held) {
                 return false;
             }
@@ -140,8 +180,11 @@ impl Core {
                 first: held.first,
                 tasks: held.tasks,
                 segment: held.segment.clone().into(),
-                mentions: Vec::new(),
+                mentions: held.mentions.clone(),
             });
+        }
+        if matches!(turn, Turn::Segment(..)) {
+            return true;
         }
         for range in std::mem::take(&mut outbox.unwanted_due).iter() {
             say(FromClient::CancelTasks { batch: id, range });
@@ -169,12 +212,12 @@ impl Core {
                 continue;
             };
             batch.inbox.acknowledging = false;
-            let segments = match batch.inbox.is_finished() {
+            let segments = match batch.is_done() {
                 true => DONE_WITH_BATCH,
                 false => batch.inbox.consumed,
             };
             acknowledged.push((id, segments));
-            if batch.inbox.is_finished() {
+            if batch.is_done() {
                 self.batches.remove(&id);
                 self.finished.push_back((self.now, id, segments));
             }
@@ -223,11 +266,12 @@ impl Core {
                 }
             }
             batch.outbox.queued = true;
-            self.queue.push_back(*id);
         }
+        self.queue = turns(&self.batches);
         self.said_bytes = 0;
         self.offer_all(peer, out);
         self.want_all(peer, out);
+        self.ask_all(peer, out);
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
         let again: Vec<(BatchId, u32)> =
             self.finished.iter().map(|(_, batch, segments)| (*batch, *segments)).collect();
@@ -235,4 +279,20 @@ impl Core {
             out.push(Action::Send { peer, message: FromClient::Acknowledge(some.to_vec()) });
         }
     }
+}
+
+/// Everybody's turn with a leader that knows no more than what is committed: first segments of kept batches, in
+/// order.
+fn turns(batches: &BTreeMap<BatchId, Batch>) -> VecDeque<Turn> {
+    let kept = batches.iter().filter(|(_, batch)| batch.kept);
+    let segments =
+        kept.flat_map(|(id, batch)| batch.outbox.held.iter().map(|held| (held.order, *id)));
+    let mut segments: Vec<(u64, BatchId)> = segments.collect();
+    segments.sort_unstable();
+    let segments = segments.into_iter().map(|(order, id)| Turn::Segment(id, order));
+    let rest = batches.iter().map(|(id, batch)| match batch.kept {
+        true => Turn::Rest(*id),
+        false => Turn::All(*id),
+    });
+    segments.chain(rest).collect()
 }

@@ -16,6 +16,7 @@ use allhands_common::wire::data::{Holder, Node};
 use proptest::prelude::*;
 
 use super::*;
+use crate::session::names::Names;
 use model::{Model, Step as Do};
 
 fn config() -> Config {
@@ -45,12 +46,15 @@ const LEADER: Peer = Peer(0);
 /// A core, its clock, and what it did last.
 struct Bench {
     core: Core,
+    names: Names,
     now: Instant,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { core: Core::new(config(), Instant(0)), now: Instant(0) }
+        let Config { cluster, session, .. } = config();
+        let names = Names::new(cluster, session);
+        Self { core: Core::new(config(), Instant(0)), names, now: Instant(0) }
     }
 
     fn attached() -> Self {
@@ -71,7 +75,7 @@ impl Bench {
     }
 
     fn open(&mut self) -> (BatchId, Vec<Action>) {
-        let (batch, sequence) = self.core.name_batch();
+        let (batch, sequence) = self.names.next();
         (
             batch,
             self.step(Event::Open {
@@ -80,6 +84,7 @@ impl Bench {
                 call: sequence,
                 spec: spec().into(),
                 context: Bytes::new(),
+                kept: false,
             }),
         )
     }
@@ -88,7 +93,12 @@ impl Bench {
     fn one_task(&mut self) -> BatchId {
         let (batch, _) = self.open();
         self.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
-        self.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"arg") });
+        self.step(Event::Append {
+            batch,
+            tasks: 1,
+            segment: Bytes::from_static(b"arg"),
+            mentions: Vec::new(),
+        });
         self.step(Event::Seal { batch });
         self.hear(appended(batch, 1, true));
         batch
@@ -153,7 +163,12 @@ fn the_first_batch_opens_the_job_and_everything_follows_in_order() {
     let mut bench = Bench::attached();
     let (batch, actions) = bench.open();
     assert!(matches!(said(&actions)[..], [FromClient::OpenJob { request: RequestId(0), .. }]));
-    bench.step(Event::Append { batch, tasks: 3, segment: Bytes::from_static(b"abc") });
+    bench.step(Event::Append {
+        batch,
+        tasks: 3,
+        segment: Bytes::from_static(b"abc"),
+        mentions: Vec::new(),
+    });
     assert_eq!(bench.step(Event::Seal { batch }), []);
     let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
     assert!(matches!(
@@ -195,7 +210,12 @@ fn a_new_leader_is_told_what_it_does_not_know() {
     let (batch, _) = bench.open();
     bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
     for _ in 0..3 {
-        bench.step(Event::Append { batch, tasks: 2, segment: Bytes::from_static(b"ab") });
+        bench.step(Event::Append {
+            batch,
+            tasks: 2,
+            segment: Bytes::from_static(b"ab"),
+            mentions: Vec::new(),
+        });
     }
     bench.step(Event::Seal { batch });
     bench.hear(appended(batch, 2, false));
@@ -230,7 +250,13 @@ fn credit_bounds_what_is_said_and_not_committed() {
     let big = Bytes::from(vec![0; SUBMIT_BYTES_MAX / 2 - 1024]);
     let mut sent = 0;
     for _ in 0..4 {
-        sent += said(&bench.step(Event::Append { batch, tasks: 1, segment: big.clone() })).len();
+        sent += said(&bench.step(Event::Append {
+            batch,
+            tasks: 1,
+            segment: big.clone(),
+            mentions: Vec::new(),
+        }))
+        .len();
     }
     assert_eq!(sent, 2);
     let actions = bench.hear(appended(batch, 1, false));
@@ -241,11 +267,18 @@ fn credit_bounds_what_is_said_and_not_committed() {
 fn a_context_and_the_first_segment_fit_an_entry_or_go_one_by_one() {
     for (context, tasks_with_it) in [(SEGMENT_BYTES_MAX / 2, 1), (SEGMENT_BYTES_MAX / 2 + 1, 0)] {
         let mut bench = Bench::attached();
-        let (batch, sequence) = bench.core.name_batch();
+        let (batch, sequence) = bench.names.next();
         let context = Bytes::from(vec![0; context]);
-        bench.step(Event::Open { batch, sequence, call: sequence, spec: spec().into(), context });
+        bench.step(Event::Open {
+            batch,
+            sequence,
+            call: sequence,
+            spec: spec().into(),
+            context,
+            kept: false,
+        });
         let segment = Bytes::from(vec![0; SEGMENT_BYTES_MAX / 2]);
-        bench.step(Event::Append { batch, tasks: 1, segment });
+        bench.step(Event::Append { batch, tasks: 1, segment, mentions: Vec::new() });
         bench.step(Event::Seal { batch });
         let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
         match said(&actions)[..] {
@@ -321,11 +354,11 @@ fn without_a_leader_patience_ends_and_the_batch_is_cancelled_later() {
 fn without_a_leader_a_deadline_is_kept_here() {
     let mut bench = Bench::attached();
     let other = bench.one_task();
-    let (batch, sequence) = bench.core.name_batch();
+    let (batch, sequence) = bench.names.next();
     let policy = Policy { deadline_ms: Some(1500), ..Policy::default() };
     let spec = BatchSpec { policy, ..spec() }.into();
     let context = Bytes::new();
-    bench.step(Event::Open { batch, sequence, call: sequence, spec, context });
+    bench.step(Event::Open { batch, sequence, call: sequence, spec, context, kept: false });
     bench.pass(Duration::from_millis(500));
     bench.step(Event::LinkDown { peer: LEADER });
     assert_eq!(bench.core.next_deadline(), Some(Instant(1_500_000)));
@@ -358,11 +391,11 @@ fn without_a_leader_nobody_is_woken_for_what_is_over() {
 #[test]
 fn patience_ends_before_a_later_deadline() {
     let mut bench = Bench::attached();
-    let (batch, sequence) = bench.core.name_batch();
+    let (batch, sequence) = bench.names.next();
     let policy = Policy { deadline_ms: Some(40_000), ..Policy::default() };
     let spec = BatchSpec { policy, ..spec() }.into();
     let context = Bytes::new();
-    bench.step(Event::Open { batch, sequence, call: sequence, spec, context });
+    bench.step(Event::Open { batch, sequence, call: sequence, spec, context, kept: false });
     bench.step(Event::LinkDown { peer: LEADER });
     let end = End::Leaderless(Duration::from_secs(30));
     assert_eq!(bench.pass(Duration::from_secs(30)), [Action::End { batch, end }]);
@@ -435,9 +468,19 @@ fn what_is_refused_in_part_is_cancelled_at_the_cluster() {
         let mut bench = Bench::attached();
         let (batch, _) = bench.open();
         bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
-        bench.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"a") });
+        bench.step(Event::Append {
+            batch,
+            tasks: 1,
+            segment: Bytes::from_static(b"a"),
+            mentions: Vec::new(),
+        });
         bench.hear(appended(batch, 1, false));
-        bench.step(Event::Append { batch, tasks: 1, segment: Bytes::from_static(b"b") });
+        bench.step(Event::Append {
+            batch,
+            tasks: 1,
+            segment: Bytes::from_static(b"b"),
+            mentions: Vec::new(),
+        });
         let refusal = refused(named.then_some(batch));
         let actions = bench.hear(refusal.clone());
         assert_eq!(actions[0], Action::End { batch, end: End::Refused("too long".into()) });

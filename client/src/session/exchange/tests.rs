@@ -20,7 +20,7 @@ fn exchange() -> Exchange {
 }
 
 fn push(exchange: &Exchange, bytes: &[u8], last: bool) -> Note {
-    exchange.push(1, 0, (bytes.len(), 0), std::iter::once(bytes), last)
+    exchange.push(1, 0, (bytes.len(), 0), (std::iter::once(bytes), &[]), last)
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn the_first_of_many_is_told_and_an_old_segment_goes_with_the_second_beat() {
     assert_eq!(push(&exchange, b"a", false), Note::Tell);
     assert_eq!(push(&exchange, b"b", false), Note::Quiet);
     let taken = exchange.take();
-    assert_eq!((taken.segments[0].0, taken.watched), (2, true));
+    assert_eq!((taken.segments[0].tasks, taken.watched), (2, true));
 
     assert_eq!(push(&exchange, b"c", false), Note::Quiet);
     exchange.take_beat();
@@ -66,15 +66,15 @@ fn a_full_segment_is_told() {
 fn a_segment_has_one_codec_and_fits_an_entry() {
     let exchange = exchange();
     _ = push(&exchange, b"a", false);
-    _ = exchange.push(2, 0, (1, 0), std::iter::once(&b"b"[..]), false);
+    _ = exchange.push(2, 0, (1, 0), (std::iter::once(&b"b"[..]), &[]), false);
     let large = vec![0; SEGMENT_BYTES_MAX - ROOM_BYTES];
     _ = push(&exchange, b"c", false);
     _ = push(&exchange, &large, false);
     let segments = exchange.take().segments;
     let codecs: Vec<u8> =
-        segments.iter().map(|(_, bytes)| Segment::parse(bytes.clone()).unwrap().codec()).collect();
+        segments.iter().map(|cut| Segment::parse(cut.segment.clone()).unwrap().codec()).collect();
     assert_eq!(codecs, [1, 2, 1, 1]);
-    assert!(segments.iter().all(|(_, bytes)| bytes.len() <= SEGMENT_BYTES_MAX));
+    assert!(segments.iter().all(|cut| cut.segment.len() <= SEGMENT_BYTES_MAX));
 }
 
 #[test]

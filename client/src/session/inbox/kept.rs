@@ -39,7 +39,7 @@ impl KeptSegment {
 }
 
 impl Kept {
-    pub(super) fn push(&mut self, tasks: u32, arguments: Bytes, stored: usize) {
+    pub(in crate::session) fn push(&mut self, tasks: u32, arguments: Bytes, stored: usize) {
         let range = TaskRange::new(self.tasks, self.tasks + tasks);
         self.tasks = range.end;
         let kept = KeptSegment { range, open: tasks, arguments, stored };
@@ -47,16 +47,16 @@ impl Kept {
         self.segments.push_back(kept);
     }
 
-    pub(super) const fn bytes(&self) -> usize {
+    pub(in crate::session) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) const fn uncommitted_bytes(&self) -> usize {
+    pub(in crate::session) const fn uncommitted_bytes(&self) -> usize {
         self.bytes - self.committed_bytes
     }
 
     /// The cluster has the first `tasks`.
-    pub(super) fn commit(&mut self, tasks: u32) {
+    pub(in crate::session) fn commit(&mut self, tasks: u32) {
         let from = self.segments.partition_point(|kept| kept.range.end <= self.committed);
         self.committed = self.committed.max(tasks);
         let newly = self.segments.range(from..).take_while(|kept| kept.range.end <= tasks);
@@ -70,7 +70,7 @@ impl Kept {
     }
 
     /// These tasks have ended.
-    pub(super) fn finish(&mut self, range: TaskRange) {
+    pub(in crate::session) fn finish(&mut self, range: TaskRange) {
         let from = self.segments.partition_point(|kept| kept.range.end <= range.start);
         let mut ended = from;
         for kept in self.segments.range_mut(from..) {
@@ -93,7 +93,7 @@ impl Kept {
     }
 
     /// The segments that hold tasks of `range`.
-    pub(super) fn covering(&self, range: TaskRange) -> Vec<KeptSegment> {
+    pub(in crate::session) fn covering(&self, range: TaskRange) -> Vec<KeptSegment> {
         let from = self.segments.partition_point(|kept| kept.range.end <= range.start);
         let there = self.segments.range(from..).take_while(|kept| kept.range.start < range.end);
         there.cloned().collect()

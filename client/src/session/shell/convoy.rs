@@ -17,7 +17,7 @@ use allhands_common::time::Instant;
 use bytes::Bytes;
 
 use crate::session::core::End;
-use crate::session::exchange::{Exchange, Taken};
+use crate::session::exchange::{Cut, Exchange, Taken};
 use crate::session::outcomes::Outcomes;
 
 /// A convoy takes at most so many appends: each leaves a record in the state until its tasks have ended,
@@ -52,7 +52,8 @@ pub(super) struct Convoy {
 /// them run at once, how they are cut and how many may fail means nothing.
 pub(super) fn shared_spec(exchange: &Exchange, taken: &Taken) -> Option<BatchSpec> {
     let (spec, context) = taken.open.as_ref()?;
-    let one_task = taken.sealed && matches!(taken.segments[..], [(1, _)]);
+    let lone = |cut: &Cut| cut.tasks == 1 && cut.mentions.is_empty();
+    let one_task = taken.sealed && matches!(&taken.segments[..], [only] if lone(only));
     let alone = one_task && exchange.inbox.is_of_one_part();
     let Policy { deadline_ms, prefer, batch_size, .. } = &spec.policy;
     let whole = deadline_ms.is_some() || *prefer == Prefer::Threads;

@@ -14,7 +14,8 @@ use crate::session::outcomes::Outcomes;
 impl Shell {
     /// The next outcomes of a batch.
     pub(super) fn came(&mut self, batch: BatchId, range: TaskRange, segment: Bytes) {
-        if !self.batches.contains_key(&batch) {
+        let submitted = !self.batches.contains_key(&batch);
+        if submitted && !self.session.has_submitted(batch) {
             return;
         }
         let segment = match Segment::parse(segment) {
@@ -22,6 +23,10 @@ impl Shell {
             Ok(_) => return self.unreadable(batch, "it has another number of tasks"),
             Err(error) => return self.unreadable(batch, &error.to_string()),
         };
+        if submitted {
+            let segments = self.session.submits_came(batch, range, &segment);
+            return self.events.push(Event::Consumed { batch, segments });
+        }
         if self.data.elsewhere().is_none() {
             let outcomes = Outcomes::claimed(segment, |id| self.data.claim(batch, id));
             return self.deliver(batch, range, Ok(outcomes));
@@ -38,6 +43,7 @@ impl Shell {
     pub(super) fn take_results(&mut self, fetched: Vec<(BlobId, FetchedResult)>) {
         let some = !fetched.is_empty();
         for (blob, result) in fetched {
+            self.session.submits_fetched(blob, &result);
             self.take_result(blob, &result);
         }
         if some {
@@ -109,6 +115,8 @@ impl Shell {
     pub(super) fn forget(&mut self, batch: &BatchId) -> Option<Opened> {
         let opened = self.batches.remove(batch);
         let unneeded = self.deliveries.forget(batch);
+        let unneeded: Vec<BlobId> =
+            unneeded.into_iter().filter(|blob| !self.session.submits_fetch(blob)).collect();
         for blob in &unneeded {
             // If nobody fetches any more, there is nothing to cancel.
             _ = self.session.order(Word::Cancel(*blob));

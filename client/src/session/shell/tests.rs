@@ -12,7 +12,7 @@ fn beginning(peers: usize) -> (Beginning, UnboundedSender<LinkEvent>) {
     let cluster = allhands_common::id::ClusterId([9; 16]);
     let (config, executable) =
         config(cluster, Duration::from_secs(30), Executable::hashed()).unwrap();
-    (Beginning { config, executable, data: Data::Nowhere, peers, links }, events)
+    (Beginning { config, executable, data: Data::Nowhere(cluster), peers, links }, events)
 }
 
 fn down(peer: usize, retry_can_help: bool) -> LinkEvent {

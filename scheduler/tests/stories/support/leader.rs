@@ -157,7 +157,12 @@ impl Leader {
 
     pub(crate) fn open_job(&mut self, request: u64) -> Vec<Action> {
         let request = RequestId(request);
-        self.client(FromClient::OpenJob { request, program: program(), name: "job".into() })
+        self.client(FromClient::OpenJob {
+            request,
+            program: program(),
+            name: "job".into(),
+            detached: None,
+        })
     }
 
     /// The client submits its `sequence`-th batch, of `tasks` tasks, sealed.

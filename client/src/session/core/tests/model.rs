@@ -6,6 +6,7 @@ use allhands_common::range::RangeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::session::names::Names;
 
 const COORDINATORS: usize = 3;
 
@@ -102,6 +103,7 @@ struct Mine {
 
 pub(super) struct Model {
     core: Core,
+    names: Names,
     now: u64,
     links: Vec<Link>,
     leader: usize,
@@ -116,8 +118,11 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(core: Core) -> Self {
         let links = (0..COORDINATORS).map(|_| Link::default()).collect();
+        let Config { cluster, session, .. } = config();
+        let names = Names::new(cluster, session);
         let mut model = Self {
             core,
+            names,
             now: 0,
             links,
             leader: 0,
@@ -162,6 +167,7 @@ impl Model {
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
                 Action::Wanted { .. } => unreachable!("nothing is offered"),
                 Action::Holders { .. } | Action::AskedAnew => unreachable!("nothing is wanted"),
+                Action::Given(_) | Action::Renamed(_) => unreachable!("nothing is awaited"),
             }
         }
     }
@@ -179,7 +185,7 @@ impl Model {
     pub(super) fn step(&mut self, step: Step) {
         match step {
             Step::Open => {
-                let (batch, sequence) = self.core.name_batch();
+                let (batch, sequence) = self.names.next();
                 self.mine.push((batch, Mine::default()));
                 self.client(Event::Open {
                     batch,
@@ -187,6 +193,7 @@ impl Model {
                     call: sequence,
                     spec: spec().into(),
                     context: Bytes::new(),
+                    kept: false,
                 });
             }
             Step::Append(which) => {
@@ -195,7 +202,7 @@ impl Model {
                 {
                     mine.given += 2;
                     let segment = Bytes::from_static(b"ab");
-                    self.client(Event::Append { batch, tasks: 2, segment });
+                    self.client(Event::Append { batch, tasks: 2, segment, mentions: Vec::new() });
                 }
             }
             Step::Seal(which) => {
@@ -360,6 +367,8 @@ impl Model {
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
+            | FromClient::Await(_)
+            | FromClient::Unawait(_)
             | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }

@@ -1,0 +1,47 @@
+//! `.await` on an execution.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use serde::de::DeserializeOwned;
+
+use super::Execution;
+use crate::error::TaskError;
+
+/// Waits for the result of an [`Execution`], without holding up a thread. Dropping it changes nothing.
+#[derive(Debug)]
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Outcome<R>(Execution<R>);
+
+// Nothing in it is pinned.
+impl<R> Unpin for Outcome<R> {}
+
+impl<R: DeserializeOwned> Future for Outcome<R> {
+    type Output = Result<R, TaskError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.0.poll_result(context.waker()) {
+            Some(result) => Poll::Ready(result),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<R: DeserializeOwned> IntoFuture for Execution<R> {
+    type Output = Result<R, TaskError>;
+    type IntoFuture = Outcome<R>;
+
+    fn into_future(self) -> Outcome<R> {
+        Outcome(self)
+    }
+}
+
+impl<R: DeserializeOwned> IntoFuture for &Execution<R> {
+    type Output = Result<R, TaskError>;
+    type IntoFuture = Outcome<R>;
+
+    fn into_future(self) -> Outcome<R> {
+        Outcome(self.clone())
+    }
+}

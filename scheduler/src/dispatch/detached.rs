@@ -1,0 +1,75 @@
+//! Jobs that go on without their client: who attaches to one, and when one has been kept long enough.
+
+use alloc::vec::Vec;
+
+use allhands_common::id::{BatchId, JobId, RequestId, SessionId};
+use allhands_common::time::Instant;
+use allhands_common::wire::client::{JobBatch, ToClient};
+
+use super::{Dispatcher, Timer};
+use crate::state::Batch;
+use crate::{Action, Command, State};
+
+/// Batches in one message: a name of some 60 bytes each, in a head that may have 6 MiB.
+const BATCHES_NAMED_MAX: usize = 4096;
+
+/// Longest name of a batch that is told, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+impl Dispatcher {
+    /// A client is attached to a job: it is told of its batches, and gets all their outcomes.
+    pub(super) fn job_attached(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        request: RequestId,
+        job: JobId,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(known) = state.jobs.get(&job) else { return };
+        let roots = state.batches_of(job).filter(|(_, batch)| batch.depth() == 0);
+        let mut roots: Vec<(BatchId, &Batch)> = roots.map(|(id, batch)| (*id, batch)).collect();
+        roots.sort_by_key(|(id, batch)| (batch.opened, batch.sequence, *id));
+        let named = |(id, batch): &(BatchId, &Batch)| {
+            let name = &batch.spec.name;
+            let name = name[..name.floor_char_boundary(NAME_BYTES_MAX)].into();
+            JobBatch { batch: *id, name, tasks: batch.tasks }
+        };
+        let mut parts = roots.chunks(BATCHES_NAMED_MAX).peekable();
+        loop {
+            let batches = parts.next().into_iter().flatten().map(named).collect();
+            let (name, more) = (known.name.clone(), parts.peek().is_some());
+            self.tell(session, ToClient::JobAttached { request, job, name, batches, more }, out);
+            if !more {
+                break;
+            }
+        }
+        for (id, _) in roots {
+            self.redeliver(state, id, 0, out);
+        }
+    }
+
+    /// A client has gone: its jobs that go on are kept for a while.
+    pub(super) fn watch_jobs_of(&mut self, state: &State, session: SessionId) {
+        let theirs = state.jobs.iter().filter(|(_, job)| job.session == session);
+        let theirs: Vec<JobId> = theirs.map(|(id, _)| *id).collect();
+        theirs.into_iter().for_each(|job| self.watch_job(state, job));
+    }
+
+    /// A job may have to be forgotten at some time.
+    pub(super) fn watch_job(&mut self, state: &State, id: JobId) {
+        let Some(job) = state.jobs.get(&id).filter(|job| !state.is_attached(job)) else { return };
+        if let Some(at) = job.detached.as_ref().and_then(|detached| detached.expires_at()) {
+            self.timers.set(self.instant_of(at), Timer::Job(id));
+        }
+    }
+
+    /// Looks whether a job has been kept long enough.
+    pub(super) fn check_job(&self, now: Instant, state: &State, id: JobId, out: &mut Vec<Action>) {
+        let Some(job) = state.jobs.get(&id).filter(|job| !state.is_attached(job)) else { return };
+        let expires = job.detached.as_ref().and_then(|detached| detached.expires_at());
+        if expires.is_some_and(|at| at <= self.cluster_time(now)) {
+            out.push(Action::Propose(Command::ExpireJob { job: id }));
+        }
+    }
+}
