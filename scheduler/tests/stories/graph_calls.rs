@@ -196,6 +196,7 @@ fn a_new_leader_hears_of_blocked_tasks_from_their_worker() {
     assert_eq!(gives(&leader.done(1, next, on)), [(1, on)]);
     assert_eq!(answered(&leader.call(1, vec![call(parent, attempt(0), 0)])).len(), 1);
     leader.done(1, attempt(0), parent);
+    leader.attach(&[(batch(0), 0)]);
     leader.acknowledge(0, DONE_WITH_BATCH);
     assert!(leader.state.batches.is_empty() && leader.segments.is_empty());
 }
