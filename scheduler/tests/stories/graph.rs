@@ -5,7 +5,7 @@ use allhands_common::failure::Cause;
 use allhands_common::id::{JobId, RequestId, SessionId};
 use allhands_common::policy::{Backoff, Policy};
 use allhands_common::resources::Resources;
-use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
+use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 use allhands_common::wire::worker::How;
 use allhands_scheduler::{Action, Event, Located, State};
 use bytes::Bytes;
@@ -37,11 +37,11 @@ fn a_dependant_starts_after_the_outcome_is_applied_and_has_it() {
 
 #[test]
 fn what_waits_for_a_failure_does_not_run_and_says_whose_it_was() {
-    let fails: [&dyn Fn(&mut Leader) -> Vec<Action>; 4] = [
-        &|leader| leader.tell(1, attempt(0), task(0, 0), ran(error(panic()), range(0, 1))),
-        &|leader| leader.tell(1, attempt(0), task(0, 0), returned_err()),
-        &|leader| leader.client(FromClient::CancelTasks { batch: batch(0), range: range(0, 1) }),
-        &|leader| leader.cancel(0),
+    let fails: [fn(&mut Leader) -> Vec<Action>; 4] = [
+        |leader| leader.tell(1, attempt(0), task(0, 0), ran(error(panic()), range(0, 1))),
+        |leader| leader.tell(1, attempt(0), task(0, 0), returned_err()),
+        |leader| leader.client(FromClient::CancelTasks { batch: batch(0), range: range(0, 1) }),
+        |leader| leader.cancel(0),
     ];
     for (number, fail) in fails.iter().enumerate() {
         let mut leader = waiting(&[Need::Value]);
@@ -260,4 +260,27 @@ fn a_client_awaits_what_is_not_its_own() {
     let given = given_to_client(&leader.client(FromClient::Await(awaited)));
     assert_eq!(given, [task(0, 0)], "it is there");
     assert_eq!(given_to_client(&leader.live(&[1], 5100)), [task(9, 0)], "nobody tells of it");
+}
+
+#[test]
+fn who_is_done_with_a_batch_that_others_name_hears_no_more_of_it() {
+    let mut leader = waiting(&[Need::Value]);
+    leader.done(1, attempt(0), task(0, 0));
+    let mut leader = leader.succeed();
+    leader.attach(&[]);
+    let actions = leader.acknowledge(0, DONE_WITH_BATCH);
+    let ends = told(&actions);
+    let ends = ends.iter().filter(|message| matches!(message, ToClient::Ended { .. }));
+    assert_eq!(ends.count(), 0, "an earlier leader has said so");
+    assert!(leader.state.batches.contains_key(&batch(0)));
+}
+
+#[test]
+fn a_fixed_length_is_not_waited_for_where_tasks_wait_for_others() {
+    let mut leader = Leader::with_workers(1, 4);
+    leader.kept(0, 1, &[]);
+    let policy = Policy { batch_size: Some(4), ..Policy::default() };
+    let given = leader.keep(1, 4, false, &[value(2, task(0, 0))], policy);
+    let given: Vec<_> = given_out(&given).into_iter().map(|(_, range, _)| range).collect();
+    assert_eq!(given, [range(0, 2), range(3, 4)]);
 }
