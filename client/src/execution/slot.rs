@@ -80,6 +80,7 @@ pub(crate) struct Outcome {
     /// Where it has no value: the segment of its arguments, and its row there.
     pub(crate) arguments: Option<(Bytes, u32)>,
     /// Arrays that values of its segment hold handles on: kept until these are read.
+    #[expect(dead_code, reason = "only kept")]
     pub(crate) arrays: Arc<[Arc<Whole>]>,
 }
 
