@@ -21,7 +21,7 @@ use crate::error::{TaskError, TaskErrorKind, error_of_end};
 use crate::executor::tasks::NotHere;
 use crate::payload::{Codec, decode_received};
 use crate::session::core::End;
-use crate::shared::whole::Whole;
+use crate::shared::whole::{self, Whole};
 
 /// The bytes of an outcome.
 #[derive(Debug)]
@@ -177,7 +177,8 @@ impl<R> Execution<R> {
         };
         let read = match (bytes, Codec::from_byte(codec)) {
             (Some(bytes), Some(codec)) => {
-                let decode = || decode_received::<R>(codec, bytes);
+                let arrays = self.slot.arrays();
+                let decode = || whole::near(arrays, || decode_received::<R>(codec, bytes));
                 handle::reading(&self.slot, &self.ties, decode).map_err(|error| self.unlike(&error))
             }
             _ => Err("its outcome was damaged, or comes from another release of allhands".into()),

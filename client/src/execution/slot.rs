@@ -80,7 +80,6 @@ pub(crate) struct Outcome {
     /// Where it has no value: the segment of its arguments, and its row there.
     pub(crate) arguments: Option<(Bytes, u32)>,
     /// Arrays that values of its segment hold handles on: kept until these are read.
-    #[expect(dead_code, reason = "only kept")]
     pub(crate) arrays: Arc<[Arc<Whole>]>,
 }
 
@@ -158,6 +157,14 @@ impl Slot {
     /// It is here, and whoever waits is told. A second one is dropped.
     pub(crate) fn settle(&self, settled: Settled) {
         self.settled.put(settled);
+    }
+
+    /// Arrays that its value may hold handles on.
+    pub(super) fn arrays(&self) -> &[Arc<Whole>] {
+        match self.settled() {
+            Some(Settled::Outcome(outcome)) => &outcome.arrays,
+            Some(Settled::Ended(_) | Settled::Homeless(_)) | None => &[],
+        }
     }
 
     /// Has its home bring the outcome, if it would not.

@@ -433,7 +433,7 @@ impl Shell {
                     // Whoever fetches it has told the loop if it does no more.
                     _ = self.session.order(Word::Holders { blob, holders });
                 }
-                Action::Given(given) => self.session.submits_given(given),
+                Action::Given(given) => self.given(given),
                 Action::Renamed(session) => self.session.submits_renamed(session),
                 Action::AskedAnew => _ = self.session.order(Word::AskedAnew),
                 Action::NoWorkers => notice(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use allhands_common::blob::{BlobRef, Content};
+use allhands_common::execution::Given;
 use allhands_common::id::BatchId;
 use allhands_common::names::Names;
 use allhands_common::range::TaskRange;
@@ -51,6 +52,27 @@ impl Shell {
             return Ok((segment, named));
         }
         Ok((without(&segment, |row, _, _| lost.get(&row).cloned())?, named))
+    }
+
+    /// Outcomes of tasks of other batches, whose results this process may read.
+    pub(super) fn given(&mut self, given: Vec<Given>) {
+        let keep = |mut given: Given| {
+            let task = given.of.task;
+            let range = TaskRange::new(task.index, task.index.saturating_add(1));
+            let kept = Segment::parse(given.outcome.bytes.clone())
+                .and_then(|segment| self.keep_named(task.batch, range, segment));
+            let named = match kept {
+                Ok((segment, named)) => {
+                    given.outcome = segment.bytes().clone().into();
+                    named
+                }
+                // Whoever reads it finds the damage.
+                Err(_) => Vec::new(),
+            };
+            (given, named)
+        };
+        let given = given.into_iter().map(keep).collect();
+        self.session.submits_given(given);
     }
 
     fn keep_one(

@@ -10,7 +10,8 @@ use allhands_common::chain::chain;
 use allhands_common::execution::{Awaited, Given};
 
 use crate::data::Data;
-use crate::execution::slot::{Long, Settled, Slot, outcome_of};
+use crate::execution::slot::{Long, Outcome, Settled, Slot, outcome_of};
+use crate::shared::whole::Whole;
 use crate::session::Session;
 use crate::session::core::{End, Event};
 use crate::session::fetching::FetchedResult;
@@ -72,11 +73,11 @@ impl Session {
     }
 
     /// Outcomes that were awaited have come.
-    pub(in crate::session) fn submits_given(&self, given: Vec<Given>) {
-        for Given { of, outcome } in given {
+    pub(in crate::session) fn submits_given(&self, given: Vec<(Given, Vec<Arc<Whole>>)>) {
+        for (Given { of, outcome }, arrays) in given {
             let slots = self.submits.table().foreign.take(of);
             let settled = match outcome_of(&outcome.bytes) {
-                Some(outcome) => Settled::Outcome(outcome),
+                Some(outcome) => Settled::Outcome(Outcome { arrays: arrays.into(), ..outcome }),
                 None => Settled::Ended(End::Unreadable("an outcome segment is damaged".into())),
             };
             for slot in slots.iter().filter_map(Weak::upgrade) {
