@@ -59,7 +59,7 @@ impl Data {
         }
     }
 
-    fn put_reader(&self, reader: impl Read + Send) -> Result<Stored> {
+    pub(crate) fn put_reader(&self, reader: impl Read + Send) -> Result<Stored> {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(cluster, blobs) => {
@@ -106,6 +106,36 @@ impl Data {
         }
     }
 
+    /// What a task of `batch` has left in this process, if it is there.
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(unused_variables, reason = "only an embedded one has it")
+    )]
+    pub(crate) fn adopt(&self, batch: BatchId, id: &BlobId) -> Option<Arc<Whole>> {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Embedded(cluster, blobs) => {
+                let there = || blobs.store().ok()?.get(id);
+                let blob = blobs.claim(batch, id).or_else(there)?;
+                Some(Whole::claimed(Stored::here(*cluster, blob)))
+            }
+            Self::Elsewhere(_) => None,
+            #[cfg(test)]
+            Self::Nowhere(_) => None,
+        }
+    }
+
+    /// What gives to and fetches from workers, if they are not in this process.
+    pub(crate) const fn giving(&self) -> Option<&Arc<Giving>> {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Embedded(..) => None,
+            Self::Elsewhere(giving) => Some(giving),
+            #[cfg(test)]
+            Self::Nowhere(_) => None,
+        }
+    }
+
     /// Whoever fetches long results, if they are not in this process.
     pub(crate) fn elsewhere(&self) -> Option<&Giving> {
         match self {
@@ -126,7 +156,10 @@ impl Data {
             (Origin::Put(stored), _) if stored.cluster() != self.cluster() => {
                 Err(Error::new(ErrorKind::OtherCluster))
             }
-            (Origin::Put(_) | Origin::Lent(..), _) => Ok(()),
+            (Origin::Left(left), _) if left.cluster() != self.cluster() => {
+                Err(Error::new(ErrorKind::OtherCluster))
+            }
+            (Origin::Put(_) | Origin::Left(_) | Origin::Lent(..), _) => Ok(()),
             #[cfg(feature = "embedded")]
             (Origin::InPlace { file, .. }, Self::Embedded(_, blobs)) => {
                 blobs.register(file, whole.known_blob());

@@ -27,6 +27,7 @@ use crate::execution::{fill, named};
 use crate::function::{Args, BadArgument, Function, NoCapture, Ret};
 use crate::payload::{Codec, Kind, check_round_trip, encode, kind, needs_names};
 use crate::registry::{Task, known};
+use crate::shared::mention;
 
 /// Runs a function: reads one byte string per argument, calls it on this thread, appends its encoded
 /// result to `out`. It does not catch panics.
@@ -272,8 +273,9 @@ where
         let function: &F = unsafe { NonNull::dangling().as_ref() };
         let value = function.invoke(args).into_value();
         let start = out.len();
-        // Executions in a result are named by it.
-        if let Err(error) = named::during(0, || encode(codec, &value, out)) {
+        // What it holds handles on is noted: executions by their tasks, arrays for whoever passes it on.
+        let encoded = named::during(0, || mention::during(|| encode(codec, &value, out)));
+        if let Err(error) = encoded {
             out.truncate(start);
             return CallStatus::BadResult { message: error.to_string() };
         }

@@ -19,6 +19,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use allhands_common::failure::Cause;
 use allhands_common::id::{ClusterId, TaskId};
 
 use crate::executor::tasks::NotHere;
@@ -94,6 +95,10 @@ pub(crate) enum Kind {
     TooManyNamed { function: String, named: usize, limit: usize },
     /// Why a task cannot call or wait for another.
     InTask(NotHere),
+    /// An array that a task has left with a worker cannot be had, or one cannot be left there.
+    Blob(Cause),
+    /// An array was put on a thread of an executor on which no task runs.
+    NoTask,
     /// A call failed.
     Run(RunError),
 }
@@ -142,9 +147,24 @@ impl Error {
         Self::caused(Kind::Data, source)
     }
 
+    /// Data of tasks, for this cause.
+    pub(crate) fn blob(cause: Cause) -> Self {
+        Self::new(Kind::Blob(cause))
+    }
+
+    /// What happened to the data of a [`Shared`](crate::Shared) that lies with workers: [`Cause::BlobLost`] if it is
+    /// nowhere any more, [`Cause::Unlent`] if it may be had later.
+    pub fn cause(&self) -> Option<&Cause> {
+        match &*self.kind {
+            Kind::Blob(cause) => Some(cause),
+            _ => None,
+        }
+    }
+
     /// Whether doing the same again, with nothing changed by hand, might succeed.
     pub fn retry_can_help(&self) -> bool {
         match &*self.kind {
+            Kind::Blob(cause) => cause.retry_can_help(),
             Kind::NoCluster { causes } => can_come(causes),
             Kind::Leaderless { .. }
             | Kind::Expired
@@ -169,6 +189,7 @@ impl Error {
             | Kind::OtherExecution { .. }
             | Kind::TooManyNamed { .. }
             | Kind::InTask(_)
+            | Kind::NoTask
             | Kind::Closed => false,
             #[cfg(not(feature = "embedded"))]
             Kind::NoEmbedded => false,

@@ -52,14 +52,14 @@ pub use into_arg::{IntoArg, IntoArgs};
 pub use parallel::{BatchSize, Collect, FailAfter, FailFast, OnError, Parallel};
 pub use payload::{ArgWriter, ArgumentError, DecodeError, EncodeError};
 pub use progress::Progress;
-pub use shared::{Shared, SharedMut};
+pub use shared::{ArrayWriter, Shared, SharedMut, put};
 pub use task_ref::{Slice, TaskRef};
 
 /// What most programs need: `use allhands::prelude::*`.
 pub mod prelude {
     pub use crate::{
-        BatchSize, Cluster, Collect, Delayed, Execution, FailAfter, FailFast, Parallel, Prefer,
-        Resources, Shared, TaskError, delayed,
+        ArrayWriter, BatchSize, Cluster, Collect, Delayed, Execution, FailAfter, FailFast,
+        Parallel, Prefer, Resources, Shared, TaskError, delayed,
     };
 }
 

@@ -29,11 +29,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use allhands_common::id::BlobId;
+use allhands_common::limit::SESSION_KEEPS_MAX;
+use allhands_common::wire::client::Keep;
 use allhands_common::wire::data::Holder;
 use tokio::sync::{Notify, mpsc};
 
 use self::core::End;
 use exchange::{Exchange, Note};
+pub(crate) use fetching::CannotLoad;
 use fetching::{FetchedResult, Word};
 pub(crate) use shell::{Beginning, run};
 use workers::Workers;
@@ -50,6 +53,8 @@ pub(crate) struct Session {
     attached: Condvar,
     /// Slots of the cluster, as last heard.
     slots: AtomicU32,
+    /// Results that workers keep for this process.
+    handles: AtomicU32,
     workers: Mutex<Workers>,
 }
 
@@ -65,6 +70,10 @@ struct State {
     fetching: Option<mpsc::UnboundedSender<Word>>,
     /// Blobs of which the leader is asked who has them (or, `false`, not any more), in order.
     wants: Vec<(BlobId, bool)>,
+    /// Results on which there is one handle more, ...
+    keeps: Vec<Keep>,
+    /// ... or fewer.
+    let_go: Vec<BlobId>,
     /// Results that have come, or cannot be had, and the loop has not seen.
     fetched: Vec<(BlobId, FetchedResult)>,
     /// The last handle is gone.
@@ -156,6 +165,35 @@ impl Session {
     fn want(&self, blob: BlobId, wanted: bool) {
         self.state().wants.push((blob, wanted));
         self.bell.notify_one();
+    }
+
+    /// There is one handle more on a blob that workers are to keep; `false` if that is one too many.
+    pub(crate) fn keep(&self, keep: Keep) -> bool {
+        if !self.may_keep() {
+            return false;
+        }
+        self.state().keeps.push(keep);
+        self.bell.notify_one();
+        true
+    }
+
+    /// There is one handle fewer on a result that workers keep.
+    pub(crate) fn let_go_of(&self, blob: BlobId) {
+        self.handles.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.state();
+        if state.ended.is_some() {
+            return;
+        }
+        state.let_go.push(blob);
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// One more handle on a result that workers keep, if that is not one too many.
+    fn may_keep(&self) -> bool {
+        let most = SESSION_KEEPS_MAX as u32;
+        let one_more = |handles: u32| (handles < most).then_some(handles + 1);
+        self.handles.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     /// A result is here, or cannot be had.

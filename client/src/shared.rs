@@ -5,32 +5,41 @@
 //!
 //! * `whole` is the mapped bytes that handles look at, and finds them again when a handle is decoded.
 //! * `kept` is what an executor keeps mapped, `task` what the running task uses.
+//! * `put` and `writer` make arrays, in tasks and outside of them; `left` is one that a task has left with a worker.
 //! * `mention` notes which handles the arguments of a call hold, so that the call keeps them.
 
 mod handle;
 mod kept;
+pub(crate) mod left;
 pub(crate) mod mention;
 mod mutable;
 #[cfg(feature = "npy")]
 mod npy;
+pub(crate) mod put;
 pub(crate) mod task;
 #[cfg(feature = "ndarray")]
 mod view;
 pub(crate) mod whole;
+mod writer;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use allhands_common::blob::Content;
+use allhands_common::failure::Cause;
 use allhands_store::in_place::FileInPlace;
+use allhands_store::map::Map;
 use bytemuck::Pod;
 
 pub use self::mutable::SharedMut;
+pub use self::put::put;
 use self::whole::Whole;
+pub use self::writer::ArrayWriter;
 use crate::error::{Error, ErrorKind, Result};
+use crate::executor::context;
 
 /// A read-only array that is shared by everybody who uses it: [`Cluster::put`](crate::Cluster::put) copies one
 /// into the cluster, once, and [`Shared::open`] uses a file where it lies. As an argument of a task it costs a
@@ -53,6 +62,31 @@ use crate::error::{Error, ErrorKind, Result};
 /// Only the bytes under a handle travel to the machine that uses it. What was put stays for as long as a
 /// handle on it is there, or a call that was given one.
 ///
+/// # As a result
+///
+/// A task may return one, or several, anywhere in its result: of an array that it has [`put`](crate::put), or written
+/// with an [`ArrayWriter`]. The array stays with the worker. The handle can be given to other tasks, which find it
+/// there; and this program fetches what is under a handle when it first reads it, and not before. Of a handle that was
+/// sliced, that is the slice.
+///
+/// ```no_run
+/// use allhands::prelude::*;
+///
+/// fn squares(signal: Shared<[f64]>) -> Result<(f64, Shared<[f64]>), allhands::Failure> {
+///     let squares: Vec<f64> = signal.iter().map(|x| x * x).collect();
+///     Ok((squares.iter().sum(), allhands::put(&squares)?))
+/// }
+/// # let signal: Shared<[f64]> = Shared::open("signal")?;
+/// let results = Parallel::new().try_run([delayed(squares)(signal)]).unwrap();
+/// let (sum, squares) = &results[0];
+/// println!("{sum}; the first: {:?}", &squares.slice(0..10)[..]);
+/// # Ok::<(), allhands::Error>(())
+/// ```
+///
+/// To read a handle as a slice may have to wait for the bytes, and panics if they are nowhere any more: their worker
+/// was lost, and no other had them. [`load`](Self::load) gives that as an error. What a task is *given* is there before
+/// the task begins.
+///
 /// Elements are plain data ([`Pod`](bytemuck::Pod)): numbers, arrays of them, and `#[repr(C)]` structs that
 /// derive it. Elements are laid out as this program's machines lay them out.
 pub struct Shared<T: ?Sized> {
@@ -61,6 +95,8 @@ pub struct Shared<T: ?Sized> {
     bytes: Range<u64>,
     /// Elements along each axis, the first one outermost; their product is the number of elements.
     shape: Box<[u64]>,
+    /// The map of these bytes alone, where the whole is not mapped.
+    part: OnceLock<Arc<Map>>,
     elements: PhantomData<fn() -> Box<T>>,
 }
 
@@ -104,7 +140,42 @@ impl<T: Pod> Shared<[T]> {
     /// The elements of `whole` from byte `offset` of its content on.
     pub(crate) fn new(whole: Arc<Whole>, offset: u64, shape: &[u64]) -> Result<Self> {
         let bytes = handle::bytes_of::<T>(offset, shape, whole.content())?;
-        Ok(Self { whole, bytes, shape: shape.into(), elements: PhantomData })
+        Ok(Self::of(whole, bytes, shape.into()))
+    }
+
+    pub(crate) const fn of(whole: Arc<Whole>, bytes: Range<u64>, shape: Box<[u64]>) -> Self {
+        Self { whole, bytes, shape, part: OnceLock::new(), elements: PhantomData }
+    }
+
+    /// The elements, as reading the handle gives them; here whatever is amiss is an error. Waits until they are here:
+    /// those of a result are fetched now, unless they were before. May be called on several threads at a time, for
+    /// several handles or the same; blocks, so in async code it belongs on a thread that may.
+    ///
+    /// # Errors
+    /// They are nowhere any more ([`Cause::BlobLost`](crate::Cause::BlobLost)): the worker that had them is lost. To
+    /// call the task again helps. Or they cannot be had at the moment ([`Cause::Unlent`](crate::Cause::Unlent)): no
+    /// coordinator leads, say, or there is no room. See [`Error::cause`](crate::Error::cause).
+    pub fn load(&self) -> Result<&[T]> {
+        self.held().map(elements_of).map_err(Error::blob)
+    }
+
+    #[inline]
+    fn held(&self) -> Result<&[u8], Cause> {
+        match self.whole.bytes(&self.bytes) {
+            Some(bytes) => Ok(bytes),
+            None => self.fetched(),
+        }
+    }
+
+    #[cold]
+    fn fetched(&self) -> Result<&[u8], Cause> {
+        if let Some(part) = self.part.get() {
+            return Ok(part);
+        }
+        match self.whole.load(&self.bytes)? {
+            Some(part) => Ok(self.part.get_or_init(|| Arc::new(part))),
+            None => Ok(self.whole.bytes(&self.bytes).unwrap_or_default()),
+        }
     }
 
     /// The elements `range`, as an array of one axis.
@@ -149,7 +220,7 @@ impl<T: Pod> Shared<[T]> {
         let size = size_of_element::<T>();
         let start = self.bytes.start;
         let bytes = start + elements.start * size..start + elements.end * size;
-        Self { whole: Arc::clone(&self.whole), bytes, shape, elements: PhantomData }
+        Self::of(Arc::clone(&self.whole), bytes, shape)
     }
 
     /// The same elements in another shape.
@@ -184,6 +255,28 @@ impl<T: Pod> Shared<[T]> {
         Shared::new(Arc::clone(&self.whole), self.bytes.start, &[elements])
     }
 
+    /// Has as many workers keep a copy of all of it, of what was put or is a task's result, for as long as a handle on
+    /// it is there; at most eight, and as many as there are. Returns at once, and workers fetch it in their own time;
+    /// one that is lost is replaced. What was put is also with this program; without this, workers have what their
+    /// tasks have read, as long as there is room. See also [`Parallel::replicas`](crate::Parallel::replicas). Does
+    /// nothing on an embedded cluster, which is one machine.
+    ///
+    /// # Errors
+    /// It is a file in place, or this program has workers keep too many arrays already.
+    pub fn replicate(&self, workers: u8) -> Result<()> {
+        self.whole.replicate(workers)
+    }
+
+    /// How many elements it has. Nothing is fetched to say so.
+    pub const fn len(&self) -> usize {
+        ((self.bytes.end - self.bytes.start) / size_of_element::<T>()) as usize
+    }
+
+    /// Whether it has none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Elements along each axis, the first one outermost.
     pub fn shape(&self) -> Vec<usize> {
         self.shape.iter().map(|axis| *axis as usize).collect()
@@ -214,9 +307,24 @@ fn elements_of<T: Pod>(bytes: &[u8]) -> &[T] {
 impl<T: Pod> Deref for Shared<[T]> {
     type Target = [T];
 
+    /// # Panics
+    /// They are those of a task's result, and nowhere any more: see [`load`](Shared::load).
     fn deref(&self) -> &[T] {
-        elements_of(self.whole.bytes(&self.bytes))
+        match self.held() {
+            Ok(bytes) => elements_of(bytes),
+            Err(cause) => lost(cause),
+        }
     }
+}
+
+/// Nothing else can be done where a slice is expected. A task ends of the cause, not of the panic.
+#[cold]
+fn lost(cause: Cause) -> ! {
+    let words = cause.to_string();
+    if context::is_set() {
+        task::refuse(Some(cause));
+    }
+    panic!("a shared array cannot be read: {words}")
 }
 
 impl<T: Pod> AsRef<[T]> for Shared<[T]> {
@@ -231,6 +339,7 @@ impl<T: ?Sized> Clone for Shared<T> {
             whole: Arc::clone(&self.whole),
             bytes: self.bytes.clone(),
             shape: self.shape.clone(),
+            part: self.part.clone(),
             elements: PhantomData,
         }
     }

@@ -80,6 +80,13 @@ fn one_model_serves_all_tasks() {
 }
 
 #[test]
+fn walks_stay_with_their_workers_until_they_are_read() {
+    let text = run("walks");
+    assert!(text.starts_with("16 walks of 8 MiB, the longest way: "), "{text}");
+    assert!(text.contains("its last steps: ["), "{text}");
+}
+
+#[test]
 fn two_tasks_gives_both_results() {
     let text = run("two_tasks");
     assert_eq!(text, "9592 primes below 100000\na Collatz sequence of 350 steps\n");

@@ -20,6 +20,7 @@ pub mod frame;
 pub mod function;
 pub mod id;
 pub mod limit;
+pub mod names;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod paged;

@@ -77,6 +77,24 @@ pub const SESSION_WANTS_MAX: usize = 1024;
 /// Batches of whose tasks a worker says in its registration that it keeps results: 16 bytes each.
 pub const WORKER_RESULTS_MAX: usize = 8192;
 
+/// Results of tasks that one session may have kept for it at a time, by its handles: with those of all its messages,
+/// some 6 MiB at the leader.
+pub const SESSION_KEEPS_MAX: usize = 1 << 16;
+
+/// Workers that may be asked to keep one blob: more copies than anybody needs.
+pub const REPLICAS_MAX: u8 = 8;
+
+/// How long a worker keeps, in milliseconds, what an earlier leader has told it to keep and this one has not: longer
+/// than a client may take to come back and say so.
+pub const KEEP_GRACE_MS: u64 = CLIENT_LEASE_MS + 5_000;
+
+/// Bytes of long results of one batch that its client has not fetched; above it no new range is dispatched. They lie
+/// in the stores of the workers that made them.
+pub const UNFETCHED_BYTES_MAX: u64 = 1 << 30;
+
+/// How long a worker that was told to stop waits, in milliseconds, until what only it has is elsewhere.
+pub const DRAIN_MOVES_MS: u64 = 30_000;
+
 /// How long a worker waits for somebody to have a blob that nobody has, in milliseconds: what makes one known
 /// (an offer, a worker that registers again with a new leader) is on its way for less than a second.
 pub const BLOB_PATIENCE_MS: u64 = 5_000;

@@ -393,11 +393,26 @@ impl Segment {
         Some((run.tag, run.arity))
     }
 
-    /// The tag and the only string of the `index`-th task of a segment of outcomes.
+    /// The tag and the string of the `index`-th task of a segment of outcomes.
     pub fn value(&self, index: u32) -> Option<(u16, &[u8])> {
         let mut strings = [&[][..]; ARITY_MAX];
         match self.row(index, &mut strings)? {
-            (tag, 1) => Some((tag, strings[0])),
+            (tag, 1 | 2) => Some((tag, strings[0])),
+            _ => None,
+        }
+    }
+
+    /// Which tasks of a segment of outcomes have a second string: [`Names`](crate::names::Names) of what the first
+    /// one holds handles on.
+    pub fn naming(&self) -> impl Iterator<Item = TaskRange> + '_ {
+        self.runs.iter().filter(|run| run.arity == 2).map(|run| run.tasks)
+    }
+
+    /// The second string of the `index`-th task of a segment of outcomes, if it has one.
+    pub fn names(&self, index: u32) -> Option<&[u8]> {
+        let mut strings = [&[][..]; ARITY_MAX];
+        match self.row(index, &mut strings)? {
+            (_, 2) => Some(strings[1]),
             _ => None,
         }
     }

@@ -139,7 +139,10 @@ impl Shell {
             | Order::Cancel { .. }
             | Order::Committed { .. }
             | Order::Opened { .. }
-            | Order::Forget { .. } => {}
+            | Order::Forget { .. }
+            | Order::Keep { .. }
+            | Order::LetGo { .. }
+            | Order::Fetched { .. } => {}
         }
     }
 

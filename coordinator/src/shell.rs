@@ -324,6 +324,9 @@ impl Shell {
             | FromClient::Unawait(_)
             | FromClient::AttachJob { .. }
             | FromClient::CancelJob { .. }
+            | FromClient::Keep { .. }
+            | FromClient::LetGo { .. }
+            | FromClient::Fetched { .. }
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });

@@ -31,6 +31,7 @@ mod report;
 mod size;
 mod threads;
 mod timers;
+mod unfetched;
 mod unplaceable;
 mod view;
 mod workers;

@@ -128,6 +128,12 @@ impl Store {
         Some(self.handle(body, used))
     }
 
+    /// [`Store::get`] that is no use of it: it keeps the blob from going, and counts for nothing else.
+    pub fn hold(&self, id: &BlobId) -> Option<Blob> {
+        let body = self.lock().hold(id)?;
+        Some(self.handle(body, None))
+    }
+
     /// Other blobs than `but` that have a chunk, a few of them, and where in them it is.
     fn holding(&self, chunk: &ChunkId, but: &BlobId) -> Vec<(Blob, u32)> {
         let mut index = self.lock();

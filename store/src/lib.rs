@@ -3,7 +3,7 @@
 //! [`cell`] is the page that a worker and one executor share: which task runs, which may be taken;
 //! [`passing`] hands it, and other open files, from one to the other.
 //! [`blobs`] is the chunk store: blobs on disk, verified chunk by chunk, mapped read-only by whoever needs
-//! them. [`in_place`] is for files that stay where they are, [`scratch`] for
+//! them, [`pieces`] how an array comes that is still being written. [`in_place`] is for files that stay where they are, [`scratch`] for
 //! directories that do not outlive their process. `cell.rs` and `map.rs` are this crate's
 //! only files that say `unsafe`.
 
@@ -16,4 +16,5 @@ pub mod glibc;
 pub mod in_place;
 pub mod map;
 pub mod passing;
+pub mod pieces;
 pub mod scratch;

@@ -3,26 +3,30 @@
 //!
 //! The pool's counters give executors descriptors of what they ask for (`fetch`, then
 //! `lend`). The embedded cluster's client puts its arrays straight into the same store, and
-//! registers its files in place; its store is opened when it is first needed: most programs never do.
+//! registers its files in place; its store is opened when it is first needed: most programs never do. `results` is
+//! what tasks have left, `kept` what sessions have handles on.
 
-use std::collections::{BTreeMap, VecDeque};
+mod kept;
+mod results;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use allhands_common::blob::{BlobId, BlobRef, Content, FileRef};
+use allhands_common::blob::{BlobId, Content, FileRef};
 use allhands_common::chain::chain;
 use allhands_common::failure::Cause;
-use allhands_common::id::{BatchId, ClusterId};
-use allhands_common::limit::WORKER_RESULTS_MAX;
-use allhands_store::blobs::{Blob, OpenStoreError, ReadError, Store};
+use allhands_common::id::ClusterId;
+use allhands_store::blobs::{OpenStoreError, ReadError, Store};
 use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::FileRange;
 use allhands_transfer::store::Hold;
-use rustix::fs::{SealFlags, fcntl_get_seals};
 
+use self::kept::Kept;
+pub(crate) use self::results::Maker;
+use self::results::Results;
 use crate::fetch::{FetchError, Fetcher};
 
 /// What may be lent. Cheap to clone.
@@ -36,6 +40,7 @@ struct Inner {
     /// cluster, whose client claims results.
     fetcher: Option<Fetcher>,
     results: Mutex<Results>,
+    kept: Mutex<Kept>,
     files: Mutex<Files>,
 }
 
@@ -53,19 +58,6 @@ pub(crate) struct Lent {
     pub(crate) file: FileRange,
     /// Which file in place they are of, if they are none of the store.
     pub(crate) in_place: Option<FileRef>,
-}
-
-/// Batches that are over and whose last results may still come, at most: of tasks that were cancelled and run on
-/// for a while.
-const FORGOTTEN_MAX: usize = 1024;
-
-/// Long results of tasks.
-#[derive(Debug, Default)]
-struct Results {
-    /// By batch: those that nobody has claimed.
-    kept: BTreeMap<BatchId, Vec<Blob>>,
-    /// Batches that nobody will ask about any more, the last ones.
-    forgotten: VecDeque<BatchId>,
 }
 
 /// The chunk store.
@@ -113,7 +105,8 @@ impl Blobs {
     }
 
     fn with(home: Home, fetcher: Option<Fetcher>) -> Self {
-        Self(Arc::new(Inner { home, fetcher, results: Mutex::default(), files: Mutex::default() }))
+        let (results, kept, files) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { home, fetcher, results, kept, files }))
     }
 
     /// The chunk store, opened now if it was not.
@@ -176,64 +169,12 @@ impl Blobs {
         }
     }
 
-    /// Stores a long result of a task of `batch`, the first `bytes` bytes of a memory file. It stays until it is
-    /// claimed or the batch is forgotten; whoever asks the leader is sent here.
-    pub(crate) fn keep(&self, batch: BatchId, file: OwnedFd, bytes: u64) -> Result<BlobRef, Cause> {
-        let bad = |what: &str| Cause::BadResult { message: what.to_owned() };
-        // What its executor could still change would be stored under a name that is not its own.
-        let seals = fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
-        if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK) {
-            return Err(bad("it was handed over in a file that can still be written"));
-        }
-        let map =
-            FileRange { file, offset: 0, bytes }.map().map_err(|error| bad(&chain(&error)))?;
-        let full = |error: &dyn std::error::Error| Cause::Unlent {
-            message: format!("its result cannot be kept: {}", chain(error)),
-        };
-        let store = self.store().map_err(|error| full(&error))?;
-        let blob = store.put_bytes(&map).map_err(|error| full(&error))?;
-        let id = blob.id();
-        let mut results = self.results();
-        if !results.forgotten.contains(&batch) {
-            results.kept.entry(batch).or_default().push(blob);
-        }
-        drop(results);
-        if let Some(fetcher) = &self.0.fetcher {
-            fetcher.announce(id);
-        }
-        Ok(BlobRef { id, bytes })
-    }
-
-    /// Takes over a result that a task of `batch` has left: from now on it stays as long as what is returned.
-    pub fn claim(&self, batch: BatchId, id: &BlobId) -> Option<Blob> {
-        let mut results = self.results();
-        let of_batch = results.kept.get_mut(&batch)?;
-        let at = of_batch.iter().position(|blob| blob.id() == *id)?;
-        let blob = of_batch.swap_remove(at);
-        if of_batch.is_empty() {
-            results.kept.remove(&batch);
-        }
-        Some(blob)
-    }
-
-    /// Nobody will claim what tasks of `batch` have left.
-    pub(crate) fn forget(&self, batch: BatchId) {
-        let mut results = self.results();
-        let kept = results.kept.remove(&batch);
-        results.forgotten.truncate(FORGOTTEN_MAX - 1);
-        results.forgotten.push_front(batch);
-        drop(results);
-        // Closes its files.
-        drop(kept);
-    }
-
-    /// Batches of whose tasks there are results here.
-    pub(crate) fn batches(&self) -> Vec<BatchId> {
-        self.results().kept.keys().copied().take(WORKER_RESULTS_MAX).collect()
-    }
-
     fn results(&self) -> MutexGuard<'_, Results> {
         self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lend_blob(&self, id: BlobId, range: Range<u64>) -> Result<Lent, Cause> {

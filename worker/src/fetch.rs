@@ -165,6 +165,12 @@ impl Fetcher {
         self.survey.look_at(blob);
     }
 
+    /// Says something to the leader.
+    pub(crate) async fn say(&self, word: FromWorker) {
+        // A loop that has ended says nothing any more.
+        _ = self.wants.say(word).await;
+    }
+
     /// What this node has sent and received.
     pub fn traffic(&self) -> allhands_transfer::node::Traffic {
         self.transfer.traffic()

@@ -133,6 +133,11 @@ impl Session {
         }
     }
 
+    /// Whether there is a leader to talk to.
+    pub(crate) fn has_leader(&self) -> bool {
+        self.follow.current().is_some()
+    }
+
     /// Ends the links in order: what was said still arrives, where somebody reads it.
     pub(crate) async fn end(self) {
         let Self { outs, events, mut tasks, .. } = self;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use allhands_common::id::{ExecutorId, WorkerId};
+use allhands_common::limit::{DRAIN_MOVES_MS, KEEP_GRACE_MS};
 use allhands_common::program::ProgramId;
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::{Depot, FromWorker, Order, ToWorker};
@@ -98,7 +99,8 @@ pub async fn run(
     };
     let programs = Programs::open(store, agent.platform.clone()).map_err(RunError::Programs)?;
     let worker: WorkerId = agent.worker;
-    let pool = PoolConfig { worker, launch, directory: scratch.clone(), output, blobs };
+    let shared = blobs.clone();
+    let pool = PoolConfig { worker, launch, directory: scratch.clone(), output, blobs: shared };
     let (pool, executors) =
         Pool::new(pool).map_err(|source| RunError::Pool { directory: scratch, source })?;
     let shell = Shell {
@@ -107,9 +109,12 @@ pub async fn run(
         pool,
         executors,
         programs,
+        blobs,
         plane,
         seals: JoinSet::new(),
         began: tokio::time::Instant::now(),
+        keep_until: None,
+        leave_by: None,
         joined: false,
         refusals: Vec::new(),
     };
@@ -122,10 +127,15 @@ struct Shell {
     pool: Pool,
     executors: mpsc::Receiver<(ExecutorId, ExecutorEvent)>,
     programs: Programs,
+    blobs: Blobs,
     plane: Option<Plane>,
     /// Programs that are being checked.
     seals: JoinSet<(ProgramId, io::Result<bool>)>,
     began: tokio::time::Instant,
+    /// When what an earlier leader has said is to be kept need not be any more.
+    keep_until: Option<tokio::time::Instant>,
+    /// Until when others may come for what only this worker has: it has drained.
+    leave_by: Option<tokio::time::Instant>,
     /// Whether a leader has ever taken it.
     joined: bool,
     /// Why no coordinator will ever take it.
@@ -139,6 +149,8 @@ impl Shell {
         loop {
             let deadline = self.agent.next_deadline();
             let deadline = deadline.map(|at| self.began + Duration::from_micros(at.0));
+            let deadlines = [deadline, self.keep_until, self.leave_by];
+            let deadline = deadlines.into_iter().flatten().min();
             let event = tokio::select! {
                 Some((executor, event)) = self.executors.recv() => self.hear_executor(executor, event),
                 news = self.session.next() => match news {
@@ -161,6 +173,10 @@ impl Shell {
                     Some(AgentEvent::Tick)
                 }
             };
+            if self.keep_until.is_some_and(|until| until <= tokio::time::Instant::now()) {
+                self.keep_until = None;
+                self.blobs.end_round();
+            }
             let mut events: Vec<AgentEvent> = event.into_iter().collect();
             self.gather(&mut events);
             if self.handle(events).is_break() || !self.refusals.is_empty() {
@@ -193,7 +209,7 @@ impl Shell {
             let now = Instant(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
             self.agent.handle(now, events.drain(..), &mut actions);
             for action in actions.drain(..) {
-                if matches!(action, AgentAction::Exit) {
+                if matches!(action, AgentAction::Exit) && self.may_leave() {
                     return ControlFlow::Break(());
                 }
                 events.extend(self.act(action));
@@ -201,6 +217,23 @@ impl Shell {
         }
         self.pool.flush();
         ControlFlow::Continue(())
+    }
+
+    /// Whether nobody need come any more for what only this worker has: it is elsewhere, or was waited for.
+    fn may_leave(&mut self) -> bool {
+        if !self.blobs.is_awaited() || !self.session.has_leader() {
+            return true;
+        }
+        let now = tokio::time::Instant::now();
+        let patience = Duration::from_millis(DRAIN_MOVES_MS);
+        let left = *self.leave_by.get_or_insert_with(|| {
+            tracing::info!("has drained, and waits until its results are elsewhere");
+            now + patience
+        });
+        if left <= now {
+            tracing::warn!("leaves with results that nobody else has");
+        }
+        left <= now
     }
 
     /// Carries out one action; what it is answered with at once.
@@ -273,13 +306,12 @@ impl Shell {
                             tracing::info!("has joined the cluster");
                         }
                         self.ask_again();
+                        self.blobs.begin_round();
+                        let grace = Duration::from_millis(KEEP_GRACE_MS);
+                        self.keep_until = Some(tokio::time::Instant::now() + grace);
                     }
                     ToWorker::Orders { orders, .. } => {
-                        for order in orders {
-                            if let Order::Forget { batch } = order {
-                                self.pool.forget(*batch);
-                            }
-                        }
+                        orders.iter().for_each(|order| self.look_at_data(order));
                     }
                     ToWorker::Leader { .. }
                     | ToWorker::ProgramChunk { .. }
@@ -288,6 +320,23 @@ impl Shell {
                 }
                 Some(AgentEvent::Leader(message))
             }
+        }
+    }
+
+    /// What an order means for the data that is here: the rest of it is the agent's.
+    fn look_at_data(&mut self, order: &Order) {
+        match order {
+            Order::Forget { batch } => self.pool.forget(*batch),
+            Order::Keep { blobs } => self.blobs.keep_all(blobs.clone()),
+            Order::LetGo { blobs } => self.blobs.let_go(blobs),
+            Order::Fetched { batch, tasks } => self.blobs.fetched(*batch, tasks),
+            Order::Batch(_)
+            | Order::Run(_)
+            | Order::Retract { .. }
+            | Order::Cancel { .. }
+            | Order::Give(_)
+            | Order::Opened { .. }
+            | Order::Committed { .. } => {}
         }
     }
 

@@ -16,11 +16,12 @@ mod batch;
 mod faults;
 mod full;
 mod graphs;
+mod left;
 mod operator;
 mod results;
 mod user;
 
-const TESTS: [(&str, fn()); 22] = [
+const TESTS: [(&str, fn()); 28] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -46,6 +47,21 @@ const TESTS: [(&str, fn()); 22] = [
         results::a_result_whose_worker_is_lost_is_an_error,
     ),
     ("a_result_outlives_its_workers_process", results::a_result_outlives_its_workers_process),
+    (
+        "arrays_that_tasks_leave_are_read_from_workers",
+        left::arrays_that_tasks_leave_are_read_from_workers,
+    ),
+    (
+        "arrays_that_tasks_leave_outlive_their_call_and_a_leader",
+        left::arrays_that_tasks_leave_outlive_their_call_and_a_leader,
+    ),
+    ("an_array_with_two_holders_survives_one", left::an_array_with_two_holders_survives_one),
+    (
+        "a_worker_that_is_drained_hands_its_arrays_on",
+        left::a_worker_that_is_drained_hands_its_arrays_on,
+    ),
+    ("an_array_whose_worker_is_lost_is_an_error", left::an_array_whose_worker_is_lost_is_an_error),
+    ("results_longer_than_the_store_come", left::results_longer_than_the_store_come),
     ("a_deadline_needs_no_coordinator", faults::a_deadline_needs_no_coordinator),
     ("a_graph_survives_its_leaders", graphs::a_graph_survives_its_leaders),
     ("a_worker_with_blocked_parents_is_killed", graphs::a_worker_with_blocked_parents_is_killed),

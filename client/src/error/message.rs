@@ -119,6 +119,11 @@ impl fmt::Display for Kind {
                 "the call of {function} names {named} executions, the limit is {limit}: combine them in \
                  several calls, and those in another one"
             ),
+            Self::Blob(cause) => cause.fmt(f),
+            Self::NoTask => f.write_str(
+                "an array was put on a thread of an executor on which no task runs: put it on the task's own \
+                 thread",
+            ),
             Self::Run(error) => error.fmt(f),
         }
     }

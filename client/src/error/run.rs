@@ -78,7 +78,7 @@ impl RunError {
             };
             for (row, index) in runs.iter().flat_map(|run| run.rows()) {
                 let Some(place) = results.get_mut(index) else { continue };
-                *place = match segment.value(row) {
+                *place = segment.reading(|| match segment.value(row) {
                     Some((DONE | FAILED, bytes)) => decode_received(codec, bytes).ok(),
                     Some((FORWARDED, bytes)) => bytes
                         .get(TASK_ID_BYTES..)
@@ -88,7 +88,7 @@ impl RunError {
                         .ok()
                         .and_then(|bytes| decode_received(codec, &bytes).ok()),
                     _ => None,
-                };
+                });
             }
         }
         results

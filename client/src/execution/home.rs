@@ -65,7 +65,7 @@ impl Home {
     /// A slot that was counted for a batch is gone.
     pub(super) fn let_go(&self, batch: BatchId) {
         match self {
-            Self::Client(session) => session.let_go(batch),
+            Self::Client(session) => session.let_go_slot(batch),
             Self::Task | Self::Nowhere => {}
         }
     }

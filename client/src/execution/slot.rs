@@ -79,6 +79,9 @@ pub(crate) struct Outcome {
     pub(crate) bytes: Bytes,
     /// Where it has no value: the segment of its arguments, and its row there.
     pub(crate) arguments: Option<(Bytes, u32)>,
+    /// Arrays that values of its segment hold handles on: kept until these are read.
+    #[expect(dead_code, reason = "only kept")]
+    pub(crate) arrays: Arc<[Arc<Whole>]>,
 }
 
 impl Settled {
@@ -237,5 +240,5 @@ pub(crate) fn outcome_of(segment: &Bytes) -> Option<Outcome> {
     let segment = Segment::parse(segment.clone()).ok().filter(|segment| segment.tasks() == 1)?;
     let (tag, string) = segment.value(0)?;
     let bytes = segment.bytes().slice_ref(string);
-    Some(Outcome { tag, codec: segment.codec(), bytes, arguments: None })
+    Some(Outcome { tag, codec: segment.codec(), bytes, arguments: None, arrays: Arc::default() })
 }

@@ -1,20 +1,24 @@
 //! One task: its strings, its function, its outcome.
 
+use std::sync::Arc;
+
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
 use allhands_common::limit::SEGMENT_BYTES_MAX;
+use allhands_common::names::{NAMES_MAX, Names};
 use allhands_common::policy::Function;
 use allhands_common::segment::{
     ARITY_MAX, DONE, ERROR, FAILED, FORWARDED, STORED, Segment, split_argument_tag,
 };
 
 use super::fill::{Filled, Outcomes};
-use super::{loans, panics};
+use super::{loans, panics, tasks};
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::execution::named;
 use crate::payload::Codec;
-use crate::shared::task;
+use crate::shared::whole::Whole;
+use crate::shared::{mention, task};
 
 /// Longest encoded result, in bytes, that goes through the log: an outcome segment of one task must fit an entry.
 const RESULT_BYTES_MAX: usize = SEGMENT_BYTES_MAX - 1024;
@@ -54,12 +58,13 @@ pub(super) struct Identity {
 }
 
 /// How a task ended: the tag of its outcome, and the tasks that it names.
-pub(super) struct Outcome {
+pub(super) struct Ended {
     pub(super) tag: u16,
     pub(super) named: Vec<TaskId>,
 }
 
-/// Runs the `row`-th task of `segment`; its outcome's string is in `out`.
+/// Runs the `row`-th task of `segment`; its outcome's string is in `out`, and, if that holds handles on arrays, what it
+/// names in `names`.
 #[inline]
 pub(super) fn run(
     functions: &Functions,
@@ -67,9 +72,12 @@ pub(super) fn run(
     row: u32,
     identity: Identity,
     given: &Outcomes,
-    out: &mut Vec<u8>,
-) -> Outcome {
+    (out, names): (&mut Vec<u8>, &mut Vec<u8>),
+) -> Ended {
     out.clear();
+    names.clear();
+    // What an earlier task has written elsewhere is none of its result.
+    drop(mention::take());
     let mut strings = [&[][..]; ARITY_MAX];
     let (answer, named) = named::gather(|| {
         let damaged = |message: &str| Cause::Program { message: message.to_owned() };
@@ -96,6 +104,10 @@ pub(super) fn run(
             task::run(filled.blobs(), run, refused)?
         }
     });
+    let answer = match mention::take() {
+        arrays if arrays.is_empty() => answer,
+        arrays => answer.and_then(|status| name(&arrays, status, identity, names)),
+    };
     let tag = match answer {
         Ok(CallStatus::Done) if out.len() > RESULT_BYTES_SENT => leave(identity, out),
         Ok(CallStatus::Done) => DONE,
@@ -106,13 +118,39 @@ pub(super) fn run(
         }
         other => refuse(other, identity, out),
     };
-    Outcome { tag, named: named.iter().map(|named| named.slot.of().task).collect() }
+    Ended { tag, named: named.iter().map(|named| named.slot.of().task).collect() }
+}
+
+/// Writes what a result holds handles on.
+#[cold]
+fn name(
+    named: &[Arc<Whole>],
+    status: CallStatus,
+    identity: Identity,
+    names: &mut Vec<u8>,
+) -> Result<CallStatus, Cause> {
+    if !matches!(status, CallStatus::Done | CallStatus::Failed | CallStatus::Forwarded(_)) {
+        return Ok(status);
+    }
+    let bad = |message| Cause::BadResult { message };
+    if named.len() > NAMES_MAX {
+        return Err(bad(format!(
+            "it holds handles on {} arrays, more than the {NAMES_MAX} that one result may: put them together",
+            named.len()
+        )));
+    }
+    let contents = named.iter().map(|whole| (whole.content(), whole.is_made_here())).collect();
+    let worker = identity.worker;
+    codec::encode(&Names { worker, contents }, names).map_err(|error| bad(error.to_string()))?;
+    Ok(status)
 }
 
 /// Leaves a long result with the worker; a reference takes its place.
 #[cold]
 fn leave(identity: Identity, out: &mut Vec<u8>) -> u16 {
-    match loans::deposit(identity.batch, out) {
+    let maker =
+        tasks::this().map_or((identity.batch, 0), |this| (this.task.batch, this.task.index));
+    match loans::deposit(maker, out) {
         Ok(reference) => {
             *out = reference.to_bytes().to_vec();
             STORED

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use allhands_common::execution::{Mention, Need};
 use allhands_common::id::TaskId;
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{Segment, SegmentBuilder};
+use allhands_common::segment::{ARITY_MAX, Segment, SegmentBuilder};
 use allhands_common::wire::executor::{Begun, FromExecutor, Outcomes, Part};
 use bytes::Bytes;
 
@@ -30,6 +30,25 @@ const HOLD: Duration = Duration::from_micros(100);
 
 /// How long an outcome may wait for others.
 const FLUSH_EVERY: Duration = Duration::from_millis(10);
+
+/// How a task has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outcome<'a> {
+    pub(super) tag: u16,
+    pub(super) string: &'a [u8],
+    /// What its value holds handles on, if it does.
+    pub(super) names: &'a [u8],
+}
+
+impl Outcome<'_> {
+    /// Adds it to a segment.
+    #[inline]
+    fn write(self, builder: &mut SegmentBuilder) {
+        let strings = [self.string, self.names];
+        let arity = 1 + usize::from(!self.names.is_empty());
+        builder.push(self.tag, strings[..arity].iter().copied());
+    }
+}
 
 /// Where all lanes put their outcomes.
 pub(super) struct Collector {
@@ -115,14 +134,14 @@ impl Collector {
         }
     }
 
-    /// Task `index` of load `sequence` ended with `string`, after `run_us` where several lanes run.
+    /// Task `index` of load `sequence` ended with `outcome`, after `run_us` where several lanes run.
     #[inline]
     pub(super) fn push(
         &self,
         sequence: u32,
         index: u32,
         codec: u8,
-        outcome: (u16, &[u8]),
+        outcome: Outcome<'_>,
         named: Vec<TaskId>,
         run_us: u64,
         at_once: bool,
@@ -164,11 +183,11 @@ impl Collector {
         task: Begun,
         index: u32,
         codec: u8,
-        (tag, string): (u16, &[u8]),
+        outcome: Outcome<'_>,
         named: Vec<TaskId>,
     ) {
         let mut builder = SegmentBuilder::new(codec);
-        builder.push(tag, std::iter::once(string));
+        outcome.write(&mut builder);
         let mentions = mentions(index, &named).collect();
         let range = TaskRange::new(index, index + 1);
         // How long it ran is not known from how long it took.
@@ -239,14 +258,14 @@ impl Shared {
 
 impl Collected {
     #[inline]
-    fn push(&mut self, index: u32, codec: u8, (tag, string): (u16, &[u8]), run_us: u64) {
+    fn push(&mut self, index: u32, codec: u8, outcome: Outcome<'_>, run_us: u64) {
         if self.open.end != index || self.builder.codec() != codec {
             self.close();
             self.builder = SegmentBuilder::new(codec);
             self.open = TaskRange::new(index, index);
         }
         self.open.end += 1;
-        self.builder.push(tag, std::iter::once(string));
+        outcome.write(&mut self.builder);
         if let Clock::Sum(sum) = &mut self.clock {
             *sum += run_us;
         }
@@ -329,8 +348,9 @@ fn joined(neighbours: &[Part]) -> Option<Bytes> {
             return None;
         }
         for index in 0..segment.tasks() {
-            let (tag, string) = segment.value(index)?;
-            builder.push(tag, std::iter::once(string));
+            let mut strings = [&[][..]; ARITY_MAX];
+            let (tag, arity) = segment.row(index, &mut strings)?;
+            builder.push(tag, strings[..arity].iter().copied());
         }
     }
     Some(builder.finish())
@@ -355,5 +375,32 @@ fn flush_for_ever(shared: &Shared) {
             parts.into_iter().for_each(|part| state.put(part));
             state.send();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_become_one_with_what_they_name() {
+        let part = |start: u32, strings: &[&'static [u8]]| {
+            let mut builder = SegmentBuilder::new(1);
+            builder.push(0, strings.iter().copied());
+            let range = TaskRange::new(start, start + 1);
+            let mentions = Vec::new();
+            Part { range, segment: builder.finish().into(), run_us: 1, mentions }
+        };
+        let parts =
+            contiguous(vec![part(4, &[b"d", b"names"]), part(2, &[b"b"]), part(3, &[b"c"])]);
+        let [Part { range, segment, run_us, .. }] = &parts[..] else { panic!("{parts:?}") };
+        assert_eq!((*range, *run_us), (TaskRange::new(2, 5), 3));
+        let segment = Segment::parse(segment.bytes.clone()).unwrap();
+        let all: Vec<_> = (0..3).map(|row| (segment.value(row), segment.names(row))).collect();
+        let value = |string: &'static [u8]| Some((0, string));
+        assert_eq!(
+            all,
+            [(value(b"b"), None), (value(b"c"), None), (value(b"d"), Some(&b"names"[..]))]
+        );
     }
 }

@@ -11,8 +11,8 @@ use allhands_common::segment::Segment;
 use allhands_common::wire::executor;
 use bytes::Bytes;
 
-use super::call::{self, Functions, Identity, Outcome};
-use super::collect::Collector;
+use super::call::{self, Ended, Functions, Identity};
+use super::collect::{Collector, Outcome};
 use super::context;
 use super::deck::Shift;
 use super::fill::Outcomes;
@@ -140,7 +140,7 @@ impl Load {
 
     fn take_and_run(&self, current: &Current, lane: u32, out: &mut Vec<u8>, crew: &Crew) -> Worked {
         let several = crew.is_several();
-        let mut at = 0;
+        let (mut at, mut names) = (0, Vec::new());
         while !crew.deck.somebody_resumes() {
             let Some(index) = crew.cell.take(self.sequence, lane, self.timed) else {
                 return Worked::Exhausted;
@@ -155,10 +155,16 @@ impl Load {
             current.begin(index);
             let started = several.then(Instant::now);
             let row = index - tasks.start;
-            let Outcome { tag, named } =
-                call::run(&self.batch.functions, segment, row, self.identity, &self.given, out);
+            let Ended { tag, named } = call::run(
+                &self.batch.functions,
+                segment,
+                row,
+                self.identity,
+                &self.given,
+                (&mut *out, &mut names),
+            );
             let run_us = started.map_or(0, |started| started.elapsed().as_micros() as u64);
-            let outcome = (tag, out.as_slice());
+            let outcome = Outcome { tag, string: out, names: &names };
             let codec = segment.codec();
             crew.asked.forget(current.begun());
             if current.has_waited() {

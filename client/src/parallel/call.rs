@@ -136,7 +136,8 @@ impl<R> Call<R> {
         let mut policy = options.policy.clone();
         policy.fail_after = stop_after;
         policy.errors_count = errors_count;
-        let rules = Rules { hold, stop_after: stop_after.map(u64::from), errors_count };
+        let (stop_after, replicas) = (stop_after.map(u64::from), options.replicas);
+        let rules = Rules { hold, stop_after, errors_count, replicas };
         let (env, name) = (options.env.clone(), options.name.clone());
         let base = Base { policy, env, name, shared };
         Ok(Self {

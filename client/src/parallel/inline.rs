@@ -1,6 +1,7 @@
 //! `n_jobs(1)`: tasks run in the caller's thread, for debugging. Arguments and results are encoded and
 //! decoded as they are on a cluster, so that a fault of a serde type shows here as well.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use allhands_common::failure::Cause;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 
 use super::call::Common;
 use super::{IndexRun, OnError, Parallel};
+use crate::cluster::Cluster;
 use crate::delayed::Delayed;
 use crate::entry::CallStatus;
 use crate::error::{Finished, Reason, TaskError, TaskErrorKind};
@@ -19,7 +21,9 @@ use crate::execution::{fill, named};
 use crate::executor::{context, panics};
 use crate::payload::Codec;
 use crate::session::outcomes::Outcomes;
-use crate::shared::task;
+use crate::shared::put::inline_on;
+use crate::shared::whole::{self, Whole};
+use crate::shared::{mention, task};
 
 /// Runs tasks one after the other.
 pub(super) struct Inline {
@@ -34,6 +38,10 @@ pub(super) struct Inline {
     pub(super) given: usize,
     /// Encoded result of the last task.
     out: Vec<u8>,
+    /// What it holds handles on.
+    named: Vec<Arc<Whole>>,
+    /// Where its tasks put arrays, if the call says so.
+    cluster: Option<Cluster>,
 }
 
 /// What came of a task: its value, or why it has none; with the value that counts as none
@@ -57,6 +65,8 @@ impl Inline {
             batch,
             given: 0,
             out: Vec::new(),
+            named: Vec::new(),
+            cluster: parallel.options.cluster.clone(),
         }
     }
 
@@ -115,34 +125,39 @@ impl Inline {
         // A task may itself run a call inline: it leaves its own context behind.
         let outer = context::swap(Some((self.shared.context.clone(), self.batch)));
         let run = call.entry().call();
-        // What its result names is named by nobody else: it does not leave this process.
+        drop(mention::take());
+        // What executions its result names is named by nobody else: it does not leave this process.
         let (status, _) = named::gather(|| {
             task::run(
                 Vec::new(),
-                || match &filled {
-                    None => call.encoded().with_slices(|args| {
-                        panics::catch(|| run(call.codec(), args, &mut self.out))
-                    }),
-                    Some(filled) => {
-                        let args: Vec<&[u8]> = filled.iter().map(|string| &**string).collect();
-                        panics::catch(|| run(call.codec(), &args, &mut self.out))
-                    }
+                || {
+                    let out = &mut self.out;
+                    let mut run = |args: &[&[u8]]| panics::catch(|| run(call.codec(), args, out));
+                    inline_on(self.cluster.as_ref(), || match &filled {
+                        None => call.encoded().with_slices(run),
+                        Some(filled) => {
+                            let args: Vec<&[u8]> = filled.iter().map(|string| &**string).collect();
+                            run(&args)
+                        }
+                    })
                 },
                 |status| matches!(status, Ok(CallStatus::BadArgument { .. })),
             )
         });
+        // Until the result is read: nobody else may have it.
+        self.named = mention::take();
         context::swap(outer);
         status?
     }
 
-    /// The encoded result of the last task.
-    pub(super) const fn encoded(&self) -> &Vec<u8> {
-        &self.out
+    /// The encoded result of the last task, and what it holds handles on.
+    pub(super) fn encoded(&self) -> (&[u8], &[Arc<Whole>]) {
+        (&self.out, &self.named)
     }
 
     /// Reads the result of the last task.
     fn read<R>(&self, call: &Delayed<R>, failed: bool) -> Result<R, (TaskErrorKind, Option<R>)> {
-        match call.decode_result(call.codec(), &self.out) {
+        match whole::near(&self.named, || call.decode_result(call.codec(), &self.out)) {
             Ok(value) if failed => {
                 let bytes = Bytes::copy_from_slice(&self.out);
                 Err((TaskErrorKind::failed(bytes, call.codec()), Some(value)))
@@ -172,22 +187,25 @@ pub(super) struct Done {
     /// Place in the call of the open segment's first task.
     first: usize,
     tasks: usize,
+    /// What the open segment holds handles on.
+    named: Vec<Arc<Whole>>,
     segments: Vec<(Vec<IndexRun>, Outcomes)>,
 }
 
 impl Done {
     pub(super) fn new() -> Self {
         let open = SegmentBuilder::new(Codec::Bincode.byte());
-        Self { open, first: 0, tasks: 0, segments: Vec::new() }
+        Self { open, first: 0, tasks: 0, named: Vec::new(), segments: Vec::new() }
     }
 
     /// The next task has this value.
-    pub(super) fn push(&mut self, codec: Codec, value: &[u8]) {
+    pub(super) fn push(&mut self, codec: Codec, (value, named): (&[u8], &[Arc<Whole>])) {
         if self.open.codec() != codec.byte() || self.open.bytes() >= SEGMENT_BYTES_TARGET {
             self.cut();
             self.open = SegmentBuilder::new(codec.byte());
         }
         self.open.push(DONE, std::iter::once(value));
+        self.named.extend_from_slice(named);
         self.tasks += 1;
     }
 
@@ -201,7 +219,8 @@ impl Done {
         let tasks = self.open.tasks();
         if let Ok(segment) = Segment::parse(self.open.finish()) {
             let rows = vec![IndexRun { first: 0, tasks, index: self.first }];
-            self.segments.push((rows, Outcomes::plain(segment)));
+            let named = std::mem::take(&mut self.named);
+            self.segments.push((rows, Outcomes::plain(segment).naming(named)));
         }
         self.first = self.tasks;
     }

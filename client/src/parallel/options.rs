@@ -43,6 +43,7 @@ pub(crate) struct Options {
     pub(crate) name: Option<String>,
     pub(crate) pre_dispatch: Option<usize>,
     pub(crate) max_nbytes: Option<usize>,
+    pub(crate) replicas: Option<u8>,
     pub(crate) verbose: u32,
     pub(crate) progress: Option<Callback>,
     pub(crate) cluster: Option<Cluster>,
@@ -56,6 +57,7 @@ impl Options {
             name: None,
             pre_dispatch: None,
             max_nbytes: Some(MAX_NBYTES),
+            replicas: None,
             verbose: 0,
             progress: None,
             cluster: None,
@@ -163,6 +165,16 @@ impl<M: OnError> Parallel<M> {
     /// [`put`](crate::Cluster::put): then it is also encoded and looked at only once.
     pub fn max_nbytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.options.max_nbytes = bytes.into();
+        self
+    }
+
+    /// How many workers keep an array that a task has left for this program by returning a [`Shared`](crate::Shared)
+    /// handle; at most eight, and as many as there are. The default is one, because the task can be called again if
+    /// that worker is lost; and two where it cannot: with [`idempotent(false)`](Self::idempotent). Others fetch it
+    /// once this program has the handle. A holder that is lost is replaced while there is another one. No effect on
+    /// an embedded cluster, which is one machine.
+    pub fn replicas(mut self, workers: u8) -> Self {
+        self.options.replicas = Some(workers.max(1));
         self
     }
 

@@ -30,8 +30,9 @@ impl<R> Call<R> {
     ) -> Result<R, TaskError> {
         let codec = Codec::from_byte(arrived.outcomes.codec());
         match (arrived.outcomes.value(row), codec, self.decoder) {
-            (Some((DONE | FAILED, bytes)), Some(codec), Some(decoder)) => decoder
-                .decode(codec, bytes)
+            (Some((DONE | FAILED, bytes)), Some(codec), Some(decoder)) => arrived
+                .outcomes
+                .reading(|| decoder.decode(codec, bytes))
                 .map_err(|error| self.error(arrived, row, index, undecodable(&error))),
             (Some((FORWARDED, bytes)), Some(codec), Some(decoder)) => decoder
                 .decode(codec, bytes.get(TASK_ID_BYTES..).unwrap_or_default())
@@ -53,7 +54,8 @@ impl<R> Call<R> {
         reference: &[u8],
     ) -> Result<R, TaskErrorKind> {
         let bytes = arrived.outcomes.stored(reference).map_err(|error| undecodable(&error))?;
-        decoder.decode(codec, &bytes).map_err(|error| undecodable(&error))
+        let decode = || decoder.decode(codec, &bytes);
+        arrived.outcomes.reading(decode).map_err(|error| undecodable(&error))
     }
 
     /// The error of a row that has no value, or whose value is an error that counts as none.

@@ -128,7 +128,7 @@ impl<R> Outcomes<R> {
         if let Some(piece) = self.current.take()
             && let Some(arrived) = Arc::into_inner(piece.arrived)
         {
-            self.bytes -= arrived.outcomes.bytes().len();
+            self.bytes -= arrived.outcomes.weight();
             let part = arrived.part as usize;
             self.owed[part].taken += 1;
             self.count(part, self.owed[part].taken, arrived.outcomes.bytes().len());
@@ -169,7 +169,7 @@ impl<R> Outcomes<R> {
                 self.owed.resize(part + 1, Owed::default());
             }
             self.come[part].insert(arrived.range);
-            self.bytes += arrived.outcomes.bytes().len();
+            self.bytes += arrived.outcomes.weight();
             self.owed[part].come += 1;
             if self.hold {
                 self.count(part, self.owed[part].come, arrived.outcomes.bytes().len());

@@ -10,6 +10,7 @@ mod awaits;
 mod batch;
 mod event;
 mod hear;
+mod keeps;
 mod offers;
 mod speak;
 mod wants;
@@ -28,11 +29,13 @@ use allhands_common::id::{
 use allhands_common::limit::HEARTBEAT_MS;
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
+use allhands_common::range::RangeSet;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::FromClient;
 use bytes::Bytes;
 
 use batch::{Batch, Inbox, Outbox, Step};
+use keeps::Kept;
 
 /// Something is said to the leader at least so often.
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
@@ -101,6 +104,12 @@ pub(crate) struct Core {
     asked: BTreeSet<Awaited>,
     /// ... and those that it is to be.
     to_ask: BTreeSet<Awaited>,
+    /// Results that workers are to keep.
+    kept: BTreeMap<BlobId, Kept>,
+    /// Whether there ever was one.
+    has_kept: bool,
+    /// Tasks whose results are here, or kept, and whose workers were not told.
+    fetched: BTreeMap<BatchId, RangeSet>,
     said_at: Instant,
     /// Since when the cluster has no slot.
     workless_since: Option<Instant>,
@@ -159,6 +168,9 @@ impl Core {
             wanted: BTreeSet::new(),
             asked: BTreeSet::new(),
             to_ask: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            has_kept: false,
+            fetched: BTreeMap::new(),
             said_at: now,
             workless_since: None,
             workless_told: false,
@@ -242,6 +254,9 @@ impl Core {
             }),
             Event::Offer { blobs } => self.offer(blobs, out),
             Event::Withdraw { blobs } => self.withdraw(blobs, out),
+            Event::Keep { blobs } => self.keep(blobs, out),
+            Event::LetGo { blobs } => self.let_go(blobs, out),
+            Event::Fetched { batch, tasks } => self.note_fetched(batch, tasks),
             Event::Want { blob } => self.want(blob, out),
             Event::Unwant { blob } => self.unwant(blob, out),
             Event::Tick => self.tick(out),

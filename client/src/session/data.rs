@@ -8,6 +8,7 @@
 //! not dialled before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
 use std::time::Duration;
 
@@ -22,11 +23,12 @@ use allhands_common::net::place::Place;
 use allhands_common::wire::data::{ADDRESSES_MAX, Holder};
 use allhands_transfer::exchange::Config;
 use allhands_transfer::node::{Options, Transfer};
+use allhands_transfer::store::Hold;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Session;
-use super::fetching::{Fetching, Word};
+use super::fetching::{CannotLoad, Fetching, Word};
 use super::holdings::Holdings;
 use crate::error::{Error, ErrorKind};
 use crate::notice::notice;
@@ -100,6 +102,26 @@ impl Giving {
             true => Ok(()),
             false => Err(Error::giving("its thread has ended".into())),
         }
+    }
+
+    /// Waits until the bytes `range` of what a task has left are in the store of this process. They stay there as long
+    /// as what is returned, and after that for whoever [receives](Holdings::receive) them while there is room.
+    ///
+    /// # Errors
+    /// Nobody has them, or they cannot be had now.
+    pub(crate) fn load(&self, result: BlobRef, range: Range<u64>) -> Result<Hold, CannotLoad> {
+        let ended = || CannotLoad::Now("the session has ended".into());
+        self.holdings().map_err(|error| CannotLoad::Now(chain(&error)))?;
+        let (tell, told) = blocking::sync_channel(1);
+        if !self.session.order(Word::Load { result, range, tell }) {
+            return Err(ended());
+        }
+        told.recv().unwrap_or_else(|blocking::RecvError| Err(ended()))
+    }
+
+    /// Whose it is.
+    pub(crate) const fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     /// Gives no more.

@@ -8,6 +8,7 @@
 //! by the leader, who sends no more of a batch than its credit; what is fetched at a time, here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use allhands_common::blob::{BlobId, BlobRef};
 use allhands_common::id::BatchId;
@@ -15,6 +16,7 @@ use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
 
 use super::core::End;
+use crate::shared::whole::Whole;
 
 /// Results that are fetched at a time, at most: enough for as many workers to be busy, few enough for the leader
 /// to know of all of them.
@@ -56,7 +58,8 @@ enum Waiting<T> {
 #[derive(Debug)]
 pub(super) struct Ready<T> {
     pub(super) range: TaskRange,
-    pub(super) segment: Segment,
+    /// With what they hold handles on.
+    pub(super) outcomes: (Segment, Vec<Arc<Whole>>),
     /// Each once.
     pub(super) stored: Vec<(BlobId, Result<T, String>)>,
 }
@@ -93,7 +96,7 @@ impl<T: Clone> Deliveries<T> {
         &mut self,
         batch: BatchId,
         range: TaskRange,
-        segment: Segment,
+        segment: (Segment, Vec<Arc<Whole>>),
         mut names: Vec<BlobRef>,
     ) {
         names.sort_unstable_by_key(|name| name.id);
@@ -107,7 +110,7 @@ impl<T: Clone> Deliveries<T> {
             });
             needed.by.push((batch, number));
         }
-        let outcomes = Ready { range, segment, stored: Vec::new() };
+        let outcomes = Ready { range, outcomes: segment, stored: Vec::new() };
         let waiting = Waiting::Outcomes { number, missing, outcomes };
         self.batches.entry(batch).or_default().push_back(waiting);
     }

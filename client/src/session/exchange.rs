@@ -31,6 +31,8 @@ pub(crate) struct Exchange {
     pub(crate) inbox: Arc<Inbox>,
     /// Which part of the call it is.
     pub(crate) part: u32,
+    /// How many workers are to keep what its tasks leave for this process.
+    replicas: u8,
     /// Where it goes, once the session has said so.
     place: OnceLock<Place>,
     /// Whether the session will look at it at the next beat. Its own note, nobody else's.
@@ -111,6 +113,9 @@ pub(crate) enum Note {
 
 impl Exchange {
     pub(crate) fn new(spec: BatchSpec, context: Bytes, inbox: Arc<Inbox>, part: u32) -> Self {
+        // What cannot be computed again is kept twice.
+        let least = if spec.policy.idempotent { 1 } else { 2 };
+        let replicas = inbox.rules().replicas.unwrap_or(least);
         let feed = Feed {
             spec: Some((spec, context)),
             open: SegmentBuilder::new(0),
@@ -130,11 +135,16 @@ impl Exchange {
             stopped: false,
         };
         let (place, beating) = (OnceLock::new(), AtomicBool::new(false));
-        Self { feed: Mutex::new(feed), inbox, part, place, beating }
+        Self { feed: Mutex::new(feed), inbox, part, replicas, place, beating }
     }
 
     fn feed(&self) -> MutexGuard<'_, Feed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many workers are to keep what its tasks leave for this process.
+    pub(super) const fn replicas(&self) -> u8 {
+        self.replicas
     }
 
     /// Where it goes, once the session has taken it.

@@ -11,7 +11,9 @@
 //! it ends, and however this thread ends, the loop is told: nobody waits for ever.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use allhands_common::blob::{BlobId, BlobRef};
@@ -19,6 +21,7 @@ use allhands_common::chain::chain;
 use allhands_common::wire::data::Holder;
 use allhands_transfer::inquiry::{Answers, Heard, Inquiry, ROUNDS_MAX, Unnamed, WITHIN};
 use allhands_transfer::node::{Fetch, FetchError as Unfetched, Transfer};
+use allhands_transfer::store::Hold;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 
 use super::Session;
@@ -29,12 +32,39 @@ use super::holdings::{HoldError, Holdings, Received};
 pub(super) enum Word {
     /// Fetch all of it.
     Fetch(BlobRef),
+    /// Fetch these bytes of what a handle is on, and tell whoever waits for them.
+    Load { result: BlobRef, range: Range<u64>, tell: SyncSender<Result<Hold, CannotLoad>> },
     /// Nobody waits for it any more.
     Cancel(BlobId),
     /// The leader has answered.
     Holders { blob: BlobId, holders: Vec<(Holder, bool)> },
     /// A new leader was asked.
     AskedAnew,
+}
+
+/// Why bytes of a result are not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CannotLoad {
+    /// They are nowhere any more.
+    Lost(String),
+    /// It may be tried again.
+    Now(String),
+}
+
+impl From<FetchError> for CannotLoad {
+    fn from(error: FetchError) -> Self {
+        let why = chain(&error);
+        match error {
+            FetchError::NobodyHasIt { .. } | FetchError::Transfer(Unfetched::BlobLost { .. }) => {
+                Self::Lost(why)
+            }
+            FetchError::Leaderless { .. }
+            | FetchError::Transfer(_)
+            | FetchError::Kept(_)
+            | FetchError::Gone { .. }
+            | FetchError::Stopped { .. } => Self::Now(why),
+        }
+    }
 }
 
 /// A result that is here, or why it is not.
@@ -67,13 +97,26 @@ pub(super) struct Fetching {
     transfer: Transfer,
     holdings: Holdings,
     session: Arc<Session>,
-    open: BTreeMap<BlobId, (Inquiry, AbortHandle)>,
+    open: Open,
     running: JoinSet<(BlobId, Result<Arc<Received>, FetchError>)>,
+    /// Loads: several may be of one blob.
+    loads: BTreeMap<(BlobId, u64), Inquiry>,
+    loading: JoinSet<(BlobId, u64)>,
+    next_load: u64,
 }
 
 impl Fetching {
     pub(super) fn new(transfer: Transfer, holdings: Holdings, session: Arc<Session>) -> Self {
-        Self { transfer, holdings, session, open: BTreeMap::new(), running: JoinSet::new() }
+        Self {
+            transfer,
+            holdings,
+            session,
+            open: BTreeMap::new(),
+            running: JoinSet::new(),
+            loads: BTreeMap::new(),
+            loading: JoinSet::new(),
+            next_load: 0,
+        }
     }
 
     pub(super) fn take(&mut self, word: Word) {
@@ -84,13 +127,18 @@ impl Fetching {
                     task.abort();
                 }
             }
+            Word::Load { result, range, tell } => self.load(result, range, tell),
             Word::Holders { blob, holders } => {
                 if let Some((inquiry, _)) = self.open.get(&blob) {
-                    inquiry.answered(holders);
+                    inquiry.answered(holders.clone());
+                }
+                for (_, inquiry) in self.loads.range((blob, 0)..=(blob, u64::MAX)) {
+                    inquiry.answered(holders.clone());
                 }
             }
             Word::AskedAnew => {
                 self.open.values().for_each(|(inquiry, _)| inquiry.asked_anew());
+                self.loads.values().for_each(Inquiry::asked_anew);
             }
         }
     }
@@ -110,27 +158,69 @@ impl Fetching {
         }
     }
 
+    fn load(
+        &mut self,
+        result: BlobRef,
+        range: Range<u64>,
+        tell: SyncSender<Result<Hold, CannotLoad>>,
+    ) {
+        let key = (result.id, self.next_load);
+        self.next_load += 1;
+        let inquiry = Inquiry::default();
+        let want = Want {
+            blob: result.id,
+            session: Arc::clone(&self.session),
+            answers: inquiry.answers(),
+        };
+        self.loads.insert(key, inquiry);
+        let transfer = self.transfer.clone();
+        self.loading.spawn(async move {
+            let loaded = obtain(result, Some(range), transfer, want).await;
+            // Whoever waits has room for one answer.
+            _ = tell.try_send(loaded.map_err(CannotLoad::from));
+            key
+        });
+    }
+
     /// Waits for the end of a fetch; for ever if there is none.
     pub(super) async fn next(&mut self) {
-        loop {
-            match self.running.join_next_with_id().await {
-                Some(Ok((task, (blob, result)))) => {
-                    if self.open.get(&blob).is_some_and(|(_, open)| open.id() == task) {
-                        self.open.remove(&blob);
-                        self.session.fetched(blob, result.map_err(|error| chain(&error)));
-                    }
+        tokio::select! {
+            () = next_of(&mut self.running, &mut self.open, &self.session) => {}
+            Some(ended) = self.loading.join_next() => match ended {
+                Ok(key) => _ = self.loads.remove(&key),
+                // It has panicked, and whoever waits for it was told by that; its question is forgotten with this.
+                Err(error) => tracing::error!(%error, "a load has ended"),
+            },
+        }
+    }
+}
+
+/// Results that are being fetched whole.
+type Open = BTreeMap<BlobId, (Inquiry, AbortHandle)>;
+
+/// Waits for the end of the fetch of a whole result.
+async fn next_of(
+    running: &mut JoinSet<(BlobId, Result<Arc<Received>, FetchError>)>,
+    open: &mut Open,
+    session: &Session,
+) {
+    loop {
+        match running.join_next_with_id().await {
+            Some(Ok((task, (blob, result)))) => {
+                if open.get(&blob).is_some_and(|(_, open)| open.id() == task) {
+                    open.remove(&blob);
+                    session.fetched(blob, result.map_err(|error| chain(&error)));
                 }
-                // Cancelled, or it has panicked: then somebody waits for it.
-                Some(Err(error)) => {
-                    let mut open = self.open.iter();
-                    let found = open.find(|(_, (_, task))| task.id() == error.id());
-                    if let Some(blob) = found.map(|(blob, _)| *blob) {
-                        self.open.remove(&blob);
-                        self.session.fetched(blob, Err(error.to_string()));
-                    }
-                }
-                None => std::future::pending().await,
             }
+            // Cancelled, or it has panicked: then somebody waits for it.
+            Some(Err(error)) => {
+                let found = open.iter().find(|(_, (_, task))| task.id() == error.id());
+                if let Some(blob) = found.map(|(blob, _)| *blob) {
+                    open.remove(&blob);
+                    session.fetched(blob, Err(error.to_string()));
+                }
+            }
+            None => std::future::pending().await,
         }
     }
 }
@@ -158,18 +248,30 @@ async fn fetch(
     session: Arc<Session>,
     answers: Answers,
 ) -> Result<Arc<Received>, FetchError> {
-    let BlobRef { id: blob, bytes: length } = reference;
+    let blob = reference.id;
     let received = match complete(received).await? {
         Ok(received) => return Ok(received),
         Err(received) => received,
     };
-    let mut want = Want { blob, session, answers };
+    let want = Want { blob, session, answers };
+    let _hold = obtain(reference, None, transfer, want).await?;
+    complete(received).await?.map_err(|_| FetchError::Gone { blob })
+}
+
+/// Has bytes of a blob, or all of it, in the store, from whoever the leader names.
+async fn obtain(
+    reference: BlobRef,
+    bytes: Option<Range<u64>>,
+    transfer: Transfer,
+    mut want: Want,
+) -> Result<Hold, FetchError> {
+    let BlobRef { id: blob, bytes: length } = reference;
     let mut round = 1;
-    let _hold = loop {
+    loop {
         // Also after a round that did not help.
         want.session.want(blob, true);
         let holders = want.holders().await?;
-        let fetch = Fetch { blob, length, bytes: None, holders, within: WITHIN };
+        let fetch = Fetch { blob, length, bytes: bytes.clone(), holders, within: WITHIN };
         let mut fetching = std::pin::pin!(transfer.fetch(fetch));
         let fetched = loop {
             tokio::select! {
@@ -178,7 +280,7 @@ async fn fetch(
             }
         };
         match fetched {
-            Ok(fetched) => break fetched.hold,
+            Ok(fetched) => return Ok(fetched.hold),
             Err(error @ Unfetched::BlobLost { .. }) if round < ROUNDS_MAX => {
                 tracing::debug!(%blob, error = chain(&error), "the leader is asked again");
                 round += 1;
@@ -186,8 +288,7 @@ async fn fetch(
             }
             Err(error) => return Err(error.into()),
         }
-    };
-    complete(received).await?.map_err(|_| FetchError::Gone { blob })
+    }
 }
 
 /// It, if all of it is here; or it again.

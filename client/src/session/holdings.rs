@@ -15,6 +15,7 @@ use allhands_common::limit::SESSION_OFFERS_MAX;
 use allhands_common::wire::data::{ChunkRange, ChunkSet};
 use allhands_store::blobs::{Blob, OpenStoreError, PutError, Store};
 use allhands_store::in_place::{FileInPlace, InPlaceError};
+use allhands_store::map::{FileRange, Map};
 use allhands_store::scratch::Directory;
 use allhands_transfer::store::{ChunkStore, Found, Hold, StoreError, Verified};
 use rustix::fs::statvfs;
@@ -182,7 +183,7 @@ pub(crate) struct Received {
 
 impl Holdings {
     /// From now on what comes of a blob stays.
-    pub(super) fn receive(&self, id: BlobId) -> Received {
+    pub(crate) fn receive(&self, id: BlobId) -> Received {
         *self.0.books().received.entry(id).or_default() += 1;
         Received { holdings: self.clone(), id, blob: None }
     }
@@ -206,6 +207,16 @@ impl Received {
             };
         }
         Ok(self.blob.as_ref())
+    }
+
+    /// Its bytes `range`, if they are all here.
+    pub(crate) fn map(&self, range: Range<u64>) -> Option<Map> {
+        self.holdings.0.store.get(&self.id)?.map(range).ok()
+    }
+
+    /// The same, to be mapped otherwise.
+    pub(crate) fn file_range(&self, range: Range<u64>) -> Option<FileRange> {
+        self.holdings.0.store.get(&self.id)?.file_range(range).ok()
     }
 
     /// Where its bytes are, once it is complete.
@@ -255,6 +266,11 @@ impl Offered {
     #[cfg(test)]
     pub(crate) const fn blob(&self) -> BlobId {
         self.blob
+    }
+
+    /// Who speaks for it.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.holdings.0.session
     }
 
     /// Where its bytes are, if they were put; else they are in a file.

@@ -39,6 +39,8 @@ pub(crate) struct Rules {
     pub(crate) stop_after: Option<u64>,
     /// Whether a function's own `Err` is a failure.
     pub(crate) errors_count: bool,
+    /// How many workers are to keep what its tasks leave, if the caller said so.
+    pub(crate) replicas: Option<u8>,
 }
 
 /// What has come.
@@ -190,7 +192,7 @@ impl Inbox {
         kept.finish(range);
         mail.finished += u64::from(range.len());
         mail.failures += failures;
-        mail.arrived_bytes += outcomes.bytes().len();
+        mail.arrived_bytes += outcomes.weight();
         mail.arrived.push_back(Arrived { part, range, outcomes, arguments });
         mail
     }

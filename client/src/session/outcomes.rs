@@ -7,11 +7,15 @@ use allhands_common::blob::{BlobId, BlobRef};
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{ERROR, STORED, Segment, SegmentBuilder, SegmentError};
+use allhands_common::segment::{ARITY_MAX, ERROR, STORED, Segment, SegmentBuilder, SegmentError};
 use allhands_store::blobs::{Blob, ReadError};
 use allhands_store::map::Map;
 
 use super::holdings::Received;
+use crate::shared::whole::{self, Whole};
+
+/// Bytes in the store that count as one byte in memory, as for arguments.
+const STORED_SHARE: u64 = 64;
 
 /// An outcome segment with what it names.
 #[derive(Debug, Clone)]
@@ -19,6 +23,8 @@ pub(crate) struct Outcomes {
     segment: Segment,
     /// Held, so that they stay in the store. Few: such results are longer than a mebibyte.
     stored: Vec<Stored>,
+    /// What its values hold handles on.
+    named: Vec<Arc<Whole>>,
 }
 
 /// A long result that is here.
@@ -57,7 +63,25 @@ pub(crate) enum StoredError {
 impl Outcomes {
     /// A segment that names none.
     pub(crate) const fn plain(segment: Segment) -> Self {
-        Self { segment, stored: Vec::new() }
+        Self { segment, stored: Vec::new(), named: Vec::new() }
+    }
+
+    /// The same, with what its values hold handles on.
+    pub(crate) fn naming(self, named: Vec<Arc<Whole>>) -> Self {
+        Self { named, ..self }
+    }
+
+    /// Runs `read`, which decodes some of its values.
+    #[inline]
+    pub(crate) fn reading<R>(&self, read: impl FnOnce() -> R) -> R {
+        whole::near(&self.named, read)
+    }
+
+    /// Bytes that are kept for it, in memory and, by a fraction, in a store.
+    pub(crate) fn weight(&self) -> usize {
+        let stored = self.stored.iter().filter_map(Stored::blob);
+        let stored: u64 = stored.map(|blob| blob.manifest().bytes()).sum();
+        self.segment.bytes().len() + usize::try_from(stored / STORED_SHARE).unwrap_or(usize::MAX)
     }
 
     /// A segment with what `claim` gives of the long results that it names.
@@ -65,7 +89,7 @@ impl Outcomes {
         let names = Self::names(&segment);
         let claimed = names.iter().filter_map(|reference| claim(&reference.id));
         let stored = claimed.map(Stored::Claimed).collect();
-        Self { segment, stored }
+        Self { segment, stored, named: Vec::new() }
     }
 
     /// The long results that a segment names, row by row.
@@ -93,8 +117,13 @@ impl Outcomes {
                 Err(why) => lost.push((id, why)),
             }
         }
-        let segment = if lost.is_empty() { segment } else { without(&segment, &lost)? };
-        Ok(Self { segment, stored })
+        let why = |_, tag, string: &[u8]| {
+            let BlobRef { id, bytes } = BlobRef::from_bytes(string).filter(|_| tag == STORED)?;
+            let (_, why) = lost.iter().find(|(lost, _)| *lost == id)?;
+            Some(format!("its {bytes} bytes were kept by the worker that ran it, and {why}"))
+        };
+        let segment = if lost.is_empty() { segment } else { without(&segment, why)? };
+        Ok(Self { segment, stored, named: Vec::new() })
     }
 
     /// The result that `reference` names.
@@ -115,7 +144,8 @@ impl Outcomes {
         let id = named.and_then(|(_, string)| BlobRef::from_bytes(string)).map(|named| named.id);
         let is_named = |stored: &&Stored| id.is_some_and(|id| stored.is(&id));
         let stored = self.stored.iter().filter(is_named).cloned().collect();
-        Ok(Self { segment, stored })
+        // Those of others as well, for a little longer: whose is whose would have to be read.
+        Ok(Self { segment, stored, named: self.named.clone() })
     }
 }
 
@@ -127,20 +157,19 @@ impl Deref for Outcomes {
     }
 }
 
-/// The same outcomes, with errors of the tasks that returned one of `lost`.
+/// The same outcomes, with an error of each task of which `why` says, by row, tag and string, why its result is lost.
 #[cold]
-fn without(segment: &Segment, lost: &[(BlobId, String)]) -> Result<Segment, SegmentError> {
+pub(super) fn without(
+    segment: &Segment,
+    why: impl Fn(u32, u16, &[u8]) -> Option<String>,
+) -> Result<Segment, SegmentError> {
     let mut builder = SegmentBuilder::new(segment.codec());
     for row in 0..segment.tasks() {
-        let (tag, string) = segment.value(row).ok_or(SegmentError::Field("row"))?;
-        let named = BlobRef::from_bytes(string).filter(|_| tag == STORED);
-        let of_it = |named: BlobRef| Some((named, lost.iter().find(|(id, _)| *id == named.id)?));
-        match named.and_then(of_it) {
-            Some((BlobRef { bytes, .. }, (_, why))) => {
-                let message = format!(
-                    "its {bytes} bytes were kept by the worker that ran it, and {why}; call it again"
-                );
-                let cause = Cause::ResultLost { message };
+        let mut strings = [&[][..]; ARITY_MAX];
+        let (tag, arity) = segment.row(row, &mut strings).ok_or(SegmentError::Field("row"))?;
+        match why(row, tag, strings[0]) {
+            Some(why) => {
+                let cause = Cause::ResultLost { message: format!("{why}; call it again") };
                 let failed = Failed { cause, worker: None, attempt: None, tries: 1 };
                 let mut string = Vec::new();
                 // It has no field that could refuse; an empty string decodes as damage, not as a value.
@@ -149,7 +178,7 @@ fn without(segment: &Segment, lost: &[(BlobId, String)]) -> Result<Segment, Segm
                 }
                 builder.push(ERROR, std::iter::once(string.as_slice()));
             }
-            None => builder.push(tag, std::iter::once(string)),
+            None => builder.push(tag, strings[..arity].iter().copied()),
         }
     }
     Segment::parse(builder.finish())

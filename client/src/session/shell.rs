@@ -1,9 +1,10 @@
 //! The session's loop: one event, one step of the core, its actions; again.
 
 mod convoy;
+mod naming;
 mod results;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,6 +62,8 @@ struct Shell {
     convoys: Vec<BatchId>,
     /// Outcomes that wait for results on other machines.
     deliveries: Deliveries<Arc<Received>>,
+    /// Batches whose outcomes name what lies with workers.
+    naming: BTreeSet<BatchId>,
     /// Batches whose open segment is looked at after a beat.
     watched: Vec<Arc<Exchange>>,
     beat: Option<Instant>,
@@ -93,6 +96,7 @@ pub(crate) async fn run(session: Arc<Session>, beginning: Beginning) {
         batches: BTreeMap::new(),
         convoys: Vec::new(),
         deliveries: Deliveries::default(),
+        naming: BTreeSet::new(),
         watched: Vec::new(),
         beat: None,
         events: Vec::new(),
@@ -183,6 +187,8 @@ impl Shell {
         let offers = std::mem::take(&mut state.offers);
         let wants = std::mem::take(&mut state.wants);
         let fetched = std::mem::take(&mut state.fetched);
+        let keeps = std::mem::take(&mut state.keeps);
+        let let_go = std::mem::take(&mut state.let_go);
         let closing = state.closing;
         drop(state);
         // Before the batches of the notes, which may name executions.
@@ -199,6 +205,12 @@ impl Shell {
                 true => Event::Want { blob },
                 false => Event::Unwant { blob },
             });
+        }
+        if !keeps.is_empty() {
+            self.events.push(Event::Keep { blobs: keeps });
+        }
+        if !let_go.is_empty() {
+            self.events.push(Event::LetGo { blobs: let_go });
         }
         self.take_results(fetched);
         for exchange in notes {

@@ -35,6 +35,7 @@ use super::names::Names;
 use crate::execution::named::Named;
 use crate::execution::slot::{Settled, Slot};
 use crate::payload::Codec;
+use crate::shared::whole::Whole;
 use batch::Submitted;
 pub(crate) use batch::{Keeps, Key};
 use foreign::Foreign;
@@ -335,11 +336,17 @@ impl Session {
     }
 
     /// Outcomes of a batch have come; how many segments of it that are in all.
-    pub(super) fn submits_came(&self, id: BatchId, range: TaskRange, segment: &Segment) -> u32 {
+    pub(super) fn submits_came(
+        &self,
+        id: BatchId,
+        range: TaskRange,
+        segment: &Segment,
+        arrays: Vec<Arc<Whole>>,
+    ) -> u32 {
         let mut table = self.submits.table();
         let Some(batch) = table.batches.get_mut(&id) else { return 0 };
         batch.delivered += 1;
-        let (delivered, came) = (batch.delivered, batch.came(range, segment));
+        let (delivered, came) = (batch.delivered, batch.came(range, segment, &arrays.into()));
         drop(table);
         came.settle();
         delivered
@@ -398,7 +405,7 @@ impl Session {
     }
 
     /// A slot that was counted for a batch is gone.
-    pub(crate) fn let_go(&self, id: BatchId) {
+    pub(crate) fn let_go_slot(&self, id: BatchId) {
         let mut table = self.submits.table();
         if let Some(batch) = table.batches.get_mut(&id) {
             batch.alive -= 1;

@@ -1,6 +1,5 @@
 //! How a [`Shared`] travels, and what makes one valid.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use allhands_common::blob::Content;
@@ -51,7 +50,7 @@ impl<'de, T: Pod> Deserialize<'de> for Shared<[T]> {
         }
         let bytes = bytes_of::<T>(offset, &shape, content).map_err(D::Error::custom)?;
         let whole = whole::find(content, &bytes).map_err(D::Error::custom)?;
-        Ok(Self { whole, bytes, shape: shape.into(), elements: PhantomData })
+        Ok(Self::of(whole, bytes, shape.into()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! first: in the client it finds what was put or opened, in an executor what an earlier task has mapped. What
 //! an executor does not find, it borrows from its worker, and keeps for the tasks that follow.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -15,25 +16,34 @@ use allhands_common::blob::{BlobId, BlobRef, Content, FileRef};
 use allhands_common::chain::chain;
 use allhands_common::failure::Cause;
 use allhands_common::id::ClusterId;
+use allhands_common::limit::SESSION_KEEPS_MAX;
+use allhands_common::wire::client::Keep;
 use allhands_store::blobs::Blob;
 use allhands_store::in_place::{FileInPlace, InPlaceError};
 use allhands_store::map::{FileRange, Map, PrivateMap};
 
 use super::kept::{self, Used};
+use super::left::Left;
 use super::{mention, task};
 use crate::cluster::CLUSTER_VARIABLE;
-use crate::error::{Error, Result};
-use crate::executor::loans;
+use crate::error::{Error, ErrorKind, Result};
+use crate::executor::{context, loans};
+use crate::session::Session;
 use crate::session::holdings::Offered;
 
 /// Mapped bytes of one content.
 #[derive(Debug)]
 pub(crate) struct Whole {
     content: Content,
-    /// Which of its bytes are mapped.
+    /// Which of its bytes are mapped, or can be.
     mapped: Range<u64>,
-    map: Map,
+    /// Not yet, where nobody has needed them.
+    map: OnceLock<Map>,
     origin: Origin,
+    /// Whether a task of this process has left it with the worker.
+    made_here: AtomicBool,
+    /// Has workers keep it, beyond what its origin needs.
+    copies: Mutex<Option<Copies>>,
     /// The blob that a file in place is, once somebody had to know.
     as_blob: OnceLock<Content>,
     used: Used,
@@ -44,6 +54,8 @@ pub(crate) struct Whole {
 pub(crate) enum Origin {
     /// This process put them into a store.
     Put(Stored),
+    /// A task has left them with a worker on another machine.
+    Left(Left),
     /// They are in a file that this process has opened.
     InPlace { file: Arc<FileInPlace>, offers: Offers },
     /// A worker lent them: the file, where the mapped bytes begin in it, and which file in place it is.
@@ -56,20 +68,20 @@ pub(crate) struct Stored {
     cluster: ClusterId,
     blob: Blob,
     /// Has workers of other machines find it here.
-    _offered: Option<Offered>,
+    offered: Option<Offered>,
 }
 
 impl Stored {
     /// In the store of an embedded cluster.
     #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "there is none"))]
     pub(crate) const fn here(cluster: ClusterId, blob: Blob) -> Self {
-        Self { cluster, blob, _offered: None }
+        Self { cluster, blob, offered: None }
     }
 
     /// In a store of this process, which gives it to the workers of `cluster`.
     pub(crate) fn offered(cluster: ClusterId, offered: Offered) -> Option<Self> {
         let blob = offered.stored()?.clone();
-        Some(Self { cluster, blob, _offered: Some(offered) })
+        Some(Self { cluster, blob, offered: Some(offered) })
     }
 
     /// For which cluster.
@@ -83,6 +95,27 @@ impl Stored {
     }
 }
 
+/// What workers keep, until this is dropped.
+#[derive(Debug)]
+struct Copies {
+    session: Arc<Session>,
+    blob: BlobId,
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.session.let_go_of(self.blob);
+    }
+}
+
+/// Why no more can be kept by workers.
+pub(crate) fn too_many_kept() -> String {
+    format!(
+        "this program has handles on {SESSION_KEEPS_MAX} arrays that lie with workers, which is as many as it may: \
+         drop some, or have tasks put more into one"
+    )
+}
+
 impl Whole {
     /// All of a file.
     pub(super) fn in_place(file: Arc<FileInPlace>) -> Result<Arc<Self>> {
@@ -90,7 +123,7 @@ impl Whole {
         let mapped = 0..identity.bytes;
         let map = file.map(mapped.clone()).map_err(Error::data)?;
         let (content, offers) = (Content::File(identity), Offers::default());
-        Ok(listed(Self::new(content, mapped, map, Origin::InPlace { file, offers })))
+        Ok(listed(Self::new(content, mapped, Some(map), Origin::InPlace { file, offers })))
     }
 
     /// All of what this process has put.
@@ -98,12 +131,28 @@ impl Whole {
         let reference = stored.reference();
         let mapped = 0..reference.bytes;
         let map = stored.blob.map(mapped.clone()).map_err(Error::data)?;
-        Ok(listed(Self::new(reference.content(), mapped, map, Origin::Put(stored))))
+        Ok(listed(Self::new(reference.content(), mapped, Some(map), Origin::Put(stored))))
     }
 
-    fn new(content: Content, mapped: Range<u64>, map: Map, origin: Origin) -> Self {
-        let (as_blob, used) = (OnceLock::new(), Used::default());
-        Self { content, mapped, map, origin, as_blob, used }
+    /// All of what a task has left in the store of this process. It is mapped when it is needed.
+    pub(crate) fn claimed(stored: Stored) -> Arc<Self> {
+        let reference = stored.reference();
+        let all = 0..reference.bytes;
+        listed(Self::new(reference.content(), all, None, Origin::Put(stored)))
+    }
+
+    /// All of what a task has left on another machine. It is fetched when it is needed.
+    pub(crate) fn left(left: Left) -> Arc<Self> {
+        let reference = left.reference();
+        let all = 0..reference.bytes;
+        listed(Self::new(reference.content(), all, None, Origin::Left(left)))
+    }
+
+    fn new(content: Content, mapped: Range<u64>, map: Option<Map>, origin: Origin) -> Self {
+        let (as_blob, used, made_here) = (OnceLock::new(), Used::default(), AtomicBool::new(false));
+        let map = map.map_or_else(OnceLock::new, OnceLock::from);
+        let copies = Mutex::new(None);
+        Self { content, mapped, map, origin, made_here, copies, as_blob, used }
     }
 
     pub(crate) const fn content(&self) -> Content {
@@ -137,17 +186,75 @@ impl Whole {
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.origin {
             Origin::InPlace { file, .. } => Some(file.path()),
-            Origin::Put(_) | Origin::Lent(..) => None,
+            Origin::Put(_) | Origin::Left(_) | Origin::Lent(..) => None,
         }
     }
 
-    /// Bytes that lie in what is mapped.
-    pub(super) fn bytes(&self, range: &Range<u64>) -> &[u8] {
+    /// Bytes that lie in what is mapped, if it is already.
+    #[inline]
+    pub(super) fn bytes(&self, range: &Range<u64>) -> Option<&[u8]> {
         if range.is_empty() {
-            return &[];
+            return Some(&[]);
         }
+        let map = self.map.get()?;
         let at = |offset: u64| (offset - self.mapped.start) as usize;
-        &self.map[at(range.start)..at(range.end)]
+        Some(&map[at(range.start)..at(range.end)])
+    }
+
+    /// Has bytes that are not mapped yet fetched, if need be, and mapped: all of them, or these alone; then that is
+    /// their map.
+    ///
+    /// # Errors
+    /// They are nowhere any more, or cannot be had at the moment.
+    pub(super) fn load(&self, range: &Range<u64>) -> Result<Option<Map>, Cause> {
+        let map = match &self.origin {
+            Origin::Put(stored) => stored.blob.map(self.mapped.clone()).map_err(|error| {
+                let message = format!(
+                    "{} lies in the store of an embedded cluster, and cannot be read, as where that cluster has \
+                     ended: {}",
+                    self.content,
+                    chain(&error)
+                );
+                Cause::BlobLost { message }
+            })?,
+            Origin::Left(left) if *range == self.mapped => left.load(range)?,
+            Origin::Left(left) => return left.load(range).map(Some),
+            // They are mapped from the beginning.
+            Origin::InPlace { .. } | Origin::Lent(..) => return Ok(None),
+        };
+        // Another thread may have been faster.
+        _ = self.map.set(map);
+        Ok(None)
+    }
+
+    /// Has so many workers keep it, as long as this is there. Nothing where all is on one machine.
+    ///
+    /// # Errors
+    /// It is a file in place, or there are too many that workers keep.
+    pub(super) fn replicate(&self, workers: u8) -> Result<()> {
+        let (session, blob) = match &self.origin {
+            Origin::Put(stored) => match &stored.offered {
+                Some(offered) => (offered.session(), stored.reference()),
+                None => return Ok(()),
+            },
+            Origin::Left(left) => (left.session(), left.reference()),
+            Origin::InPlace { .. } | Origin::Lent(..) => {
+                let what = "only workers' copies of what was put, or is a task's result, can be counted; a file \
+                            that is used in place is its program's: `put` it";
+                return Err(Error::new(ErrorKind::Shape(what.into())));
+            }
+        };
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if !session.keep(Keep { blob, replicas: workers.max(1), at: None }) {
+            return Err(Error::new(ErrorKind::Shape(too_many_kept())));
+        }
+        *copies = Some(Copies { session: Arc::clone(session), blob: blob.id });
+        Ok(())
+    }
+
+    /// Whether a task of this process has left it with the worker.
+    pub(crate) fn is_made_here(&self) -> bool {
+        self.made_here.load(Ordering::Relaxed)
     }
 
     /// The blob that it is known to be.
@@ -162,7 +269,7 @@ impl Whole {
     pub(super) const fn is_in_place(&self) -> bool {
         match &self.origin {
             Origin::InPlace { .. } | Origin::Lent(_, _, Some(_)) => true,
-            Origin::Put(_) | Origin::Lent(_, _, None) => false,
+            Origin::Put(_) | Origin::Left(_) | Origin::Lent(_, _, None) => false,
         }
     }
 
@@ -177,7 +284,7 @@ impl Whole {
 
     /// All that is mapped.
     pub(crate) fn all(&self) -> &[u8] {
-        &self.map
+        self.map.get().map_or(&[], |map| map)
     }
 
     /// A map of its own of some of the bytes.
@@ -185,6 +292,7 @@ impl Whole {
         let bytes = range.end - range.start;
         let file = match &self.origin {
             Origin::Put(stored) => stored.blob.file_range(range.clone()).map_err(Error::data)?,
+            Origin::Left(left) => left.file_range(range).map_err(Error::blob)?,
             Origin::InPlace { file, .. } => file.file_range(range.clone()).map_err(Error::data)?,
             Origin::Lent(file, offset, _) => {
                 let file = file.try_clone().map_err(Error::data)?;
@@ -214,7 +322,7 @@ impl Whole {
                     false => Err(changed(path())),
                 }
             }
-            Origin::Put(_) | Origin::Lent(_, _, None) => Ok(()),
+            Origin::Put(_) | Origin::Left(_) | Origin::Lent(_, _, None) => Ok(()),
         }
     }
 
@@ -290,10 +398,15 @@ pub(crate) fn find(content: Content, range: &Range<u64>) -> Result<Arc<Whole>, C
         let live = live();
         live.get(&content).into_iter().flatten().filter_map(Weak::upgrade).collect()
     };
-    let found = held.iter().find(|whole| whole.covers(range)).cloned();
+    let found = nearby(content, range);
+    let found = found.or_else(|| held.iter().find(|whole| whole.covers(range)).cloned());
     // Also where none is found: a task that is refused for that has to be asked.
     mention::begin();
     let whole = match found {
+        // A task is not begun before it has all that it was given.
+        Some(whole) if context::is_set() && whole.bytes(range).is_none() => {
+            whole.load(range).map(|_| whole)
+        }
         Some(whole) => Ok(whole),
         None => borrow(content, range.clone()),
     };
@@ -317,10 +430,74 @@ pub(crate) fn lend(reference: BlobRef) -> Result<Arc<Whole>, Cause> {
 }
 
 fn borrow(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
+    let whole = borrow_for_now(content, mapped)?;
+    kept::keep(&whole);
+    Ok(whole)
+}
+
+fn borrow_for_now(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
     let (range, in_place) = loans::borrow(content, mapped.clone())?;
     let map = range.map().map_err(|error| Cause::Unlent { message: chain(&error) })?;
     let origin = Origin::Lent(range.file, range.offset, in_place);
-    let whole = listed(Whole::new(content, mapped, map, origin));
-    kept::keep(&whole);
+    Ok(listed(Whole::new(content, mapped, Some(map), origin)))
+}
+
+/// What a task of this process has just left with its worker. It stays mapped as long as somebody has it.
+pub(crate) fn made(reference: BlobRef) -> Result<Arc<Whole>, Cause> {
+    let (content, all) = (reference.content(), 0..reference.bytes);
+    let whole = match held(content, |_| true) {
+        Some(whole) => whole,
+        None => borrow_for_now(content, all)?,
+    };
+    whole.made_here.store(true, Ordering::Relaxed);
     Ok(whole)
+}
+
+/// A whole of all of `content` that this process has for `cluster`, or wherever it is needed.
+pub(crate) fn held_for(cluster: ClusterId, content: Content) -> Option<Arc<Whole>> {
+    held(content, |whole| match &whole.origin {
+        Origin::Put(stored) => stored.cluster() == cluster,
+        Origin::Left(left) => left.cluster() == cluster,
+        Origin::InPlace { .. } | Origin::Lent(..) => true,
+    })
+}
+
+fn held(content: Content, is_it: impl Fn(&Whole) -> bool) -> Option<Arc<Whole>> {
+    let all = 0..content.bytes();
+    let held: Vec<Arc<Whole>> = {
+        let live = live();
+        live.get(&content).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    };
+    held.iter().find(|whole| whole.covers(&all) && is_it(whole)).cloned()
+}
+
+thread_local! {
+    /// What the handles that this thread decodes are on, where somebody knows.
+    static NEAR: RefCell<Vec<Arc<Whole>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `read`, which decodes handles on these. Another cluster of this process may have the same.
+#[inline]
+pub(crate) fn near<R>(wholes: &[Arc<Whole>], read: impl FnOnce() -> R) -> R {
+    struct Before(Vec<Arc<Whole>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            NEAR.set(std::mem::take(&mut self.0));
+        }
+    }
+    if wholes.is_empty() {
+        return read();
+    }
+    let _before = Before(NEAR.replace(wholes.to_vec()));
+    read()
+}
+
+fn nearby(content: Content, range: &Range<u64>) -> Option<Arc<Whole>> {
+    NEAR.with_borrow(|near| {
+        let is_it = |whole: &&Arc<Whole>| {
+            whole.covers(range)
+                && (whole.content == content || whole.as_blob.get() == Some(&content))
+        };
+        near.iter().find(is_it).cloned()
+    })
 }

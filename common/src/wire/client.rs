@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::BlobRef;
 use crate::bulk::{Bulk, Carries};
 use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Failed;
@@ -168,6 +169,38 @@ pub enum FromClient {
         /// For people.
         reason: String,
     },
+    /// It has handles on these blobs: workers have to keep them. Said again after each attach; at most
+    /// [`crate::limit::BLOB_NEWS_MAX`] at a time, [`crate::limit::SESSION_KEEPS_MAX`] in all.
+    Keep {
+        /// Which.
+        blobs: Vec<Keep>,
+        /// Whether everything was said since the attach: what was not, it has let go.
+        all: bool,
+    },
+    /// It has no handle on these any more.
+    LetGo {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// It has, or has had kept, all that the outcomes of these tasks name: their workers need not keep it for the
+    /// batch's sake.
+    Fetched {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        tasks: Vec<TaskRange>,
+    },
+}
+
+/// A blob that workers are to keep for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// Which.
+    pub blob: BlobRef,
+    /// How many of them: at most [`crate::limit::REPLICAS_MAX`].
+    pub replicas: u8,
+    /// Who has all of it, as far as the session knows.
+    pub at: Option<WorkerId>,
 }
 
 impl Carries for FromClient {
@@ -195,6 +228,9 @@ impl Carries for FromClient {
             | Self::Unawait(_)
             | Self::AttachJob { .. }
             | Self::CancelJob { .. }
+            | Self::Keep { .. }
+            | Self::LetGo { .. }
+            | Self::Fetched { .. }
             | Self::Detach => {}
         }
     }

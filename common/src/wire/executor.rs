@@ -214,6 +214,9 @@ pub struct Part {
 /// Longest message at the counter, in bytes.
 pub const COUNTER_BYTES_MAX: usize = 8 << 10;
 
+/// Arrays that the tasks of one executor may write at a time ([`Application::Pour`]).
+pub const WRITERS_MAX: usize = 16;
+
 /// What an executor wants at the counter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Application {
@@ -229,10 +232,20 @@ pub enum Application {
     /// To leave a long result: `bytes` bytes of a sealed memory file, whose descriptor is behind that of the
     /// socket for the answer.
     Deposit {
-        /// Of a task of which batch.
+        /// Of which batch.
         batch: BatchId,
+        /// Of which of its tasks.
+        task: u32,
         /// How long it is.
         bytes: u64,
+    },
+    /// To leave an array of any length that is still to be written: it comes through the pipe whose descriptor is
+    /// behind that of the socket for the answer, in [pieces](crate::pieces).
+    Pour {
+        /// Of which batch.
+        batch: BatchId,
+        /// Of which of its tasks.
+        task: u32,
     },
 }
 

@@ -12,6 +12,7 @@ use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::BlobRef;
 use crate::bulk::{Bulk, Carries};
 use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Cause;
@@ -74,6 +75,11 @@ pub enum FromWorker {
         owner: String,
         /// Which.
         task: TaskId,
+    },
+    /// It was told to keep a blob ([`Order::Keep`]), has not all of it, and cannot get it.
+    CannotKeep {
+        /// Which.
+        blob: BlobId,
     },
 }
 
@@ -218,6 +224,7 @@ impl Carries for FromWorker {
             | Self::Draining
             | Self::WantBlob { .. }
             | Self::Cancel { .. }
+            | Self::CannotKeep { .. }
             | Self::HaveBlobs { .. } => {}
             Self::Submit(children) => {
                 children.iter_mut().for_each(|child| visit(&mut child.segment));
@@ -349,6 +356,25 @@ pub enum Order {
         /// In which attempt: another one that submits the same is answered for itself.
         attempt: AttemptId,
     },
+    /// Have all of these blobs, from others if need be, and keep them until [`Order::LetGo`]. Said again by each
+    /// leader and after each registration: what is not said again for [`crate::limit::KEEP_GRACE_MS`] may go. At
+    /// most [`crate::limit::BLOB_NEWS_MAX`] at a time.
+    Keep {
+        /// Which.
+        blobs: Vec<BlobRef>,
+    },
+    /// These need not be kept any more.
+    LetGo {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// Nobody will ask for the results of these tasks.
+    Fetched {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        tasks: Vec<TaskRange>,
+    },
 }
 
 /// What the tasks of a batch share, as a worker needs it.
@@ -404,7 +430,10 @@ impl Carries for ToWorker {
                 | Order::Cancel { .. }
                 | Order::Committed { .. }
                 | Order::Forget { .. }
-                | Order::Opened { .. } => {}
+                | Order::Opened { .. }
+                | Order::Keep { .. }
+                | Order::LetGo { .. }
+                | Order::Fetched { .. } => {}
             }),
             Self::ProgramChunk { chunk, .. } => visit(chunk),
             Self::Registered { .. }

@@ -68,6 +68,8 @@ impl Agent {
             Order::Give(given) => self.give(&given, out),
             Order::Opened { batch, attempt } => self.opened((batch, attempt), out),
             Order::Forget { batch } => self.forget_batch(batch),
+            // The shell has the data.
+            Order::Keep { .. } | Order::LetGo { .. } | Order::Fetched { .. } => {}
         }
     }
 

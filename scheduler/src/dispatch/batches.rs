@@ -13,6 +13,7 @@ use allhands_common::time::ClusterTime;
 use super::limits::passed;
 use super::queue::{ClassId, Place};
 use super::size::Cost;
+use super::unfetched::Unfetched;
 use super::{Dispatcher, Timer};
 use crate::State;
 use crate::state::{Batch, Job};
@@ -42,6 +43,8 @@ pub(super) struct Active {
     pub(super) cost: Cost,
     /// Where it waits, while it does.
     pub(super) place: Option<Place>,
+    /// Its long results that lie with workers.
+    pub(super) unfetched: Unfetched,
 }
 
 impl Active {
@@ -58,6 +61,7 @@ impl Active {
             known_by: BTreeSet::new(),
             cost: Cost::default(),
             place: None,
+            unfetched: Unfetched::default(),
         };
         if let Some(progress) = batch.progress() {
             for (index, exception) in &progress.exceptions {
@@ -161,7 +165,8 @@ impl Dispatcher {
     pub(super) fn place_of(&self, id: BatchId, batch: &Batch, class: ClassId) -> Option<Place> {
         let policy = &batch.spec.policy;
         let unread = batch.progress().map_or(0, |progress| progress.unread_bytes);
-        if batch.stopped().is_some() || unread > UNREAD_BYTES_MAX {
+        let is_full = self.active.get(&id).is_some_and(|active| active.unfetched.is_full());
+        if batch.stopped().is_some() || unread > UNREAD_BYTES_MAX || is_full {
             return None;
         }
         let fixed = policy.batch_size;

@@ -10,6 +10,7 @@
 //! chunks that are wanted. Who was told that nobody has it is told as soon as somebody does.
 
 mod check;
+mod keeps;
 mod results;
 mod sessions;
 mod view;
@@ -30,6 +31,7 @@ use allhands_common::wire::worker::Depot;
 
 use super::Dispatcher;
 use crate::{Action, State};
+use keeps::Kept;
 
 /// Of the holders that one is told of, so many at most have all of the blob.
 const WHOLE_NAMED_MAX: usize = HOLDERS_NAMED_MAX / 2;
@@ -51,6 +53,16 @@ pub(super) struct Blobs {
     pub(super) session_wants: BTreeMap<SessionId, BTreeSet<BlobId>>,
     /// Workers that have said that they keep results of a batch.
     pub(super) results: BTreeMap<BatchId, BTreeSet<WorkerId>>,
+    /// What sessions have handles on.
+    kept: BTreeMap<BlobId, Kept>,
+    /// The same by session, and whether it was said since the session has attached.
+    keeps: BTreeMap<SessionId, BTreeMap<BlobId, bool>>,
+    /// The same by worker that was told to keep it.
+    keepers: BTreeMap<WorkerId, BTreeSet<BlobId>>,
+    /// Those that fewer workers keep than are wanted: looked at when one comes.
+    short: BTreeSet<BlobId>,
+    /// Who was told last to get something: the next one is told next.
+    last_keeper: Option<WorkerId>,
 }
 
 /// What a session offers.
@@ -235,10 +247,12 @@ impl Dispatcher {
             self.blobs.add_holder(worker, blob, whole);
             self.serve_waiting(blob, out);
         }
+        self.keeps_again(worker);
     }
 
     /// A worker was given up and is heard again, over the connection that it had.
     pub(super) fn depot_is_back(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+        self.keeps_again(worker);
         let Some(place) = self.blobs.places.get(&worker) else { return };
         let both: BTreeSet<BlobId> = place.blobs.union(&place.wants).copied().collect();
         both.into_iter().for_each(|blob| self.serve_waiting(blob, out));
@@ -268,6 +282,9 @@ impl Dispatcher {
             self.blobs.remove_want(worker, *blob);
             if self.blobs.add_holder(worker, *blob, *whole) {
                 self.serve_waiting(*blob, out);
+            }
+            if *whole {
+                self.keeper_has(worker, *blob);
             }
         }
     }
@@ -341,7 +358,8 @@ impl Dispatcher {
 
     /// Holders of a blob that `worker`, or a client, can reach, if anybody has any of it.
     fn name_holders(&mut self, worker: Option<WorkerId>, blob: BlobId) -> Option<Named> {
-        let known = self.blobs.known.get(&blob)?;
+        let nobody = Known::default();
+        let known = self.blobs.known.get(&blob).unwrap_or(&nobody);
         let can_be_dialled = |id: &WorkerId| {
             self.blobs.places.get(id).is_some_and(|place| !place.holder.addresses.is_empty())
         };
@@ -351,7 +369,12 @@ impl Dispatcher {
                 && self.workers.get(id).is_some_and(|there| there.present)
         };
         let [last_whole, last_part, last_wanting] = known.named;
+        let keepers: BTreeSet<WorkerId> =
+            self.blobs.kept.get(&blob).into_iter().flat_map(Kept::holders).collect();
+        // Who has been told to keep it has it, also where that is not among all that it says that it has.
+        let kept = keepers.iter().copied().filter(usable);
         let whole = after(last_whole, |range| known.whole.range(range)).filter(usable);
+        let whole = whole.filter(|id| !keepers.contains(id)).chain(kept);
         let whole: Vec<WorkerId> = whole.take(WHOLE_NAMED_MAX).collect();
         // A client dials, and is dialled by nobody: least of all by another.
         let attached =
@@ -362,11 +385,14 @@ impl Dispatcher {
         }
         let left = HOLDERS_NAMED_MAX - whole.len() - clients.len();
         let part = after(last_part, |range| known.part.range(range)).filter(usable);
+        let part = part.filter(|id| !keepers.contains(id));
         let part: Vec<WorkerId> = part.take(left).collect();
         if whole.is_empty() && part.is_empty() && clients.is_empty() {
             return None;
         }
-        let holds = |id: &WorkerId| known.whole.contains(id) || known.part.contains(id);
+        let holds = |id: &WorkerId| {
+            known.whole.contains(id) || known.part.contains(id) || keepers.contains(id)
+        };
         let soon = after(last_wanting, |range| known.wanting.range(range).map(|(id, _)| id));
         let soon = soon.filter(|id| usable(id) && !holds(id)).take(left - part.len());
         let soon: Vec<WorkerId> = soon.collect();

@@ -154,6 +154,9 @@ impl Dispatcher {
             FromClient::Cancel { batch, reason } if mine(&batch) => {
                 Command::Stop { batch, rest: cancelled(reason) }
             }
+            FromClient::Fetched { batch, tasks } if mine(&batch) => {
+                return self.fetched(state, batch, tasks);
+            }
             FromClient::CancelTasks { batch, range } if mine(&batch) => {
                 let failed = cancelled("its caller wants no more of it".into());
                 Command::CancelTasks { batch, range, failed }
@@ -161,7 +164,8 @@ impl Dispatcher {
             FromClient::Append { .. }
             | FromClient::Seal { .. }
             | FromClient::Cancel { .. }
-            | FromClient::CancelTasks { .. } => return,
+            | FromClient::CancelTasks { .. }
+            | FromClient::Fetched { .. } => return,
             FromClient::Offer { blobs } => return self.offered(session, &owner, &blobs, out),
             FromClient::Withdraw { blobs } => return self.blobs.remove_offers(session, &blobs),
             FromClient::WantBlob { blob } => return self.session_wants(session, blob, out),
@@ -170,6 +174,8 @@ impl Dispatcher {
             }
             FromClient::Await(of) => return self.client_awaits(state, session, of),
             FromClient::Unawait(of) => return self.client_unawaits(state, session, &of),
+            FromClient::Keep { blobs, all } => return self.keep(session, blobs, all),
+            FromClient::LetGo { blobs } => return self.let_go(session, &blobs),
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));
@@ -199,6 +205,7 @@ impl Dispatcher {
         // It says anew what it offers, wants and awaits.
         self.blobs.remove_session(session);
         self.forget_awaited(session);
+        self.doubt_keeps(session);
         if known.is_none() {
             out.push(Action::Propose(Command::OpenSession { session, owner }));
             return;

@@ -31,6 +31,7 @@ impl Dispatcher {
                 self.forget_awaited(session);
                 self.watch_jobs_of(state, session);
                 self.blobs.remove_session(session);
+                self.end_all_keeps(session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
                 self.costs.retain(|(program, _), _| used(program));

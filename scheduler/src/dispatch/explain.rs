@@ -146,6 +146,10 @@ impl Dispatcher {
         if unread > UNREAD_BYTES_MAX {
             return Explanation::Unread { bytes: unread };
         }
+        let unfetched = self.active.get(&task.batch).map(|active| &active.unfetched);
+        if let Some(unfetched) = unfetched.filter(|unfetched| unfetched.is_full()) {
+            return Explanation::Unread { bytes: unfetched.bytes() };
+        }
         if let Some(job) = state.job_of(batch)
             && !self
                 .workers

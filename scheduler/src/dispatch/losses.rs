@@ -39,6 +39,7 @@ impl Dispatcher {
         if !connected {
             self.forget_worker(id);
         }
+        self.keepers_changed(id);
         self.announce_slots(out);
     }
 

@@ -50,6 +50,10 @@ impl Dispatcher {
             self.unsettle(origin, range);
             return self.fail(state, origin, range, Cause::Program { message }, out);
         };
+        // What is kept is fetched when somebody asks, and not before.
+        if let Some(active) = self.active.get_mut(&batch).filter(|_| !known.kept) {
+            active.unfetched.note(range, &segment);
+        }
         let segment = with_tries(known, range, &segment).unwrap_or(segment);
         if known.unfinished(range).is_empty() {
             self.unsettle(origin, range);

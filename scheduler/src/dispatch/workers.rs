@@ -178,7 +178,11 @@ impl Dispatcher {
                 let called = children.into_iter().map(|child| Command::Call { worker: id, child });
                 out.extend(called.map(Action::Propose));
             }
-            FromWorker::Draining => self.change_worker(id, |worker| worker.draining = true),
+            FromWorker::CannotKeep { blob } => self.cannot_keep(id, blob),
+            FromWorker::Draining => {
+                self.change_worker(id, |worker| worker.draining = true);
+                self.keepers_changed(id);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Who is told of which holders of a blob.
 
+mod keeps;
 mod random;
 mod sessions;
 

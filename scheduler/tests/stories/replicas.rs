@@ -1,9 +1,11 @@
 //! Properties of the replicated state: whatever the log says.
 
+use allhands_common::execution::Need;
 use allhands_common::id::{AttemptId, JobId, LogIndex, RequestId, Term, WorkerId};
 use allhands_common::policy::Policy;
 use allhands_common::range::TaskRange;
 use allhands_common::time::ClusterTime;
+use allhands_common::wire::worker::How;
 use allhands_scheduler::{Charge, Command, Effect, Entry, State};
 use proptest::prelude::*;
 
@@ -12,7 +14,7 @@ use crate::support::*;
 /// Any command, of few sessions, batches and tasks, so that they meet.
 fn command() -> impl Strategy<Value = Command> {
     let place = (0u32..3, 0u32..6, 1u32..4, any::<u8>());
-    (0u8..12, place).prop_map(|(kind, (sequence, first, tasks, detail))| {
+    (0u8..14, place).prop_map(|(kind, (sequence, first, tasks, detail))| {
         let (id, worker) = (batch(sequence), WorkerId(u64::from(detail % 2)));
         let tried = AttemptId { term: Term(1), number: u64::from(detail % 4) };
         let range = TaskRange::new(first, first + tasks);
@@ -20,6 +22,18 @@ fn command() -> impl Strategy<Value = Command> {
             idempotent: detail % 2 == 0,
             fail_after: (detail % 3 == 0).then_some(2),
             ..Policy::default()
+        };
+        // Some batches are kept: their tasks name others of the few, and return them.
+        let kept = sequence > 0;
+        let on = match detail % 4 {
+            0 => task(sequence, first),
+            1 => child(task(1, first), 0),
+            _ => task(u32::from(detail % 3), u32::from(detail) % 6),
+        };
+        let need = [Need::Value, Need::End, Need::Handle][usize::from(detail % 3)];
+        let named = |from: u32| {
+            let some = if detail > 100 { vec![names(from, on, need)] } else { Vec::new() };
+            some.into_iter().filter(|_| kept).collect::<Vec<_>>()
         };
         match kind {
             0 => Command::OpenSession { session: SESSION, owner: "ann".into() },
@@ -43,15 +57,15 @@ fn command() -> impl Strategy<Value = Command> {
                 tasks: if detail < 30 { tasks } else { 0 },
                 segment: arguments(TaskRange::new(0, tasks)).into(),
                 sealed: detail < 15,
-                kept: false,
-                mentions: Vec::new(),
+                kept,
+                mentions: named(0),
             },
             4 | 5 => Command::Append {
                 batch: id,
                 first,
                 tasks,
                 segment: arguments(range).into(),
-                mentions: Vec::new(),
+                mentions: named(first),
             },
             6 => Command::Seal { batch: id, tasks: first },
             7 => Command::Acknowledge(vec![(id, if detail < 60 { u32::MAX } else { tasks })]),
@@ -62,8 +76,20 @@ fn command() -> impl Strategy<Value = Command> {
                 worker,
                 range,
                 segment: outcomes(range, &[first]).into(),
-                mentions: Vec::new(),
+                mentions: named(first + 1),
             },
+            12 => {
+                let parent = task(sequence, first);
+                let mut call = call(parent, tried, u32::from(detail % 2));
+                call.mentions = named(0);
+                Command::Call { worker, child: call }
+            }
+            13 => {
+                let of = if detail < 128 { id } else { child(task(1, first), 0).batch };
+                let How::Ran { segment, mentions, .. } = forwarded(first, on) else { panic!() };
+                let range = TaskRange::new(first, first + 1);
+                Command::Finish { batch: of, attempt: tried, worker, range, segment, mentions }
+            }
             10 => Command::Charge {
                 batch: id,
                 index: first,
@@ -85,6 +111,7 @@ fn apply(log: &[Command]) -> State {
         let mut effects = Vec::new();
         let entry = Entry { at: ClusterTime(at as u64), commands: vec![command.clone()] };
         state.apply(index, entry, &mut effects);
+        state.check().unwrap();
         for effect in effects {
             match effect {
                 Effect::Keep { segment, .. } => assert!(kept.insert(segment), "kept once"),
@@ -100,7 +127,10 @@ fn apply(log: &[Command]) -> State {
             assert!(waiting <= progress.ended.len(), "a task has one outcome");
             assert!(progress.failed <= progress.ended.len());
             let bytes: u64 = progress.outcomes.iter().map(|outcome| u64::from(outcome.bytes)).sum();
-            assert_eq!(progress.unread_bytes, bytes);
+            // Of kept outcomes those that were read stay, and those of calls nobody reads.
+            assert!(
+                progress.unread_bytes <= bytes && (known.kept || progress.unread_bytes == bytes)
+            );
         }
     }
     state
@@ -138,7 +168,10 @@ proptest! {
         let (once, twice) = (apply(&once), apply(&twice));
         prop_assert_eq!(once.jobs.len(), twice.jobs.len());
         for (id, known) in &once.batches {
-            let other = &twice.batches[id];
+            let Some(other) = twice.batches.get(id) else {
+                prop_assert!(false, "{id} is gone");
+                continue;
+            };
             prop_assert_eq!(known.tasks, other.tasks);
             prop_assert_eq!(known.ended(), other.ended());
             prop_assert_eq!(known.stopped(), other.stopped());

@@ -33,10 +33,22 @@ impl Store {
     /// # Errors
     /// There is no room, the source fails, or the disk does. Nothing is left of it then.
     pub fn put(&self, source: impl Read + Send) -> Result<Blob, PutError> {
+        self.put_on(usize::MAX, source)
+    }
+
+    /// [`Store::put`] of a source that may take its time: this thread alone waits for it.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_slowly(&self, source: impl Read + Send) -> Result<Blob, PutError> {
+        self.put_on(1, source)
+    }
+
+    fn put_on(&self, threads: usize, source: impl Read + Send) -> Result<Blob, PutError> {
         let incoming = Incoming::new(self)?;
         let feed = Mutex::new(Feed { source, next: 0, ended: false });
         let hashed = Mutex::new(Vec::new());
-        crew::run(usize::MAX, || {
+        crew::run(threads, || {
             let mut chunk = Vec::new();
             while let Some(index) = take(&feed, &incoming, &mut chunk)? {
                 let id = ChunkId::of(&chunk);

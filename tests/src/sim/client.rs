@@ -1,12 +1,14 @@
 //! A client as the protocol wants it: named requests, repeated over each new connection until they
 //! are answered; a cursor for each batch; and the oracle looks at everything that comes.
 
+mod absence;
+mod keeping;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use allhands_common::execution::{Awaited, Given};
+use allhands_common::execution::Awaited;
 use allhands_common::id::{BatchId, ClusterId, JobId, RequestId, SessionId, TaskId, Term};
-use allhands_common::limit::CLIENT_LEASE_MS;
 use allhands_common::program::Program;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
@@ -15,13 +17,13 @@ use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 use bytes::Bytes;
 
 use super::Violation;
-use super::climate::{Climate, MS, SECOND};
+use super::climate::{Climate, MS};
 use super::connection::{ConnectionId, End, Message, Peer};
-use super::graph::{Nameable, Seen, mentions};
+use super::graph::mentions;
 use super::rng::Rng;
-use super::truth;
 use super::workload::{Plan, arguments, program};
 use super::world::{Happening, World};
+use keeping::make_graphs;
 
 /// A client process.
 #[derive(Debug)]
@@ -86,15 +88,12 @@ pub(super) struct Batch {
     dropped: bool,
 }
 
-/// How long a client stays to see that nothing is left: longer than a task is waited for that never comes.
-const STAYS: u64 = 20 * SECOND;
-
 impl Batch {
     fn is_kept(&self) -> bool {
         !self.plan.nodes.is_empty()
     }
 
-    /// Its tasks, and one that never comes.
+    /// Its tasks, if others may name them.
     fn tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
         let tasks = if self.is_kept() { self.plan.tasks() } else { 0 };
         (0..tasks).map(|index| TaskId { batch: self.id, index })
@@ -177,32 +176,6 @@ impl Client {
     }
 }
 
-/// Makes some of a client's batches such that their tasks name others.
-fn make_graphs(
-    rng: &mut Rng,
-    (climate, biggest): (&Climate, &Resources),
-    batches: &mut [Batch],
-    others: &[Client],
-    wild: bool,
-) {
-    let foreign = others.iter().flat_map(|client| &client.batches).flat_map(Batch::tasks);
-    let mut foreign: Vec<TaskId> = foreign.collect();
-    foreign.push(TaskId { batch: BatchId([1; 16]), index: 0 });
-    let mut earlier = Vec::new();
-    for at in 0..batches.len() {
-        if !rng.chance(700) {
-            continue;
-        }
-        let later = batches[at..].iter().map(|batch| TaskId { batch: batch.id, index: 0 });
-        let others = if wild { foreign.iter().copied().chain(later).collect() } else { Vec::new() };
-        let wild = if wild { rng.pick(&[50, 200, 500]) } else { 0 };
-        let from = Nameable { earlier: earlier.clone(), others, wild };
-        let plan = Plan::graph(rng, climate, biggest, (batches[at].id, &from));
-        batches[at].plan = Rc::new(plan);
-        earlier.extend(batches[at].tasks());
-    }
-}
-
 impl World {
     fn say(&mut self, number: usize, message: FromClient) {
         if let Some(id) = self.clients[number].connection {
@@ -279,90 +252,7 @@ impl World {
         }
         self.await_others(number);
         self.drop_kept(number);
-        let client = &self.clients[number];
-        if client.unfinished().next().is_none() && client.awaiting.is_empty() {
-            let until = self.now.max(self.climate.faults_end) + STAYS;
-            // Outcomes that name one another stay until their job ends, and so may those of circles.
-            let looks = !self.oracle.truths.wild && client.batches.iter().any(Batch::is_kept);
-            let until = if looks { until } else { self.now };
-            if *self.clients[number].leaves_at.get_or_insert(until) > self.now {
-                return Ok(());
-            }
-            if looks {
-                self.check_nothing_left(number)?;
-            }
-            self.say(number, FromClient::Detach);
-            self.clients[number].left = true;
-        }
-        Ok(())
-    }
-
-    /// A client waits for outcomes that those of its batches lead to.
-    fn await_others(&mut self, number: usize) {
-        let waiting = self.clients[number].awaiting.iter_mut();
-        let unsaid = waiting.filter(|(_, (_, said))| !*said);
-        let unsaid: Vec<Awaited> = unsaid
-            .map(|(of, (_, said))| {
-                *said = true;
-                *of
-            })
-            .collect();
-        if !unsaid.is_empty() {
-            self.say(number, FromClient::Await(unsaid));
-        }
-    }
-
-    /// A client lets go of kept batches: all of them when it has all, or each that nobody will name any more.
-    fn drop_kept(&mut self, number: usize) {
-        let client = &self.clients[number];
-        if !client.awaiting.is_empty() {
-            return;
-        }
-        let all_over = client.unfinished().next().is_none();
-        let named_no_more = |at: usize| {
-            let mut later = client.batches[at + 1..].iter().filter(|batch| batch.is_kept());
-            later.all(|batch| batch.over || self.oracle.is_whole(batch.id))
-        };
-        let drop = |(at, batch): &(usize, &Batch)| {
-            let early = batch.drops_early && named_no_more(*at);
-            batch.over && batch.is_kept() && !batch.dropped && (all_over || early)
-        };
-        let gone: Vec<usize> =
-            client.batches.iter().enumerate().filter(drop).map(|(at, _)| at).collect();
-        for at in gone {
-            let batch = &mut self.clients[number].batches[at];
-            batch.dropped = true;
-            let done = (batch.id, DONE_WITH_BATCH);
-            self.say(number, FromClient::Acknowledge(vec![done]));
-        }
-    }
-
-    /// Nothing of what a client has consumed is left, while its job is open.
-    fn check_nothing_left(&self, number: usize) -> Result<(), Violation> {
-        let (state, session) = (&self.newest().state, self.clients[number].session);
-        let mine = state
-            .batches
-            .iter()
-            .filter(|(_, batch)| state.job_of(batch).is_some_and(|job| job.session == session));
-        let left: Vec<_> = mine.take(3).collect();
-        if left.is_empty() {
-            return Ok(());
-        }
-        Err(Violation {
-            rule: "what nobody reads and nothing names goes",
-            what: format!("{left:?}"),
-        })
-    }
-
-    /// A client is given outcomes that it waits for.
-    fn client_is_given(&mut self, number: usize, given: Vec<Given>) -> Result<(), Violation> {
-        for Given { of, outcome } in given {
-            let Some((sure, _)) = self.clients[number].awaiting.remove(&of) else { continue };
-            let by = format!("client {number}");
-            self.oracle.check_given(of, &outcome.bytes, sure, &by)?;
-            self.stats.count("outcomes awaited by clients");
-        }
-        Ok(())
+        self.leave_if_done(number)
     }
 
     fn work_on_batch(&mut self, number: usize, at: usize) {
@@ -559,15 +449,9 @@ impl World {
         }
         batch.done.insert(range);
         batch.counted += self.oracle.judge(self.now, id, range, &segment, calm)?;
-        let nodes = batch.plan.nodes.clone();
-        for (index, node) in (range.start..range.end).zip(nodes.iter().skip(range.start as usize)) {
-            let row = segment.value(index - range.start);
-            let seen = row.and_then(|(tag, bytes)| truth::read(tag, bytes)).map(|truth| truth.seen);
-            if let Some(Seen::Forwarded(task)) = seen {
-                let of = Awaited { task, follow: true };
-                client.awaiting.insert(of, (node.is_sure(task), false));
-            }
-        }
+        batch.forwards(range, &segment).for_each(|(of, sure)| {
+            client.awaiting.insert(of, (sure, false));
+        });
         self.stats.add("tasks delivered", range.len().into());
         Ok(())
     }
@@ -608,70 +492,5 @@ impl World {
             self.say(number, FromClient::Acknowledge(vec![(id, DONE_WITH_BATCH)]));
         }
         Ok(())
-    }
-
-    fn expired(&mut self, number: usize) -> Result<(), Violation> {
-        self.client_is_heard(number, false);
-        let client = &mut self.clients[number];
-        client.left = true;
-        if client.longest_silence < CLIENT_LEASE_MS * MS {
-            let what = format!("after {} ms", client.longest_silence / MS);
-            return Err(Violation { rule: "a session expires after its lease, not before", what });
-        }
-        self.stats.count("sessions expired");
-        Ok(())
-    }
-
-    /// Measures how long no leader has heard a client; whether one does now.
-    pub(super) fn client_is_heard(&mut self, number: usize, heard: bool) {
-        let now = self.now;
-        let client = &mut self.clients[number];
-        let last = client.last_heard.unwrap_or(now);
-        client.longest_silence = client.longest_silence.max(now - last);
-        if heard {
-            client.last_heard = Some(now);
-        }
-    }
-
-    pub(super) fn tell_client(&mut self, number: usize, term: Term) {
-        let client = &mut self.clients[number];
-        if client.told < term {
-            client.told = term;
-            if let Some(id) = client.connection.take() {
-                self.close(id, End::Peer);
-            }
-        }
-    }
-
-    pub(super) fn client_loses(&mut self, number: usize, id: ConnectionId) {
-        self.clients[number].connection.take_if(|connection| *connection == id);
-    }
-
-    fn any_client(&mut self) -> Option<usize> {
-        let there: Vec<usize> =
-            (0..self.clients.len()).filter(|number| !self.clients[*number].left).collect();
-        if there.is_empty() { None } else { Some(self.rng.pick(&there)) }
-    }
-
-    pub(super) fn cut_client(&mut self) {
-        let Some(number) = self.any_client() else { return };
-        if let Some(id) = self.clients[number].connection {
-            self.stats.count("fault: client connections cut");
-            self.cut(id);
-        }
-    }
-
-    /// A client is silent for a while; or for ever.
-    pub(super) fn leave_client(&mut self) {
-        let Some(number) = self.any_client() else { return };
-        self.stats.count("fault: clients silent");
-        let client = &mut self.clients[number];
-        client.silent_until = self.now + self.rng.within(5 * SECOND..25 * SECOND);
-        client.left = self.rng.chance(300);
-        if let Some(id) = client.connection
-            && (client.left || self.rng.chance(500))
-        {
-            self.cut(id);
-        }
     }
 }

@@ -348,7 +348,10 @@ fn fill(replica: &Replica, order: &mut Order) -> Result<(), Violation> {
         | Order::Cancel { .. }
         | Order::Opened { .. }
         | Order::Committed { .. }
-        | Order::Forget { .. } => {}
+        | Order::Forget { .. }
+        | Order::Keep { .. }
+        | Order::LetGo { .. }
+        | Order::Fetched { .. } => {}
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Every execution has a number, which is all that a simulated task returns: an outcome names the
 //! very execution that made it.
 
+mod graphs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -21,7 +23,6 @@ use allhands_scheduler::{Effect, State};
 use super::Violation;
 use super::climate::{Climate, MS};
 use super::executor::{Executor, Running};
-use super::graph::Node;
 use super::truth::{self, Truths};
 use super::worker::Worker;
 use super::workload::{Fate, Plan};
@@ -125,63 +126,6 @@ impl Oracle {
             parent: None,
             cut: false,
         });
-    }
-
-    /// A task calls another.
-    pub(super) fn called(
-        &mut self,
-        now: u64,
-        (parent, attempt): (TaskId, AttemptId),
-        batch: BatchId,
-        plan: &Rc<Plan>,
-    ) {
-        let Some(call) = self.batches.get(&parent.batch).map(|known| known.call) else { return };
-        self.submit(now, batch, plan, call);
-        self.claims.insert((attempt, batch));
-        if let Some(known) = self.batches.get_mut(&batch) {
-            known.parent = Some(parent);
-        }
-    }
-
-    /// What a task does, if it is one of a graph.
-    pub(super) fn node(&self, task: TaskId) -> Option<Rc<Node>> {
-        self.batches.get(&task.batch)?.plan.nodes.get(task.index as usize).cloned()
-    }
-
-    /// The plan of a batch that was submitted or called.
-    pub(super) fn plan_of(&self, batch: BatchId) -> Option<Rc<Plan>> {
-        self.batches.get(&batch).map(|known| known.plan.clone())
-    }
-
-    pub(super) fn is_graph(&self, batch: BatchId) -> bool {
-        self.batches.get(&batch).is_some_and(|known| !known.plan.nodes.is_empty())
-    }
-
-    /// Whether a task has called it.
-    pub(super) fn is_child(&self, batch: BatchId) -> bool {
-        self.batches.get(&batch).is_some_and(|known| known.parent.is_some())
-    }
-
-    /// Whether a batch was stopped before all its tasks had ended.
-    pub(super) fn is_cut(&self, batch: BatchId) -> bool {
-        self.batches.get(&batch).is_some_and(|known| known.cut)
-    }
-
-    /// Whether all of a batch is in the log.
-    pub(super) fn is_whole(&self, batch: BatchId) -> bool {
-        let known = self.batches.get(&batch);
-        known.is_some_and(|known| known.committed == known.plan.tasks())
-    }
-
-    /// Whether what a task sees does not matter any more: it has ended, or nobody wants it.
-    pub(super) fn is_moot(&self, task: TaskId) -> bool {
-        self.truth(task).is_some()
-            || self.is_cut(task.batch)
-            || self.forgotten.contains(&task.batch)
-    }
-
-    pub(super) fn attempt_of(&self, execution: ExecutionId) -> Option<AttemptId> {
-        self.executions.get(execution.0 as usize).map(|execution| execution.attempt)
     }
 
     /// A client cancels tasks of a batch.
@@ -345,32 +289,10 @@ impl Oracle {
         let id = ExecutionId(self.executions.len() as u64);
         self.executions.push(Execution { batch, index, attempt, fate });
         let task = TaskId { batch, index };
-        match self.node(task).filter(|_| !self.is_moot(task)) {
-            Some(node) => self.check_ready(task, &node)?,
-            None => {}
+        if let Some(node) = self.node(task).filter(|_| !self.is_moot(task)) {
+            self.check_ready(task, &node)?;
         }
         Ok((id, fate, run_us))
-    }
-
-    /// Whether a task was started once so far.
-    pub(super) fn is_first(&self, task: TaskId) -> bool {
-        let known = self.batches.get(&task.batch);
-        known.is_some_and(|known| known.tasks[task.index as usize].starts == 1)
-    }
-
-    /// A task that has waited goes on.
-    pub(super) fn goes_on(&mut self, batch: BatchId) {
-        if let Some(known) = self.batches.get_mut(&batch) {
-            known.running += 1;
-        }
-    }
-
-    /// What an execution has made, or would have, went with its executor.
-    pub(super) fn lost(&mut self, execution: ExecutionId) {
-        let Execution { batch, index, .. } = self.executions[execution.0 as usize];
-        let Some(known) = self.batches.get_mut(&batch) else { return };
-        known.bereaved = true;
-        known.tasks[index as usize].lost += 1;
     }
 
     /// Tasks run no more, in whatever way.

@@ -1,9 +1,7 @@
-//! What is lent to executors, and how long results are kept.
+//! What is lent to executors.
 
 use std::fs::File;
 use std::io::Write as _;
-
-use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
 
 use super::*;
 
@@ -70,50 +68,4 @@ fn a_file_goes_by_the_name_of_its_blob_and_stays_a_file() {
     blobs.register(&file, Some(id));
     let lent = blobs.lend(Content::Blob { id, bytes: 6 }, 1..3).unwrap();
     assert_eq!((&*lent.file.map().unwrap(), lent.in_place), (&b"bc"[..], Some(file.identity())));
-}
-
-const BATCH: BatchId = BatchId([1; 16]);
-
-/// Bytes as an executor hands them over, sealed or not.
-fn memory(bytes: &[u8], seals: SealFlags) -> OwnedFd {
-    let mut file =
-        File::from(memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
-    file.write_all(bytes).unwrap();
-    fcntl_add_seals(&file, seals).unwrap();
-    file.into()
-}
-
-fn sealed(bytes: &[u8]) -> OwnedFd {
-    memory(bytes, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)
-}
-
-#[test]
-fn a_result_stays_until_its_batch_is_forgotten_and_none_comes_after_that() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = blobs(&dir);
-    let kept = blobs.keep(BATCH, sealed(b"a result"), 8).unwrap();
-    let other = BatchId([2; 16]);
-    blobs.keep(other, sealed(b"another"), 7).unwrap();
-    assert_eq!(blobs.batches(), [BATCH, other]);
-    let removable = |id| blobs.store().unwrap().remove(&id).is_ok();
-    assert!(blobs.store().unwrap().get(&kept.id).unwrap().is_complete());
-
-    blobs.forget(BATCH);
-    assert_eq!(blobs.batches(), [other]);
-    assert!(blobs.claim(BATCH, &kept.id).is_none());
-    // A task that was cancelled comes to its end.
-    let late = blobs.keep(BATCH, sealed(b"late"), 4).unwrap();
-    assert_eq!(blobs.batches(), [other], "nobody will ask for it");
-    assert!(removable(late.id));
-}
-
-#[test]
-fn what_can_still_be_written_is_no_result() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = blobs(&dir);
-    for seals in [SealFlags::empty(), SealFlags::WRITE, SealFlags::SHRINK] {
-        let cause = blobs.keep(BATCH, memory(b"a result", seals), 8).unwrap_err();
-        assert!(matches!(cause, Cause::BadResult { .. }), "{cause:?}");
-    }
-    assert_eq!(blobs.batches(), []);
 }

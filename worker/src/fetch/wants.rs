@@ -63,6 +63,14 @@ impl Wants {
         Ok(want)
     }
 
+    /// Says something else to the leader.
+    pub(super) async fn say(
+        &self,
+        word: FromWorker,
+    ) -> Result<(), mpsc::error::SendError<FromWorker>> {
+        self.say.send(word).await
+    }
+
     /// All questions, for a leader that has not heard them.
     pub(super) fn all_again(&self) -> Vec<FromWorker> {
         let again = |(blob, open): (&BlobId, &Open)| {

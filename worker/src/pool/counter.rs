@@ -1,4 +1,5 @@
-//! The counter of one executor: the socket at which its threads borrow what they map, and leave long results.
+//! The counter of one executor: the socket at which its threads borrow what they map, and leave long results and the
+//! arrays that they write.
 //!
 //! Each application comes with a socket for its answer, so that one which has to wait for the disk, or for
 //! other machines, delays no other. The task ends with the executor.
@@ -7,11 +8,10 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
-use allhands_common::blob::Content;
+use allhands_common::blob::{BlobRef, Content};
 use allhands_common::codec;
 use allhands_common::failure::Cause;
-use allhands_common::id::BatchId;
-use allhands_common::wire::executor::{Application, COUNTER_BYTES_MAX, Reply};
+use allhands_common::wire::executor::{Application, COUNTER_BYTES_MAX, Reply, WRITERS_MAX};
 use allhands_store::cell::LANES_MAX;
 use allhands_store::map::FileRange;
 use allhands_store::passing;
@@ -19,10 +19,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::blobs::{Blobs, Lent};
+use crate::blobs::{Blobs, Lent, Maker};
 
 /// Applications that are being seen to: one a lane, as each waits for its answer.
 const APPLICATIONS_MAX: usize = LANES_MAX as usize;
+
+/// Arrays that one executor may write at a time, with those that are just being given up: each holds a thread for as
+/// long as its task takes to write it.
+const POURS_MAX: usize = 2 * WRITERS_MAX;
 
 /// Answers what comes over `counter`, until its other end is gone.
 ///
@@ -32,7 +36,7 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&counter, true)?;
     #[expect(deprecated, reason = "its successor is unsafe, for types that are not an OwnedFd")]
     let counter = AsyncFd::with_interest(counter, Interest::READABLE)?;
-    let mut applications = JoinSet::new();
+    let (mut applications, mut pours) = (JoinSet::new(), JoinSet::new());
     loop {
         let received = counter
             .async_io(Interest::READABLE, |socket| passing::receive(socket, COUNTER_BYTES_MAX))
@@ -55,18 +59,36 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
             return Err(io::Error::other("no socket for the answer came with an application"));
         };
         let file = files.next();
-        if applications.len() >= APPLICATIONS_MAX {
-            applications.join_next().await;
-        }
-        while applications.try_join_next().is_some() {}
+        let others = match application {
+            Application::Pour { .. } => {
+                while pours.try_join_next().is_some() {}
+                if pours.len() >= POURS_MAX {
+                    _ = say(&reply, &Reply::Refused(too_many_pours()), None);
+                    continue;
+                }
+                &mut pours
+            }
+            Application::Borrow { .. } | Application::Deposit { .. } => {
+                if applications.len() >= APPLICATIONS_MAX {
+                    applications.join_next().await;
+                }
+                while applications.try_join_next().is_some() {}
+                &mut applications
+            }
+        };
         let blobs = blobs.clone();
-        applications.spawn_local(async move {
+        others.spawn_local(async move {
             let (answer, file) = match application {
                 Application::Borrow { content, start, end } => {
                     lend(blobs, content, start..end).await
                 }
-                Application::Deposit { batch, bytes } => {
-                    (keep(blobs, batch, file, bytes).await, None)
+                Application::Deposit { batch, task, bytes } => {
+                    let keep = move |file| blobs.keep(Maker { batch, task }, file, bytes);
+                    (keep_as(file, keep).await, None)
+                }
+                Application::Pour { batch, task } => {
+                    let pour = move |file| blobs.pour(Maker { batch, task }, file);
+                    (keep_as(file, pour).await, None)
                 }
             };
             // An executor that has gone wants no answer.
@@ -91,13 +113,23 @@ async fn lend(blobs: Blobs, content: Content, range: Range<u64>) -> (Reply, Opti
     }
 }
 
-async fn keep(blobs: Blobs, batch: BatchId, file: Option<OwnedFd>, bytes: u64) -> Reply {
+async fn keep_as(
+    file: Option<OwnedFd>,
+    keep: impl FnOnce(OwnedFd) -> Result<BlobRef, Cause> + Send + 'static,
+) -> Reply {
     let refused = |message: &str| Reply::Refused(Cause::BadResult { message: message.into() });
     let Some(file) = file else { return refused("it did not come with its announcement") };
-    match spawn_blocking(move || blobs.keep(batch, file, bytes)).await {
+    match spawn_blocking(move || keep(file)).await {
         Ok(kept) => kept.map_or_else(Reply::Refused, Reply::Kept),
         Err(error) => refused(&error.to_string()),
     }
+}
+
+fn too_many_pours() -> Cause {
+    let message = format!(
+        "its executor writes {POURS_MAX} arrays at the moment, more than it may: finish some first"
+    );
+    Cause::BadResult { message }
 }
 
 fn say(to: &OwnedFd, reply: &Reply, file: Option<&OwnedFd>) -> io::Result<()> {

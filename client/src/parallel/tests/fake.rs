@@ -214,6 +214,9 @@ impl Fake {
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
+            | FromClient::Keep { .. }
+            | FromClient::LetGo { .. }
+            | FromClient::Fetched { .. }
             | FromClient::Detach => {}
             FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
                 unreachable!("the job is the session's own")

@@ -9,7 +9,7 @@ use allhands_common::id::{BatchId, BlobId, CoordinatorId, SessionId, WorkerId};
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
-use allhands_common::wire::client::{FromClient, ToClient};
+use allhands_common::wire::client::{FromClient, Keep, ToClient};
 use allhands_common::wire::data::Holder;
 use bytes::Bytes;
 
@@ -120,6 +120,23 @@ pub(crate) enum Event {
     Unwant {
         /// Which.
         blob: BlobId,
+    },
+    /// The process has handles on these results, one more each.
+    Keep {
+        /// Which.
+        blobs: Vec<Keep>,
+    },
+    /// It has one fewer on each of these.
+    LetGo {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// What the outcomes of these tasks name is here, or was kept.
+    Fetched {
+        /// Of which batch.
+        batch: BatchId,
+        /// Which.
+        tasks: TaskRange,
     },
     /// Time has passed.
     Tick,

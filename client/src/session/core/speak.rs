@@ -61,6 +61,7 @@ impl Core {
             early = 0;
             self.queue.pop_front();
         }
+        self.say_fetched(peer, out);
         let said = out.len() > before;
         if said
             || self.to_acknowledge.len() >= ACKNOWLEDGEMENTS_MAX
@@ -268,6 +269,7 @@ impl Core {
         self.queue = turns(&self.batches);
         self.said_bytes = 0;
         self.offer_all(peer, out);
+        self.keep_all(peer, out);
         self.want_all(peer, out);
         self.ask_all(peer, out);
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));

@@ -1,6 +1,7 @@
 //! The core against a small model of a cluster: three coordinators that share what is committed, of
 //! which one leads.
 
+mod keeps;
 mod kept;
 mod model;
 mod wants;

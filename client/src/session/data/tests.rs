@@ -1,6 +1,7 @@
 //! Blobs between machines: real coordinators, workers and sessions over real QUIC, in one process.
 
 mod cluster;
+mod left;
 
 use std::fs;
 use std::sync::Arc;

@@ -29,7 +29,7 @@ fn add(queue: &mut Queue, batch: BatchId, task: u32, names: &[u8]) {
     let mut builder = SegmentBuilder::new(1);
     builder.push(0, std::iter::once(&[][..]));
     let segment = Segment::parse(builder.finish()).unwrap();
-    queue.add(batch, TaskRange::new(task, task + 1), segment, names);
+    queue.add(batch, TaskRange::new(task, task + 1), (segment, Vec::new()), names);
 }
 
 fn start(queue: &mut Queue) -> Vec<u8> {
@@ -129,7 +129,7 @@ fn so_many_results_are_fetched_at_a_time() {
     for number in 0..=FETCHES_MAX {
         let names = vec![named(u8::try_from(number).unwrap(), MIB)];
         let segment = Segment::parse(SegmentBuilder::new(1).finish()).unwrap();
-        queue.add(A, TaskRange::new(0, 0), segment, names);
+        queue.add(A, TaskRange::new(0, 0), (segment, Vec::new()), names);
     }
     assert_eq!(start(&mut queue).len(), FETCHES_MAX);
 }
@@ -138,8 +138,8 @@ fn so_many_results_are_fetched_at_a_time() {
 fn one_that_is_longer_than_all_may_be_is_fetched_alone() {
     let mut queue = Queue::default();
     let segment = || Segment::parse(SegmentBuilder::new(1).finish()).unwrap();
-    queue.add(A, TaskRange::new(0, 0), segment(), vec![named(1, u64::MAX)]);
-    queue.add(A, TaskRange::new(0, 0), segment(), vec![named(2, u64::MAX)]);
+    queue.add(A, TaskRange::new(0, 0), (segment(), Vec::new()), vec![named(1, u64::MAX)]);
+    queue.add(A, TaskRange::new(0, 0), (segment(), Vec::new()), vec![named(2, u64::MAX)]);
     assert_eq!(start(&mut queue), [1]);
     here(&mut queue, 1);
     assert_eq!(start(&mut queue), [2]);

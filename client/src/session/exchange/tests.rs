@@ -9,7 +9,7 @@ use super::*;
 use crate::session::inbox::Rules;
 
 fn exchange() -> Exchange {
-    let rules = Rules { hold: true, stop_after: None, errors_count: false };
+    let rules = Rules { hold: true, stop_after: None, errors_count: false, replicas: None };
     let spec = BatchSpec {
         name: "b".into(),
         functions: Vec::new(),

@@ -6,7 +6,8 @@ use allhands_common::segment::{DONE, Segment, SegmentBuilder};
 
 use super::*;
 
-const RULES: Rules = Rules { hold: false, stop_after: Some(2), errors_count: false };
+const RULES: Rules =
+    Rules { hold: false, stop_after: Some(2), errors_count: false, replicas: None };
 
 fn outcomes(tags: &[u16]) -> Outcomes {
     let mut builder = SegmentBuilder::new(1);

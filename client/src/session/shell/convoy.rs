@@ -151,6 +151,13 @@ impl Convoy {
         rider
     }
 
+    /// How many workers are to keep what a call has left.
+    pub(super) fn replicas(&self, task: u32) -> u8 {
+        let at = task.checked_sub(self.first).map(|at| at as usize);
+        let rider = at.and_then(|at| self.riders.get(at)?.as_ref());
+        rider.map_or(1, |rider| rider.replicas())
+    }
+
     /// Gives each call its outcome.
     ///
     /// # Errors

@@ -23,19 +23,27 @@ impl Shell {
             Ok(_) => return self.unreadable(batch, "it has another number of tasks"),
             Err(error) => return self.unreadable(batch, &error.to_string()),
         };
+        // Before anything else is said of it: what is not kept goes with the batch.
+        let (segment, named) = match self.keep_named(batch, range, segment) {
+            Ok(kept) => kept,
+            Err(error) => return self.unreadable(batch, &error.to_string()),
+        };
         if submitted {
-            let segments = self.session.submits_came(batch, range, &segment);
+            let segments = self.session.submits_came(batch, range, &segment, named);
             return self.events.push(Event::Consumed { batch, segments });
+        }
+        let names = Outcomes::names(&segment);
+        if !names.is_empty() || !named.is_empty() {
+            self.naming.insert(batch);
         }
         if self.data.elsewhere().is_none() {
             let outcomes = Outcomes::claimed(segment, |id| self.data.claim(batch, id));
-            return self.deliver(batch, range, Ok(outcomes));
+            return self.deliver(batch, range, Ok(outcomes.naming(named)));
         }
-        let names = Outcomes::names(&segment);
         if names.is_empty() && !self.deliveries.is_waiting(&batch) {
-            return self.deliver(batch, range, Ok(Outcomes::plain(segment)));
+            return self.deliver(batch, range, Ok(Outcomes::plain(segment).naming(named)));
         }
-        self.deliveries.add(batch, range, segment, names);
+        self.deliveries.add(batch, range, (segment, named), names);
         self.fetch_more();
     }
 
@@ -55,7 +63,9 @@ impl Shell {
         for (batch, delivery) in self.deliveries.fetched(blob, result) {
             match delivery {
                 Delivery::Outcomes(ready) => {
-                    let outcomes = Outcomes::received(ready.segment, ready.stored);
+                    let (segment, named) = ready.outcomes;
+                    let outcomes = Outcomes::received(segment, ready.stored);
+                    let outcomes = outcomes.map(|outcomes| outcomes.naming(named));
                     self.deliver(batch, ready.range, outcomes);
                 }
                 Delivery::End(end) => self.end(batch, end),
@@ -88,6 +98,9 @@ impl Shell {
     ) {
         let now = self.now();
         let Some(opened) = self.batches.get_mut(&batch) else { return };
+        if self.naming.contains(&batch) {
+            self.events.push(Event::Fetched { batch, tasks: range });
+        }
         match outcomes.and_then(|outcomes| opened.deliver(range, outcomes, now)) {
             Ok(Some(segments)) => self.events.push(Event::Consumed { batch, segments }),
             Ok(None) => {}
@@ -114,6 +127,7 @@ impl Shell {
     /// Nothing more is handed on to a batch.
     pub(super) fn forget(&mut self, batch: &BatchId) -> Option<Opened> {
         let opened = self.batches.remove(batch);
+        self.naming.remove(batch);
         let unneeded = self.deliveries.forget(batch);
         let unneeded: Vec<BlobId> =
             unneeded.into_iter().filter(|blob| !self.session.submits_fetch(blob)).collect();

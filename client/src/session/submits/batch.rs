@@ -22,6 +22,7 @@ use crate::payload::Codec;
 use crate::session::core::{End, Event};
 use crate::session::exchange::ROOM_BYTES;
 use crate::session::inbox::Kept;
+use crate::shared::whole::Whole;
 
 /// A batch takes at most so many appends: each leaves a record in the state until its tasks have ended.
 const APPENDS_MAX: u32 = 512;
@@ -241,7 +242,12 @@ impl Submitted {
     }
 
     /// These tasks have ended.
-    pub(super) fn came(&mut self, range: TaskRange, segment: &Segment) -> Came {
+    pub(super) fn came(
+        &mut self,
+        range: TaskRange,
+        segment: &Segment,
+        arrays: &Arc<[Arc<Whole>]>,
+    ) -> Came {
         let valueless = segment.runs().any(|(tag, _)| !is_value(tag));
         let kept = if valueless { self.arguments.covering(range) } else { Vec::new() };
         self.arguments.finish(range);
@@ -257,7 +263,8 @@ impl Submitted {
                     let arguments =
                         of.map(|kept| (kept.arguments.clone(), task - kept.range.start));
                     let bytes = string_of(segment, string);
-                    Settled::Outcome(Outcome { tag, codec: segment.codec(), bytes, arguments })
+                    let (codec, arrays) = (segment.codec(), arrays.clone());
+                    Settled::Outcome(Outcome { tag, codec, bytes, arguments, arrays })
                 }
                 None => Settled::Ended(End::Unreadable("an outcome segment is damaged".into())),
             };

@@ -4,7 +4,8 @@ use alloc::format;
 use alloc::string::String;
 
 use allhands_common::limit::{
-    SESSION_OFFERS_MAX, SESSION_WANTS_MAX, WORKER_BLOBS_MAX, WORKER_RESULTS_MAX, WORKER_WANTS_MAX,
+    SESSION_KEEPS_MAX, SESSION_OFFERS_MAX, SESSION_WANTS_MAX, WORKER_BLOBS_MAX, WORKER_RESULTS_MAX,
+    WORKER_WANTS_MAX,
 };
 
 use super::super::Dispatcher;
@@ -65,6 +66,7 @@ impl Dispatcher {
         {
             return wrong("who keeps results does not say so".into());
         }
+        self.check_keeps()?;
         let full = blobs.places.values().any(|place| {
             place.blobs.len() > WORKER_BLOBS_MAX
                 || place.wants.len() > WORKER_WANTS_MAX
@@ -82,5 +84,44 @@ impl Dispatcher {
             return wrong(format!("session {session} wants something and is away"));
         }
         Ok(())
+    }
+
+    /// What is kept by blob is what is kept by session and by worker, and all of it is bounded.
+    fn check_keeps(&self) -> Result<(), Violation> {
+        let wrong = |what: String| broken("what is kept for sessions is of one piece", what);
+        let blobs = &self.blobs;
+        let (mut by, mut at) = (0, 0);
+        for (blob, kept) in &blobs.kept {
+            if kept.by.is_empty() {
+                return wrong(format!("{blob} is kept for nobody"));
+            }
+            let keeps = |id| blobs.keeps.get(id).is_some_and(|keeps| keeps.contains_key(blob));
+            if !kept.by.keys().all(keeps) {
+                return wrong(format!("a session for which {blob} is kept keeps it not"));
+            }
+            let told = |id| blobs.keepers.get(id).is_some_and(|told| told.contains(blob));
+            if !kept.at.keys().all(told) {
+                return wrong(format!("a worker that keeps {blob} was not told"));
+            }
+            if kept.at.keys().any(|id| kept.cannot.contains(id)) {
+                return wrong(format!("a worker that keeps {blob} cannot"));
+            }
+            by += kept.by.len();
+            at += kept.at.len();
+        }
+        let counts = (
+            blobs.keeps.values().map(|keeps| keeps.len()).sum::<usize>(),
+            blobs.keepers.values().map(|told| told.len()).sum::<usize>(),
+        );
+        if counts != (by, at) {
+            return wrong(format!("{counts:?} by session and worker, {:?} by blob", (by, at)));
+        }
+        if blobs.keeps.values().any(|keeps| keeps.len() > SESSION_KEEPS_MAX) {
+            return wrong("a session has more than its share".into());
+        }
+        match blobs.keeps.keys().find(|id| !self.clients.contains_key(id)) {
+            Some(session) => wrong(format!("session {session} is not known")),
+            None => Ok(()),
+        }
     }
 }

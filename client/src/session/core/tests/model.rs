@@ -402,6 +402,9 @@ impl Model {
             | FromClient::UnwantBlob { .. }
             | FromClient::Await(_)
             | FromClient::Unawait(_)
+            | FromClient::Keep { .. }
+            | FromClient::LetGo { .. }
+            | FromClient::Fetched { .. }
             | FromClient::Detach => {}
             FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
                 unreachable!("the job is the session's own")

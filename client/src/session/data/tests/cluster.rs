@@ -56,6 +56,7 @@ pub(super) struct TestWorker {
     pub(super) fetcher: Fetcher,
     pub(super) store: Store,
     end: Option<oneshot::Sender<()>>,
+    drain: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -140,8 +141,31 @@ impl TestCluster {
         });
     }
 
+    /// Waits until the leader knows of so many workers that have all of the blob.
+    pub(super) fn until_held(&self, blob: BlobId, by: usize) {
+        eventually(async || {
+            let known = self.blobs().await?.blobs.into_iter().find(|known| known.blob == blob)?;
+            (known.workers.iter().filter(|(_, whole)| *whole).count() == by).then_some(())
+        });
+    }
+
+    /// Waits until so many workers take tasks.
+    pub(super) fn until_workers(&self, many: usize) {
+        eventually(async || {
+            let Answer::Status(status) = self.ask(Question::Status).await? else { return None };
+            (status.workers.len() == many).then_some(())
+        });
+    }
+
     /// What the leader knows of blobs, as an operator asks it.
     async fn blobs(&self) -> Option<Blobs> {
+        match self.ask(Question::Blobs).await? {
+            Answer::Blobs(blobs) => Some(blobs),
+            _ => None,
+        }
+    }
+
+    async fn ask(&self, question: Question) -> Option<Answer> {
         let identity = identity(&self.authority, Role::Admin, "admin");
         let endpoint = Endpoint::bind_to_dial(identity, &self.places).unwrap();
         for place in self.places.clone() {
@@ -150,30 +174,42 @@ impl TestCluster {
             let dialled: Result<(Link<Question, Answer>, _), _> = dialler.dial().await;
             let Ok((link, _connection)) = dialled else { continue };
             let (mut sender, mut receiver) = link.split();
-            sender.say(Question::Blobs).await.unwrap();
+            sender.say(question.clone()).await.unwrap();
             sender.flush().await.unwrap();
-            if let Ok(Some(Answer::Blobs(blobs))) = receiver.hear().await {
-                return Some(blobs);
+            match receiver.hear().await {
+                Ok(Some(Answer::NotLeader { .. })) | Ok(None) | Err(_) => {}
+                Ok(Some(answer)) => return Some(answer),
             }
         }
         None
     }
 
     pub(super) fn worker(&self, name: &str) -> TestWorker {
-        self.worker_announced_at(name, Vec::new())
+        self.worker_with(name, Vec::new(), 1 << 30)
     }
 
     /// A worker that says that it can be dialled there; nowhere: where it can.
     pub(super) fn worker_announced_at(&self, name: &str, at: Vec<SocketAddr>) -> TestWorker {
+        self.worker_with(name, at, 1 << 30)
+    }
+
+    /// The same, whose store may take so many bytes.
+    pub(super) fn worker_with(
+        &self,
+        name: &str,
+        at: Vec<SocketAddr>,
+        quota_bytes: u64,
+    ) -> TestWorker {
         let dir = self.dir.path().join(name);
         for part in ["programs", "blobs", "scratch"] {
             std::fs::create_dir_all(dir.join(part)).unwrap();
         }
         let identity = identity(&self.authority, Role::Worker, name);
         let (places, name) = (self.places.clone(), name.to_owned());
-        let store = Store::open(&dir.join("blobs"), CLUSTER, 1 << 30).unwrap();
+        let store = Store::open(&dir.join("blobs"), CLUSTER, quota_bytes).unwrap();
         let (begun, begins) = mpsc::channel();
         let (end, ended) = oneshot::channel();
+        let (drain, drains) = oneshot::channel::<()>();
         let kept = store.clone();
         let thread = std::thread::spawn(move || {
             local::run(async move {
@@ -187,16 +223,21 @@ impl TestCluster {
                 let config = config(&name, &dir, blobs, plane);
                 let endpoint = Endpoint::bind_to_dial(identity, &places).unwrap();
                 let coordinators = Coordinators::Remote { endpoint, places };
-                let never = std::future::pending();
+                let told = async {
+                    if drains.await.is_err() {
+                        std::future::pending().await
+                    }
+                };
                 tokio::select! {
-                    run = allhands_worker::run(config, coordinators, never) => run.unwrap(),
+                    run = allhands_worker::run(config, coordinators, told) => run.unwrap(),
                     _ = ended => {}
                 }
             })
             .unwrap();
         });
         let fetcher = begins.recv().unwrap();
-        TestWorker { fetcher, store, end: Some(end), thread: Some(thread) }
+        let (end, drain) = (Some(end), Some(drain));
+        TestWorker { fetcher, store, end, drain, thread: Some(thread) }
     }
 
     pub(super) fn client(&self) -> Cluster {
@@ -209,7 +250,7 @@ impl TestCluster {
 }
 
 /// What `look` finds, sooner or later.
-fn eventually<T>(look: impl AsyncFn() -> Option<T>) -> T {
+pub(super) fn eventually<T>(look: impl AsyncFn() -> Option<T>) -> T {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let found = async {
         loop {
@@ -284,6 +325,16 @@ impl TestWorker {
     /// Its process vanishes: no close, no reset, nothing more on its sockets.
     pub(super) fn kill(mut self) {
         self.stop();
+    }
+
+    /// It is told to stop, and does so in its own time.
+    pub(super) fn drain(&mut self) {
+        self.drain.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(super) fn ended(mut self) {
+        self.thread.take().unwrap().join().unwrap();
     }
 
     fn stop(&mut self) {
