@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use allhands_common::segment::{DONE, FAILED, STORED};
+use allhands_common::execution::TASK_ID_BYTES;
+use allhands_common::segment::{DONE, FAILED, FORWARDED, STORED};
 use serde::de::DeserializeOwned;
 
 use super::{Error, TaskError};
@@ -79,6 +80,9 @@ impl RunError {
                 let Some(place) = results.get_mut(index) else { continue };
                 *place = segment.reading(|| match segment.value(row) {
                     Some((DONE | FAILED, bytes)) => decode_received(codec, bytes).ok(),
+                    Some((FORWARDED, bytes)) => bytes
+                        .get(TASK_ID_BYTES..)
+                        .and_then(|bytes| decode_received(codec, bytes).ok()),
                     Some((STORED, reference)) => segment
                         .stored(reference)
                         .ok()

@@ -13,11 +13,11 @@ use crate::error::TaskErrorKind;
 use crate::parallel::tests::fake::{Manner, cluster, watched};
 use crate::{Cause, Parallel, call, delayed};
 
-/// A handle on a task that nobody knows.
+/// A handle on a task that nobody knows, of a cluster that nobody is connected to.
 pub(crate) fn unknown<R>(task: TaskId) -> Execution<R> {
     Execution::of_slot(&Slot::new(Beginning {
         of: Awaited { task, follow: false },
-        cluster: ClusterId::default(),
+        cluster: ClusterId([1; 16]),
         home: Home::Nowhere,
         function: None,
         origin: None,
