@@ -239,8 +239,8 @@ pub enum Application {
         /// How long it is.
         bytes: u64,
     },
-    /// To leave an array of any length that is still to be written: it comes through the pipe whose descriptor is
-    /// behind that of the socket for the answer, in [pieces](crate::pieces).
+    /// To leave an array of any length that is still to be written. It comes through the pipe whose descriptor is behind
+    /// that of the socket for the answer, in pieces and with an end of its own: see `allhands_store::pieces`.
     Pour {
         /// Of which batch.
         batch: BatchId,
