@@ -248,6 +248,12 @@ impl Core {
             Event::Seal { batch } => self.change(batch, |outbox| outbox.sealing = Step::Due),
             Event::Consumed { batch, segments } => self.consume(batch, segments),
             Event::Cancel { batch, reason } => self.cancel(batch, reason),
+            // One of a task's calls: it is said once, to whoever leads.
+            Event::CancelTasks { batch, range } if !self.batches.contains_key(&batch) => {
+                if let Some(peer) = self.leader {
+                    self.say(peer, FromClient::CancelTasks { batch, range }, out);
+                }
+            }
             Event::CancelTasks { batch, range } => self.change(batch, |outbox| {
                 outbox.unwanted.insert(range);
                 outbox.unwanted_due.insert(range);

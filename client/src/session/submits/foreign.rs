@@ -11,10 +11,10 @@ use allhands_common::execution::{Awaited, Given};
 
 use crate::data::Data;
 use crate::execution::slot::{Long, Outcome, Settled, Slot, outcome_of};
-use crate::shared::whole::Whole;
 use crate::session::Session;
 use crate::session::core::{End, Event};
 use crate::session::fetching::FetchedResult;
+use crate::shared::whole::Whole;
 
 /// Who waits for which outcome.
 #[derive(Debug, Default)]
