@@ -133,7 +133,7 @@ impl Agent {
         let owed = Owed { batch: attempt.batch, range, segment, run_us, mentions };
         let theirs =
             |call: &Call| call.child.attempt == id && range.contains(call.child.parent.index);
-        if self.calls.values().any(theirs) && !cfg!(plant = "outcome_before_its_calls") {
+        if self.calls.values().any(theirs) {
             self.deferred.insert((id, range.start), owed);
         } else {
             self.owe(id, owed);

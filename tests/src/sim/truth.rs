@@ -82,8 +82,12 @@ impl Oracle {
         let news = range.len() == 1 && !self.truths.has(TaskId { batch, index: range.start });
         for index in range.start..range.end {
             let row = segment.value(index - range.start);
-            if let Some(truth) = row.and_then(|(tag, bytes)| read(tag, bytes)) {
-                self.truths.of.entry(TaskId { batch, index }).or_insert(truth);
+            let task = TaskId { batch, index };
+            if let Some(truth) = row.and_then(|(tag, bytes)| read(tag, bytes))
+                && !self.truths.has(task)
+            {
+                self.check_calls(task, &truth)?;
+                self.truths.of.insert(task, truth);
             }
         }
         // No client hears of what a task has called.
@@ -91,6 +95,21 @@ impl Oracle {
             self.judge(now, batch, range, &segment, calm)?;
         }
         Ok(())
+    }
+
+    /// A task has ended: what it has called in that attempt was committed before.
+    fn check_calls(&self, task: TaskId, truth: &Truth) -> Result<(), Violation> {
+        let by = truth.execution.and_then(|execution| self.attempt_of(execution));
+        let Some(by) = by else { return Ok(()) };
+        let first = (by, BatchId([0; 16]));
+        let claims = self.claims.range(first..=(by, BatchId([255; 16])));
+        match claims.map(|(_, child)| *child).find(|child| self.is_unheard(*child, task)) {
+            Some(child) => {
+                let what = format!("{task} as {by}, which has called {child}");
+                Err(broken("an outcome comes after all that its task has called", what))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn truth(&self, task: TaskId) -> Option<&Truth> {

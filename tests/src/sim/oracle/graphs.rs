@@ -49,6 +49,12 @@ impl Oracle {
         self.batches.get(&batch).is_some_and(|known| known.cut)
     }
 
+    /// Whether a task's call is not in the log.
+    pub(in crate::sim) fn is_unheard(&self, child: BatchId, parent: TaskId) -> bool {
+        let known = self.batches.get(&child);
+        known.is_some_and(|known| known.parent == Some(parent) && known.committed == 0)
+    }
+
     /// Whether all of a batch is in the log.
     pub(in crate::sim) fn is_whole(&self, batch: BatchId) -> bool {
         let known = self.batches.get(&batch);
