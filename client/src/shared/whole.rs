@@ -23,7 +23,7 @@ use super::kept::{self, Used};
 use super::{mention, task};
 use crate::cluster::CLUSTER_VARIABLE;
 use crate::error::{Error, Result};
-use crate::executor::loans;
+use crate::executor::loans::{self, Loan};
 use crate::session::holdings::Offered;
 
 /// Mapped bytes of one content.
@@ -311,11 +311,11 @@ pub(crate) fn lend(reference: &[u8]) -> Result<Arc<Whole>, Cause> {
     find(reference.content(), &(0..reference.bytes))
 }
 
-fn borrow(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
-    let (range, in_place) = loans::borrow(content, mapped.clone())?;
-    let map = range.map().map_err(|error| Cause::Unlent { message: chain(&error) })?;
-    let origin = Origin::Lent(range.file, range.offset, in_place);
-    let whole = listed(Whole::new(content, mapped, map, origin));
+fn borrow(content: Content, range: Range<u64>) -> Result<Arc<Whole>, Cause> {
+    let Loan { bytes, file, in_place } = loans::borrow(content, range)?;
+    let map = file.map().map_err(|error| Cause::Unlent { message: chain(&error) })?;
+    let origin = Origin::Lent(file.file, file.offset, in_place);
+    let whole = listed(Whole::new(content, bytes, map, origin));
     kept::keep(&whole);
     Ok(whole)
 }
