@@ -10,7 +10,6 @@ pub(crate) use patch::{Patch, millis};
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::policy::Policy;
@@ -25,8 +24,7 @@ use crate::payload::{
     decode_received,
 };
 use crate::registry::{Task, known};
-use crate::shared::mention;
-use crate::shared::whole::Whole;
+use crate::shared::mention::{self, Named};
 
 /// Makes of a function one that is not called but noted: `delayed(f)(a, b)` is the call `f(a, b)`, to
 /// be run somewhere by [`Parallel`](crate::Parallel).
@@ -127,7 +125,7 @@ struct Extra {
     patch: Patch,
     error: Option<ArgumentError>,
     /// What the handles among its arguments look at.
-    named: Vec<Arc<Whole>>,
+    named: Vec<Named>,
 }
 
 impl<R: DeserializeOwned> Delayed<R> {
@@ -231,7 +229,7 @@ impl<R> Delayed<R> {
 
     /// What the handles among its arguments look at: to be kept until it has ended.
     #[inline]
-    pub(crate) fn named(&self) -> &[Arc<Whole>] {
+    pub(crate) fn named(&self) -> &[Named] {
         self.extra.as_ref().map_or(&[], |extra| &extra.named)
     }
 

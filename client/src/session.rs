@@ -16,6 +16,7 @@ mod fetching;
 pub(crate) mod holdings;
 pub(crate) mod inbox;
 pub(crate) mod link;
+pub(crate) mod needs;
 pub(crate) mod outcomes;
 pub(crate) mod program;
 mod shell;

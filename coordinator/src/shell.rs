@@ -320,6 +320,7 @@ impl Shell {
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
+            | FromClient::Needs { .. }
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });

@@ -19,7 +19,9 @@ mod effects;
 mod explain;
 mod limits;
 mod losses;
+mod needs;
 mod outcomes;
+mod place;
 mod pump;
 mod queue;
 mod reconcile;
@@ -54,6 +56,7 @@ use blobs::Blobs;
 use cap::{CallId, Capped};
 use clients::Client;
 use deliver::Delivery;
+use needs::Needs;
 use queue::Queues;
 use size::Cost;
 use timers::{Timer, Timers};
@@ -126,6 +129,7 @@ pub struct Dispatcher {
     costs: BTreeMap<(ProgramId, FunctionName), Cost>,
     deliveries: BTreeMap<BatchId, Delivery>,
     blobs: Blobs,
+    needs: Needs,
     timers: Timers,
     /// Whether a look at who is idle is planned.
     balancing: bool,
@@ -160,6 +164,7 @@ impl Dispatcher {
             costs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             blobs: Blobs::default(),
+            needs: Needs::default(),
             timers,
             balancing: false,
             balanced_to: None,

@@ -39,6 +39,15 @@ pub(super) struct Lifted<'a> {
     pub(super) kept: Vec<Kept>,
 }
 
+impl Lifted<'_> {
+    /// The references.
+    pub(super) fn references(&self) -> impl Iterator<Item = BlobRef> + '_ {
+        let lifted = |place: usize| self.which & 1 << place != 0;
+        let strings = self.strings.iter().enumerate().filter(move |(place, _)| lifted(*place));
+        strings.filter_map(|(_, string)| BlobRef::from_bytes(string))
+    }
+}
+
 impl Lifting {
     pub(super) fn new(max_nbytes: Option<usize>) -> Self {
         Self { above: max_nbytes.unwrap_or(usize::MAX), equal: BTreeMap::new(), told: false }

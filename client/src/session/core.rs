@@ -208,6 +208,9 @@ impl Core {
             Event::Append { batch, tasks, segment } => {
                 self.change(batch, |outbox| outbox.give(tasks, segment));
             }
+            Event::Needs { batch, needs } => {
+                self.change(batch, |outbox| outbox.next_needs = Some(needs));
+            }
             Event::Seal { batch } => self.change(batch, |outbox| outbox.sealing = Step::Due),
             Event::Consumed { batch, segments } => self.consume(batch, segments),
             Event::Cancel { batch, reason } => self.cancel(batch, reason),

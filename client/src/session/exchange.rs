@@ -15,9 +15,11 @@ use allhands_common::limit::{
 };
 use allhands_common::policy::{BatchSpec, Function};
 use allhands_common::segment::SegmentBuilder;
+use allhands_common::wire::needs::Needs;
 use bytes::Bytes;
 
 use super::inbox::Inbox;
+use super::needs::{Gathering, Parts};
 
 /// A batch, shared by its caller and the session.
 #[derive(Debug)]
@@ -50,8 +52,15 @@ struct Feed {
     open: SegmentBuilder,
     /// What was stored for the tasks of the open segment counts as so many bytes.
     stored: usize,
-    /// Cut segments with the number of their tasks.
+    /// What its tasks map, ...
+    maps: Gathering,
+    /// ... what the next one does, and what all do.
+    next_maps: Option<Parts>,
+    all_map: Parts,
+    /// Cut segments with the number of their tasks, ...
     ready: Vec<(u32, Bytes)>,
+    /// ... and what these map.
+    ready_needs: Vec<Option<Box<Needs>>>,
     /// Counts cuts, so that a beat can tell an old open segment from a new one.
     cuts: u64,
     /// How many cuts there were at the last beat.
@@ -75,6 +84,8 @@ struct Feed {
 pub(crate) struct Taken {
     pub(crate) open: Option<(BatchSpec, Bytes)>,
     pub(crate) segments: Vec<(u32, Bytes)>,
+    /// What the tasks of each map.
+    pub(crate) needs: Vec<Option<Box<Needs>>>,
     pub(crate) sealed: bool,
     pub(crate) consumed: u32,
     pub(crate) cancel: Option<String>,
@@ -100,7 +111,11 @@ impl Exchange {
             spec: Some((spec, context)),
             open: SegmentBuilder::new(0),
             stored: 0,
+            maps: Gathering::default(),
+            next_maps: None,
+            all_map: Parts::default(),
             ready: Vec::new(),
+            ready_needs: Vec::new(),
             cuts: 0,
             beat: 0,
             watched: false,
@@ -158,6 +173,16 @@ impl Exchange {
         Some(tag)
     }
 
+    /// Each task maps these.
+    pub(crate) fn all_map(&self, parts: Parts) {
+        self.feed().all_map = parts;
+    }
+
+    /// The task that is added next maps these.
+    pub(crate) fn maps(&self, parts: Parts) {
+        self.feed().next_maps = Some(parts);
+    }
+
     /// Adds a task, and what counts for it beside its arguments. `last` is said when the caller knows that no other
     /// follows.
     #[inline]
@@ -177,6 +202,10 @@ impl Exchange {
         {
             self.cut(&mut feed);
             feed.open = SegmentBuilder::new(codec);
+        }
+        if let Some(parts) = feed.next_maps.take() {
+            let task = feed.open.tasks();
+            feed.maps.add(task, parts);
         }
         feed.open.push(tag, strings);
         feed.stored += stored;
@@ -258,6 +287,8 @@ impl Exchange {
             let stored = std::mem::take(&mut feed.stored);
             self.inbox.keep(self.part, tasks, segment.clone(), stored);
             feed.ready.push((tasks, segment));
+            let Feed { maps, all_map, ready_needs, .. } = feed;
+            ready_needs.push(maps.take(tasks, all_map));
             feed.cuts += 1;
         }
     }
@@ -298,6 +329,7 @@ impl Feed {
         Taken {
             open: self.spec.take(),
             segments: std::mem::take(&mut self.ready),
+            needs: std::mem::take(&mut self.ready_needs),
             sealed,
             consumed: self.consumed,
             cancel: self.cancel.take(),

@@ -14,6 +14,7 @@ use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentError};
 use allhands_common::time::Instant;
 use allhands_common::wire::client::FromClient;
+use allhands_common::wire::needs::Needs;
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Sleep;
@@ -216,7 +217,7 @@ impl Shell {
             self.beat.get_or_insert(beat);
         }
         if let Some(spec) = shared_spec(&exchange, &taken).filter(|_| self.core.has_leader()) {
-            return self.board(exchange, spec, taken.segments);
+            return self.board(exchange, spec, taken.segments, taken.needs);
         }
         if let Some((spec, context)) = taken.open {
             let (batch, sequence) = self.core.name_batch();
@@ -235,8 +236,8 @@ impl Shell {
             }
             None => return,
         };
-        for (tasks, segment) in taken.segments {
-            self.events.push(Event::Append { batch, tasks, segment });
+        for ((tasks, segment), needs) in taken.segments.into_iter().zip(taken.needs) {
+            self.append(batch, tasks, segment, needs);
         }
         if taken.sealed {
             self.events.push(Event::Seal { batch });
@@ -248,6 +249,13 @@ impl Shell {
             self.forget(&batch);
             self.events.push(Event::Cancel { batch, reason });
         }
+    }
+
+    fn append(&mut self, batch: BatchId, tasks: u32, segment: Bytes, needs: Option<Box<Needs>>) {
+        if let Some(needs) = needs {
+            self.events.push(Event::Needs { batch, needs });
+        }
+        self.events.push(Event::Append { batch, tasks, segment });
     }
 
     fn convoy(&self, batch: &BatchId) -> Option<&Convoy> {
@@ -265,7 +273,13 @@ impl Shell {
     }
 
     /// A call of one task, of which these are the arguments, joins those of its specification.
-    fn board(&mut self, exchange: Arc<Exchange>, spec: BatchSpec, segments: Vec<(u32, Bytes)>) {
+    fn board(
+        &mut self,
+        exchange: Arc<Exchange>,
+        spec: BatchSpec,
+        segments: Vec<(u32, Bytes)>,
+        needs: Vec<Option<Box<Needs>>>,
+    ) {
         let parsed = segments.into_iter().next().map(|(_, bytes)| Segment::parse(bytes));
         let Some(Ok(arguments)) = parsed else {
             let end = End::Unreadable("its argument segment is damaged".into());
@@ -285,7 +299,8 @@ impl Shell {
             self.cut(batch);
         }
         if let Some(convoy) = self.convoy_mut(&batch) {
-            let task = convoy.board(Arc::clone(&exchange), arguments);
+            let needs = needs.into_iter().next().flatten();
+            let task = convoy.board(Arc::clone(&exchange), arguments, needs);
             exchange.set_place(Place::Task(batch, task));
         }
     }
@@ -306,8 +321,9 @@ impl Shell {
 
     /// Sends the tasks that have joined a convoy.
     fn cut(&mut self, batch: BatchId) {
-        if let Some((tasks, segment)) = self.convoy_mut(&batch).and_then(Convoy::cut) {
-            self.events.push(Event::Append { batch, tasks, segment });
+        let cut = self.convoy_mut(&batch).and_then(Convoy::cut);
+        if let Some((tasks, segment, needs)) = cut {
+            self.append(batch, tasks, segment, needs);
         }
     }
 

@@ -109,6 +109,7 @@ impl Dispatcher {
                 sealed,
             } => {
                 if let Some(reason) = refusal(&spec) {
+                    self.needs.forget(batch);
                     let refused = ToClient::Refused { batch: Some(batch), request: None, reason };
                     return self.tell(session, refused, out);
                 }
@@ -156,6 +157,10 @@ impl Dispatcher {
             FromClient::UnwantBlob { blob } => {
                 return self.blobs.remove_session_want(session, blob);
             }
+            FromClient::Needs { batch, first, needs } if mine(&batch) => {
+                return self.needs_said(state, session, (batch, first), needs);
+            }
+            FromClient::Needs { .. } => return,
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));

@@ -29,6 +29,7 @@ impl Dispatcher {
                 self.tell(session, ToClient::SessionExpired, out);
                 self.clients.remove(&session);
                 self.blobs.remove_session(session);
+                self.needs.forget_session(session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
                 self.costs.retain(|(program, _), _| used(program));
@@ -37,6 +38,9 @@ impl Dispatcher {
                 self.tell(session, ToClient::JobOpened { request, job }, out);
             }
             Effect::Refused { session, batch, request, reason } => {
+                if let Some(batch) = batch.filter(|batch| !state.batches.contains_key(batch)) {
+                    self.needs.forget(batch);
+                }
                 self.tell(session, ToClient::Refused { batch, request, reason }, out);
             }
             Effect::BatchOpened { batch, .. } => self.batch_opened(state, batch),
@@ -103,7 +107,9 @@ impl Dispatcher {
             gone.iter().for_each(|index| {
                 active.delayed.remove(index);
             });
+            active.unlent.retain(|index, _| !range.contains(*index));
         }
+        self.needs.ended(id, range);
         self.requeue(state, id);
         self.deliver(state, id, out);
     }
@@ -154,6 +160,7 @@ impl Dispatcher {
                 active.pending = RangeSet::new();
                 active.delayed.clear();
             }
+            self.needs.forget(id);
         }
         self.requeue(state, id);
         self.deliver(state, id, out);
@@ -184,6 +191,7 @@ impl Dispatcher {
             self.queues.forget_job(job);
         }
         self.deliveries.remove(&id);
+        self.needs.forget(id);
         self.forget_results(id);
         let Some(active) = self.active.remove(&id) else {
             self.uncap(state, id, (job, call), 0);

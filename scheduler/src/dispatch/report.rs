@@ -83,9 +83,11 @@ impl Dispatcher {
         match how {
             How::Ran { segment, run_us } => {
                 self.learn_cost(state, batch, range.len(), run_us);
+                self.needs_there(worker, batch, range);
                 self.outcomes(now, state, known, origin, range, segment.bytes, out);
             }
             How::Returned => {
+                self.needs_recalled(worker, batch, range);
                 if !asked {
                     self.unknow(worker, batch);
                 }

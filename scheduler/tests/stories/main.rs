@@ -7,6 +7,7 @@ mod cancels;
 mod changes;
 mod fails;
 mod limits;
+mod places;
 mod replicas;
 mod runs;
 mod support;

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::failure::Failed;
+use allhands_common::id::BatchId;
 use allhands_common::policy::BatchSpec;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
+use allhands_common::wire::client::FromClient;
+use allhands_common::wire::needs::Needs;
 use bytes::Bytes;
 
 /// A batch that is not over, or whose last acknowledgement is not sent.
@@ -34,6 +37,8 @@ pub(super) struct Outbox {
     pub(super) held: VecDeque<Held>,
     /// How many of them were said to the current leader.
     pub(super) said: usize,
+    /// What the tasks that are given next map.
+    pub(super) next_needs: Option<Box<Needs>>,
     /// Tasks given by the caller.
     pub(super) given: u32,
     /// Tasks that are committed.
@@ -80,16 +85,28 @@ pub(super) struct Held {
     pub(super) first: u32,
     pub(super) tasks: u32,
     pub(super) segment: Bytes,
+    /// What they map.
+    pub(super) needs: Option<Box<Needs>>,
 }
+
+/// The same for a run of what its tasks map.
+const RUN_BYTES: usize = 128;
 
 /// What a leader holds for a segment besides its bytes, about: the message, and the command that waits
 /// for its entry.
 const HELD_BYTES: usize = 512;
 
 impl Held {
+    /// What is said of them before they are.
+    pub(super) fn needs_of(&self, batch: BatchId) -> Option<FromClient> {
+        let needs = (**self.needs.as_ref()?).clone();
+        Some(FromClient::Needs { batch, first: self.first, needs })
+    }
+
     /// What it takes of the session's credit.
     pub(super) fn cost(&self) -> usize {
-        HELD_BYTES + self.segment.len()
+        let runs = self.needs.as_ref().map_or(0, |needs| needs.runs.len());
+        HELD_BYTES + RUN_BYTES * runs + self.segment.len()
     }
 }
 
@@ -132,7 +149,8 @@ impl Batch {
 impl Outbox {
     /// Adds the caller's next tasks.
     pub(super) fn give(&mut self, tasks: u32, segment: Bytes) {
-        self.held.push_back(Held { first: self.given, tasks, segment });
+        let needs = self.next_needs.take();
+        self.held.push_back(Held { first: self.given, tasks, segment, needs });
         self.given += tasks;
     }
 

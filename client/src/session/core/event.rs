@@ -10,6 +10,7 @@ use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
 use allhands_common::wire::client::{FromClient, ToClient};
 use allhands_common::wire::data::Holder;
+use allhands_common::wire::needs::Needs;
 use bytes::Bytes;
 
 /// A link to one coordinator, for as long as the session lives: its place in the list of addresses.
@@ -59,6 +60,13 @@ pub(crate) enum Event {
         tasks: u32,
         /// Their arguments.
         segment: Bytes,
+    },
+    /// What the tasks of the next `Append` map.
+    Needs {
+        /// Of which batch.
+        batch: BatchId,
+        /// What.
+        needs: Box<Needs>,
     },
     /// A call has all its tasks.
     Seal {

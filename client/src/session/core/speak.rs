@@ -99,6 +99,7 @@ impl Core {
             let (mut tasks, mut segment) = (0, Bytes::new());
             if let Some(held) = first {
                 (tasks, segment) = (held.tasks, held.segment.clone());
+                held.needs_of(id).into_iter().for_each(&mut say);
                 self.said_bytes += held.cost();
                 outbox.said += 1;
             }
@@ -133,6 +134,7 @@ impl Core {
             }
             self.said_bytes += held.cost();
             outbox.said += 1;
+            held.needs_of(id).into_iter().for_each(&mut say);
             say(FromClient::Append {
                 batch: id,
                 first: held.first,
