@@ -16,6 +16,7 @@
 //! How much of a blob a worker has: all, if it says so; else what was seen to go there (`blobs::spread`); else,
 //! where it says that it has a part and nothing was seen of it, as after a change of the leader, half.
 
+use alloc::collections::BTreeMap;
 use core::time::Duration;
 
 use allhands_common::blob::CHUNK_BYTES;
@@ -35,7 +36,7 @@ use crate::State;
 const MOVED_BYTES_PER_S: u64 = 256 << 20;
 
 /// Pieces of what waits that are looked at for a range: some microseconds each.
-const PIECES_LOOKED_AT_MAX: usize = 128;
+const PIECES_LOOKED_AT_MAX: usize = 64;
 
 /// Pieces that one range may be made of.
 const PIECES_OF_RANGE_MAX: usize = 64;
@@ -78,7 +79,7 @@ impl Dispatcher {
         if policy.prefer == Prefer::Threads && policy.n_jobs != -1 {
             return Choice::Give(roomy, ANY);
         }
-        let fixed = policy.batch_size.is_some();
+        let fixed = policy.batch_size;
         self.activate(state, id);
         let (choice, looked_to) = self.look(now, state, (class, id), (roomy, short), fixed);
         if let Some(index) = looked_to {
@@ -97,7 +98,7 @@ impl Dispatcher {
         state: &State,
         (class_id, id): (ClassId, BatchId),
         (roomy, short): (WorkerId, bool),
-        fixed: bool,
+        fixed: Option<u32>,
     ) -> (Choice, Option<u32>) {
         let to_roomy = (Choice::Give(roomy, ANY), None);
         let Some(class) = self.queues.classes.get(&class_id) else { return to_roomy };
@@ -105,22 +106,28 @@ impl Dispatcher {
         let roomy_is_idle =
             self.workers.get(&roomy).is_some_and(|known| known.is_idle_for(&class.need));
         let since = self.needs.waits_since(id);
+        let first = active.pending.first().map(|first| first.start);
+        let mut busy_for = BTreeMap::new();
         let (mut moved, mut late_at, mut looked_to) = (None, None, None);
         let ranges = self.needs.in_turn(id, &active.pending);
         let pieces = ranges.flat_map(|range| {
             self.needs.pieces(id, range).map(move |(piece, parts)| (piece, parts, range.end))
         });
-        // Ranges of fixed length are cut one after the other.
-        let most = if fixed { 1 } else { PIECES_LOOKED_AT_MAX };
         for (number, (piece, parts, end)) in pieces.enumerate() {
-            if number == most {
-                looked_to = Some(piece.start).filter(|_| !fixed);
+            if number == PIECES_LOOKED_AT_MAX {
+                looked_to = Some(piece.start);
                 break;
             }
+            // A range of fixed length is that of its first task, wherever others have the rest.
+            let begins = match fixed {
+                Some(size) if Some(piece.start) != first => whole_range(piece, end, size),
+                Some(_) | None => Some(piece.start),
+            };
+            let Some(start) = begins else { continue };
+            let all = TaskRange::new(start, end);
             let give = |worker| {
-                let all = TaskRange::new(piece.start, end);
-                let within = if fixed { ANY } else { self.extend(class, id, (piece, parts), all, worker) };
-                (Choice::Give(worker, within), None)
+                let alike = || self.extend(class, id, (piece, parts), all, worker);
+                (Choice::Give(worker, if fixed.is_some() { all } else { alike() }), None)
             };
             let holder = self.holder(class, roomy, parts);
             let Some(known) = self.workers.get(&holder).filter(|_| holder != roomy) else {
@@ -132,9 +139,9 @@ impl Dispatcher {
             let travels = self.lacks(roomy, parts) - self.lacks(holder, parts);
             let travel = travel_time(travels);
             let is_late = since.is_some_and(|since| since + travel <= now);
-            let busy = self.busy_for(state, holder);
+            let busy = *busy_for.entry(holder).or_insert_with(|| self.busy_for(state, holder));
             if roomy_is_idle && (is_late || busy.is_none_or(|busy| busy > travel)) {
-                moved.get_or_insert(piece);
+                moved.get_or_insert(if fixed.is_some() { all } else { piece });
             } else if known.has_room(&class.need, short) {
                 return give(holder);
             } else if roomy_is_idle {
@@ -143,7 +150,7 @@ impl Dispatcher {
             }
         }
         match moved {
-            Some(piece) => (Choice::Give(roomy, if fixed { ANY } else { piece }), looked_to),
+            Some(tasks) => (Choice::Give(roomy, tasks), looked_to),
             None => (Choice::Wait(late_at), looked_to),
         }
     }
@@ -157,7 +164,7 @@ impl Dispatcher {
             if lacking == 0 {
                 break;
             }
-            if self.workers.get(&worker).is_some_and(|known| is_able(class, known)) {
+            if worker != best && self.workers.get(&worker).is_some_and(|known| is_able(class, known)) {
                 let lacks = self.lacks(worker, parts);
                 if lacks < lacking {
                     (best, lacking) = (worker, lacks);
@@ -288,6 +295,13 @@ pub(super) enum Moving {
 
 fn is_able(class: &Class, worker: &Worker) -> bool {
     worker.usable() && worker.suits(&class.need, &class.program)
+}
+
+/// Where a range of `size` tasks begins in `piece` of what waits up to `end`.
+fn whole_range(piece: TaskRange, end: u32, size: u32) -> Option<u32> {
+    let start = piece.start.checked_next_multiple_of(size)?;
+    let is_whole = start.checked_add(size).is_some_and(|behind| behind <= end);
+    (is_whole && start < piece.end).then_some(start)
 }
 
 /// How long chunks are expected to travel.

@@ -196,18 +196,34 @@ fn who_is_busy_for_longer_than_the_bytes_would_travel_is_not_waited_for() {
 }
 
 #[test]
-fn a_holder_of_whom_nothing_is_known_is_not_waited_for() {
+fn ranges_of_fixed_length_go_where_their_first_task_has_its_bytes() {
     let mut leader = Leader::with_workers(2, 1);
+    let fixed = Policy { batch_size: Some(3), ..Policy::default() };
+    say(&mut leader, 0, slices(11));
+    let mut machines = Machines::default();
+    let actions = leader.submit(0, 11, fixed.clone());
+    machines.run(&mut leader, 0, &actions, 3);
+    let first = std::mem::take(&mut machines.ran);
+    say(&mut leader, 1, slices(11));
+    let actions = leader.submit(1, 11, fixed);
+    machines.run(&mut leader, 1, &actions, 3);
+    assert_eq!(machines.ran, first);
+    assert_eq!(machines.moved, 11);
+    for group in [range(0, 3), range(3, 6), range(6, 9), range(9, 11)] {
+        let by: BTreeSet<_> = (group.start..group.end).map(|task| first[&task]).collect();
+        assert_eq!(by.len(), 1, "{group} is one range");
+    }
+}
+
+#[test]
+fn a_holder_of_whose_tasks_nothing_is_known_is_not_waited_for() {
+    let mut leader = Leader::with_workers(1, 1);
     have(&mut leader, 1, true);
     let single = Policy { batch_size: Some(1), ..Policy::default() };
-    let first = runs(&leader.submit(0, 2, single));
-    assert_eq!(first.iter().map(|run| run.0).collect::<BTreeSet<_>>(), [1, 2].into());
-    let (_, id, tasks) = first.into_iter().find(|run| run.0 == 2).unwrap();
-    // Worker 2 ends, in no time; what worker 1 does takes however long: the cost is that of others.
-    leader.end(2, id, 0, tasks, took(tasks, 0));
-    leader.wait(1);
-    let given = runs(&submit(&mut leader, 1, 1, whole(1, 1)));
-    assert_eq!(given.len(), 1);
+    assert_eq!(runs(&leader.submit(0, 2, single)).len(), 2);
+    leader.register(2, Resources::cpus(1), Vec::new());
+    let given = runs(&submit(&mut leader, 1, 1, whole(1, 256)));
+    assert_eq!(given.iter().map(|run| (run.0, run.2)).collect::<Vec<_>>(), [(2, range(0, 1))]);
 }
 
 #[test]
@@ -285,11 +301,14 @@ fn what_a_client_says_of_needs_is_bounded_and_goes_with_it() {
     say(&mut leader, 0, wrong(Part { blob: 7, chunks: ChunkRange::new(3, 4) }));
     let far = Run { tasks: u32::MAX, ..whole(1, 1).runs[0].clone() };
     say(&mut leader, 0, Needs { blobs: vec![BLOB], runs: vec![far.clone(), far] });
-    for sequence in 0..3000 {
-        say(&mut leader, sequence, slices(64));
-        // The same again, and one that begins before what was said.
-        say(&mut leader, sequence, slices(64));
-    }
+    // Each twice: over another connection it is said again.
+    let said = (0..3000).flat_map(|sequence| [sequence, sequence]).map(|sequence| {
+        let message = FromClient::Needs { batch: batch(sequence), first: 0, needs: slices(64) };
+        Event::Client { session: SESSION, owner: "ann".into(), message }
+    });
+    let said: Vec<Event> = said.collect();
+    leader.dispatcher.handle(leader.now, &leader.state, said, &mut Vec::new());
+    leader.dispatcher.check(&leader.state).unwrap();
     assert_eq!(leader.dispatcher.needs_runs(), 1 << 16);
     leader.client(FromClient::Detach);
     assert_eq!(leader.dispatcher.needs_runs(), 0);

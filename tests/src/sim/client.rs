@@ -17,7 +17,7 @@ use super::Violation;
 use super::climate::{Climate, MS, SECOND};
 use super::connection::{ConnectionId, End, Message, Peer};
 use super::rng::Rng;
-use super::workload::{Plan, arguments, program};
+use super::workload::{Plan, arguments, needs, program};
 use super::world::{Happening, World};
 
 /// A client process.
@@ -241,6 +241,7 @@ impl World {
                 batch.seal_sent = sealed;
             }
             let (spec, segment) = (spec.into(), segment.into());
+            say.extend(needs(id, 0, tasks));
             say.push(FromClient::OpenBatch {
                 batch: id,
                 sequence,
@@ -258,6 +259,7 @@ impl World {
                 let first = plan.appends[..batch.appends_sent].iter().sum();
                 let segment = arguments(id, first, tasks).into();
                 batch.appends_sent += 1;
+                say.extend(needs(id, first, tasks));
                 say.push(FromClient::Append { batch: id, first, tasks, segment });
             } else if !std::mem::replace(&mut batch.seal_sent, true) {
                 say.push(FromClient::Seal { batch: id, tasks: plan.tasks() });
