@@ -32,8 +32,10 @@ pub(crate) fn tasks_run_where_their_bytes_are() {
     let parallel = Parallel::new().on(&cluster).batch_size(1);
     let each = SLICE_BYTES / size_of::<u64>();
     let numbers: Vec<u64> = (0..(SLICES * each) as u64).map(|n| n.wrapping_mul(n)).collect();
-    let expected: Vec<u64> =
-        numbers.chunks(each).map(|part| part.iter().fold(0, |sum, one| sum ^ one.rotate_left(7))).collect();
+    let expected: Vec<u64> = numbers
+        .chunks(each)
+        .map(|part| part.iter().fold(0, |sum, one| sum ^ one.rotate_left(7)))
+        .collect();
     // The program is on both workers.
     parallel.run((0..50u64).map(delayed(|n: u64| n))).unwrap();
 

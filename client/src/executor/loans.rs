@@ -40,10 +40,7 @@ pub(crate) struct Loan {
 ///
 /// # Errors
 /// The worker cannot provide them, or this process is no executor and has no worker.
-pub(crate) fn borrow(
-    content: Content,
-    range: Range<u64>,
-) -> Result<Loan, Cause> {
+pub(crate) fn borrow(content: Content, range: Range<u64>) -> Result<Loan, Cause> {
     let Some(counter) = COUNTER.get() else {
         let message = format!(
             "{content} is not held by this process: a handle is good as long as the one that it was \

@@ -33,9 +33,8 @@ impl Parts {
     /// What the first task of a segment maps.
     pub(crate) fn of_first(needs: &Needs) -> Option<Self> {
         let parts = needs.runs.first()?.parts.iter();
-        let named = parts.filter_map(|part| {
-            Some((*needs.blobs.get(usize::from(part.blob))?, part.chunks))
-        });
+        let named =
+            parts.filter_map(|part| Some((*needs.blobs.get(usize::from(part.blob))?, part.chunks)));
         Some(Self(named.collect()))
     }
 
@@ -50,10 +49,7 @@ impl Parts {
     fn add(&mut self, blob: BlobId, chunks: ChunkRange) {
         match self.0.iter_mut().find(|(known, _)| *known == blob) {
             Some((_, known)) => {
-                *known = ChunkRange::new(
-                    known.start.min(chunks.start),
-                    known.end.max(chunks.end),
-                );
+                *known = ChunkRange::new(known.start.min(chunks.start), known.end.max(chunks.end));
             }
             None => self.0.push((blob, chunks)),
         }
@@ -172,10 +168,7 @@ mod tests {
         gathering.add(2, parts(1, 3, 4));
         let needs = gathering.take(4, &common).unwrap();
         let all = vec![(9, 0, 100)];
-        assert_eq!(
-            runs(&needs),
-            [(2, all.clone()), (1, vec![(9, 0, 100), (1, 3, 4)]), (1, all)]
-        );
+        assert_eq!(runs(&needs), [(2, all.clone()), (1, vec![(9, 0, 100), (1, 3, 4)]), (1, all)]);
     }
 
     #[test]

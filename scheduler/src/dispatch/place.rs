@@ -164,7 +164,9 @@ impl Dispatcher {
             if lacking == 0 {
                 break;
             }
-            if worker != best && self.workers.get(&worker).is_some_and(|known| is_able(class, known)) {
+            if worker != best
+                && self.workers.get(&worker).is_some_and(|known| is_able(class, known))
+            {
                 let lacks = self.lacks(worker, parts);
                 if lacks < lacking {
                     (best, lacking) = (worker, lacks);
@@ -206,11 +208,13 @@ impl Dispatcher {
         let worker = self.workers.get(&id)?;
         let mut sum_ns = 0u64;
         for attempt in worker.attempts.iter().take(ATTEMPTS_LOOKED_AT_MAX) {
-            let Some(attempt) = self.attempts.get(attempt).filter(|one| !one.open.is_empty()) else {
+            let Some(attempt) = self.attempts.get(attempt).filter(|one| !one.open.is_empty())
+            else {
                 continue;
             };
             let batch = state.batches.get(&attempt.batch)?;
-            let cost = self.active.get(&attempt.batch).map(|active| active.cost).unwrap_or_default();
+            let cost =
+                self.active.get(&attempt.batch).map(|active| active.cost).unwrap_or_default();
             let task_ns = cost.or(self.learned(state, batch)).task_ns?;
             let all_ns = task_ns.saturating_mul(attempt.open.len().into());
             sum_ns = sum_ns.saturating_add(all_ns.saturating_mul(attempt.need.cpus.into()));

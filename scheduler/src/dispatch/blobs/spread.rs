@@ -70,7 +70,8 @@ impl Spread {
     /// How many of these chunks a worker has or is getting; `None` if nothing was seen of it and the blob.
     pub(super) fn count(&self, worker: WorkerId, blob: &BlobId, chunks: ChunkRange) -> Option<u32> {
         let seen = self.seen.get(&worker)?.get(blob)?;
-        let count = |set: &ChunkSet, of: ChunkRange| set.intersection(of).map(|run| run.len()).sum();
+        let count =
+            |set: &ChunkSet, of: ChunkRange| set.intersection(of).map(|run| run.len()).sum();
         let here: u32 = count(&seen.here, chunks);
         let others = seen.here.gaps(chunks).map(|gap| count(&seen.coming, gap)).sum::<u32>();
         Some(here + others)
@@ -101,7 +102,11 @@ impl Spread {
     }
 
     /// Of what was seen of a worker only this is true.
-    pub(in super::super) fn retain(&mut self, worker: WorkerId, is_there: impl Fn(&BlobId) -> bool) {
+    pub(in super::super) fn retain(
+        &mut self,
+        worker: WorkerId,
+        is_there: impl Fn(&BlobId) -> bool,
+    ) {
         let Some(blobs) = self.seen.get(&worker) else { return };
         let gone: Vec<BlobId> = blobs.keys().filter(|blob| !is_there(blob)).copied().collect();
         gone.into_iter().for_each(|blob| self.forget(worker, blob));
@@ -159,7 +164,8 @@ impl Spread {
             }
         }
         let covered = self.last.range((blob, start)..=(blob, end));
-        let covered: Vec<_> = covered.map(|((_, first), (end, who))| (*first, *end, *who)).collect();
+        let covered: Vec<_> =
+            covered.map(|((_, first), (end, who))| (*first, *end, *who)).collect();
         for (first, old_end, old) in covered {
             if old == worker {
                 end = end.max(old_end);
@@ -229,8 +235,10 @@ mod tests {
                 let expected: Vec<_> = model[chunk as usize].into_iter().collect();
                 assert_eq!(last, expected, "chunk {chunk}");
             }
-            let runs: Vec<_> = spread.last.iter().map(|((_, start), (end, who))| (*start, *end, *who)).collect();
-            let touch = |pair: &[(u32, u32, WorkerId)]| pair[0].1 == pair[1].0 && pair[0].2 == pair[1].2;
+            let runs: Vec<_> =
+                spread.last.iter().map(|((_, start), (end, who))| (*start, *end, *who)).collect();
+            let touch =
+                |pair: &[(u32, u32, WorkerId)]| pair[0].1 == pair[1].0 && pair[0].2 == pair[1].2;
             assert!(runs.windows(2).all(|pair| pair[0].1 <= pair[1].0 && !touch(pair)), "{runs:?}");
         }
     }
