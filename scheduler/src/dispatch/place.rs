@@ -141,7 +141,7 @@ impl Dispatcher {
             let is_late = since.is_some_and(|since| since + travel <= now);
             let busy = *busy_for.entry(holder).or_insert_with(|| self.busy_for(state, holder));
             if roomy_is_idle && (is_late || busy.is_none_or(|busy| busy > travel)) {
-                moved.get_or_insert(if fixed.is_some() { all } else { piece });
+                moved.get_or_insert_with(|| if fixed.is_some() { all } else { piece });
             } else if known.has_room(&class.need, short) {
                 return give(holder);
             } else if roomy_is_idle {
