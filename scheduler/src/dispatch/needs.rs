@@ -251,3 +251,62 @@ impl Dispatcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use allhands_common::wire::needs::Run as SaidRun;
+    use alloc::vec;
+
+    use super::*;
+
+    const BATCH: BatchId = BatchId([1; 16]);
+    const SESSION: SessionId = SessionId([2; 16]);
+
+    /// Runs of so many tasks, every other one of which maps nothing.
+    fn needs(runs: &[u32]) -> Needs {
+        let mut needs = Needs::default();
+        let run = |(number, tasks): (usize, &u32)| {
+            let part = SaidPart { blob: 0, chunks: ChunkRange::new(number as u32, 100) };
+            let parts = if number % 2 == 0 { vec![part] } else { Vec::new() };
+            SaidRun { tasks: *tasks, parts }
+        };
+        let runs = runs.iter().enumerate().map(run).collect();
+        needs.say(SESSION, BATCH, 10, Said { blobs: vec![BlobId([3; 32])], runs });
+        needs
+    }
+
+    fn pieces(needs: &Needs, start: u32, end: u32) -> Vec<(u32, u32, Option<u32>)> {
+        let pieces = needs.pieces(BATCH, TaskRange::new(start, end));
+        let first = |parts: &[Part]| parts.first().map(|part| part.chunks.start);
+        pieces.map(|(piece, parts)| (piece.start, piece.end, first(parts))).collect()
+    }
+
+    #[test]
+    fn every_task_is_in_one_piece() {
+        let needs = needs(&[5, 5, 1]);
+        let all =
+            [(0, 10, None), (10, 15, Some(0)), (15, 20, None), (20, 21, Some(2)), (21, 99, None)];
+        assert_eq!(pieces(&needs, 0, 99), all);
+        assert_eq!(pieces(&needs, 12, 13), [(12, 13, Some(0))]);
+        assert_eq!(pieces(&needs, 14, 14), []);
+        assert_eq!(pieces(&Needs::default(), 3, 9), [(3, 9, None)]);
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_from_both_ends() {
+        let mut needs = needs(&[10, 2, 10]);
+        let end = |needs: &mut Needs, start, end| needs.ended(BATCH, TaskRange::new(start, end));
+        end(&mut needs, 12, 15);
+        assert_eq!(pieces(&needs, 10, 20), [(10, 20, Some(0))], "what ends in the middle stays");
+        end(&mut needs, 0, 12);
+        end(&mut needs, 19, 23);
+        assert_eq!(
+            pieces(&needs, 0, 40),
+            [(0, 12, None), (12, 19, Some(0)), (19, 23, None), (23, 32, Some(2)), (32, 40, None)]
+        );
+        assert_eq!(needs.runs_of[&SESSION], 2);
+        end(&mut needs, 12, 19);
+        end(&mut needs, 20, 40);
+        assert!(needs.batches.is_empty() && needs.runs_of.is_empty());
+    }
+}
