@@ -138,7 +138,10 @@ mod tests {
         Parts([(BlobId([blob; 32]), ChunkRange::new(start, end))].into())
     }
 
-    fn runs(needs: &Needs) -> Vec<(u32, Vec<(u8, u32, u32)>)> {
+    /// Blob, first chunk and the one behind the last.
+    type Chunks = (u8, u32, u32);
+
+    fn runs(needs: &Needs) -> Vec<(u32, Vec<Chunks>)> {
         let part = |part: &Part| {
             (needs.blobs[usize::from(part.blob)].0[0], part.chunks.start, part.chunks.end)
         };

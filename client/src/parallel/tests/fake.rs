@@ -169,6 +169,7 @@ impl Fake {
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
+            | FromClient::Needs { .. }
             | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }

@@ -231,7 +231,7 @@ fn what_tasks_map_is_said_right_before_them_and_again_with_them() {
         let parts = vec![Part { blob: 0, chunks: ChunkRange::new(0, 8) }];
         Needs { blobs: vec![BlobId([blob; 32])], runs: vec![Run { tasks: 2, parts }] }
     };
-    let mut append = |bench: &mut Bench, blob: Option<u8>| {
+    let append = |bench: &mut Bench, blob: Option<u8>| {
         let needs = blob.map(|blob| Event::Needs { batch, needs: Box::new(needs(blob)) });
         let segment = Bytes::from_static(b"ab");
         let events = needs.into_iter().chain([Event::Append { batch, tasks: 2, segment }]);

@@ -360,6 +360,7 @@ impl Model {
             | FromClient::Withdraw { .. }
             | FromClient::WantBlob { .. }
             | FromClient::UnwantBlob { .. }
+            | FromClient::Needs { .. }
             | FromClient::Detach => {}
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
         }
