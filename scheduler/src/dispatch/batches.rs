@@ -34,8 +34,6 @@ pub(super) struct Active {
     pub(super) known_by: BTreeSet<WorkerId>,
     /// What a task takes.
     pub(super) cost: Cost,
-    /// Tasks whose data a worker could not provide, and which one: not there again, if others have room.
-    pub(super) unlent: BTreeMap<u32, WorkerId>,
     /// Where it waits, while it does.
     pub(super) place: Option<Place>,
 }
@@ -51,7 +49,6 @@ impl Active {
             attempts: BTreeSet::new(),
             known_by: BTreeSet::new(),
             cost: Cost::default(),
-            unlent: BTreeMap::new(),
             place: None,
         };
         if let Some(progress) = batch.progress() {

@@ -36,7 +36,7 @@ impl Dispatcher {
         self.check_attempts()?;
         self.check_ranges()?;
         self.check_blobs()?;
-        self.check_needs()?;
+        self.check_needs(state)?;
         self.check_queue(state)
     }
 

@@ -107,7 +107,6 @@ impl Dispatcher {
             gone.iter().for_each(|index| {
                 active.delayed.remove(index);
             });
-            active.unlent.retain(|index, _| !range.contains(*index));
         }
         self.needs.ended(id, range);
         self.requeue(state, id);

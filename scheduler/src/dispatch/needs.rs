@@ -18,6 +18,7 @@ use allhands_common::wire::data::ChunkRange;
 use allhands_common::wire::needs::{Needs as Said, Part as SaidPart};
 
 use super::Dispatcher;
+use super::place::ANY;
 use crate::State;
 
 /// Runs of all batches of one session, at most: those of a thousand segments, some 10 MiB. Tasks beyond it are placed
@@ -30,7 +31,12 @@ pub(super) struct Needs {
     batches: BTreeMap<BatchId, Wanted>,
     /// Runs of each session that has any.
     runs_of: BTreeMap<SessionId, usize>,
+    /// Tasks whose data a worker could not provide, and which one: they are not tried there again, if others have room.
+    unlent: BTreeMap<(BatchId, u32), WorkerId>,
 }
+
+/// Tasks of which it is remembered who could not provide their data, at most: 1 MiB.
+const UNLENT_MAX: usize = 1 << 14;
 
 /// What the tasks of one batch map.
 #[derive(Debug)]
@@ -122,6 +128,7 @@ impl Needs {
 
     /// Tasks have ended.
     pub(super) fn ended(&mut self, batch: BatchId, range: TaskRange) {
+        self.forget_unlent(batch, range);
         let Some(wanted) = self.batches.get_mut(&batch) else { return };
         let before = wanted.runs.len();
         let touched = wanted.runs.range(..range.end).rev();
@@ -152,6 +159,7 @@ impl Needs {
 
     /// A batch is over, or will never be.
     pub(super) fn forget(&mut self, batch: BatchId) {
+        self.forget_unlent(batch, ANY);
         if let Some(wanted) = self.batches.remove(&batch) {
             self.discount(wanted.session, wanted.runs.len());
         }
@@ -162,6 +170,31 @@ impl Needs {
         if self.runs_of.remove(&session).is_some() {
             self.batches.retain(|_, wanted| wanted.session != session);
         }
+    }
+
+    fn forget_unlent(&mut self, batch: BatchId, range: TaskRange) {
+        if self.unlent.is_empty() {
+            return;
+        }
+        let gone = self.unlent.range((batch, range.start)..(batch, range.end));
+        let gone: Vec<(BatchId, u32)> = gone.map(|(task, _)| *task).collect();
+        gone.iter().for_each(|task| _ = self.unlent.remove(task));
+    }
+
+    /// Whether it is remembered of any task.
+    pub(super) fn has_unlent(&self) -> bool {
+        !self.unlent.is_empty()
+    }
+
+    /// The first task of `range` whose data `worker` could not provide.
+    pub(super) fn first_unlent(
+        &self,
+        batch: BatchId,
+        range: TaskRange,
+        worker: WorkerId,
+    ) -> Option<u32> {
+        let mut tasks = self.unlent.range((batch, range.start)..(batch, range.end));
+        tasks.find(|(_, unlent)| **unlent == worker).map(|((_, index), _)| *index)
     }
 
     fn discount(&mut self, session: SessionId, runs: usize) {
@@ -248,6 +281,9 @@ impl Dispatcher {
         for (_, parts) in self.needs.pieces(batch, TaskRange::new(task, task + 1)) {
             let spread = &mut self.blobs.spread;
             parts.iter().for_each(|part| spread.forget(worker, part.blob));
+        }
+        if self.needs.unlent.len() < UNLENT_MAX {
+            self.needs.unlent.insert((batch, task), worker);
         }
     }
 }

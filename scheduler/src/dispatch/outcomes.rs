@@ -29,9 +29,6 @@ struct Again {
 /// How long a task waits whose worker could not provide its data; twice as long the second time, and so on.
 const UNLENT_WAIT_MS: u64 = 500;
 
-/// Tasks of a batch of which it is remembered who could not provide their data.
-const UNLENT_MAX: usize = 1024;
-
 impl Dispatcher {
     /// Outcomes: what is to be tried again is charged, the rest goes to the log.
     #[expect(clippy::too_many_arguments, reason = "who, what, where of one report")]
@@ -80,23 +77,12 @@ impl Dispatcher {
                 continue;
             }
             if unlent {
-                self.unlent(origin, index);
+                self.needs_not_there(origin.worker, origin.batch, index);
             }
             let failures = known.exception(index).failures + 1;
             let least = if unlent { UNLENT_WAIT_MS * u64::from(failures) } else { 0 };
             let wait = known.spec.policy.backoff.after(failures).max(least);
             self.charge(now, state, origin, index, Charge::Failure, wait, out);
-        }
-    }
-
-    /// A worker could not provide what a task maps: others may.
-    fn unlent(&mut self, origin: Origin, index: u32) {
-        let Origin { batch, worker, .. } = origin;
-        self.needs_not_there(worker, batch, index);
-        if let Some(active) = self.active.get_mut(&batch)
-            && active.unlent.len() < UNLENT_MAX
-        {
-            active.unlent.insert(index, worker);
         }
     }
 

@@ -231,27 +231,26 @@ impl Dispatcher {
         (worker, within): (WorkerId, TaskRange),
     ) -> (WorkerId, TaskRange) {
         let same = (worker, within);
-        let Some(active) = self.active.get(&id).filter(|active| !active.unlent.is_empty()) else {
+        if !self.needs.has_unlent() {
+            return same;
+        }
+        let pending = self.active.get(&id).map(|active| &active.pending);
+        let Some(first) = pending.and_then(|pending| pending.intersection(within).next()) else {
             return same;
         };
-        let Some(first) = active.pending.intersection(within).next() else { return same };
-        if active.unlent.get(&first.start) == Some(&worker) {
-            let one = TaskRange::new(first.start, first.start + 1);
-            let other = self.queues.classes.get(&class).and_then(|class| {
-                let others = class.below(Worker::full_load(short)).filter(|id| *id != worker);
-                let has_room = |id: &WorkerId| {
-                    self.workers.get(id).is_some_and(|known| known.has_room(&class.need, short))
-                };
-                others.take(HOLDERS_LOOKED_AT_MAX).find(has_room)
-            });
-            return (other.unwrap_or(worker), one);
+        let Some(index) = self.needs.first_unlent(id, first, worker) else { return same };
+        if index > first.start {
+            // A range ends before it.
+            return (worker, TaskRange::new(first.start, index));
         }
-        // A range ends before one.
-        let mut behind = active.unlent.range(first.start + 1..first.end);
-        match behind.find(|(_, unlent)| **unlent == worker) {
-            Some((index, _)) => (worker, TaskRange::new(first.start, *index)),
-            None => same,
-        }
+        let other = self.queues.classes.get(&class).and_then(|class| {
+            let others = class.below(Worker::full_load(short)).filter(|id| *id != worker);
+            let has_room = |id: &WorkerId| {
+                self.workers.get(id).is_some_and(|known| known.has_room(&class.need, short))
+            };
+            others.take(HOLDERS_LOOKED_AT_MAX).find(has_room)
+        });
+        (other.unwrap_or(worker), TaskRange::new(index, index + 1))
     }
 
     /// How many tasks from the end of an attempt may be asked back for `idle`, which would have to be sent what they
