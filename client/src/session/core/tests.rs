@@ -2,6 +2,7 @@
 //! which one leads.
 
 mod model;
+mod needs;
 mod wants;
 
 use allhands_common::failure::{Cause, Failed};
@@ -12,8 +13,7 @@ use allhands_common::program::{Platform, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::role::Role;
 use allhands_common::wire::client::{Appended, DONE_WITH_BATCH, ToClient};
-use allhands_common::wire::data::{ChunkRange, Holder, Node};
-use allhands_common::wire::needs::{Needs, Part, Run};
+use allhands_common::wire::data::{Holder, Node};
 use proptest::prelude::*;
 
 use super::*;
@@ -221,51 +221,6 @@ fn a_new_leader_is_told_what_it_does_not_know() {
     // What the deposed one still says of the view it had is no news.
     let late = ToClient::Attached { term: Term(1), batches: Vec::new(), slots: 2 };
     assert_eq!(bench.hear(late), []);
-}
-
-#[test]
-fn what_tasks_map_is_said_right_before_them_and_again_with_them() {
-    let mut bench = Bench::attached();
-    let (batch, _) = bench.open();
-    let needs = |blob| {
-        let parts = vec![Part { blob: 0, chunks: ChunkRange::new(0, 8) }];
-        Needs { blobs: vec![BlobId([blob; 32])], runs: vec![Run { tasks: 2, parts }] }
-    };
-    let append = |bench: &mut Bench, blob: Option<u8>| {
-        let needs = blob.map(|blob| Event::Needs { batch, needs: Box::new(needs(blob)) });
-        let segment = Bytes::from_static(b"ab");
-        let events = needs.into_iter().chain([Event::Append { batch, tasks: 2, segment }]);
-        let mut out = Vec::new();
-        bench.core.handle(bench.now, events, &mut out);
-        out
-    };
-    append(&mut bench, Some(1));
-    let said_of = |first, blob| FromClient::Needs { batch, first, needs: needs(blob) };
-    let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
-    let [before, FromClient::OpenBatch { tasks: 2, .. }] = said(&actions)[..] else {
-        panic!("{actions:?}")
-    };
-    assert_eq!(*before, said_of(0, 1));
-    let actions = append(&mut bench, None);
-    assert!(
-        matches!(said(&actions)[..], [FromClient::Append { first: 2, .. }]),
-        "they map nothing"
-    );
-    let actions = append(&mut bench, Some(2));
-    let [before, FromClient::Append { first: 4, .. }] = said(&actions)[..] else {
-        panic!("{actions:?}")
-    };
-    assert_eq!(*before, said_of(4, 2));
-
-    // Of what is committed a new leader is told nothing.
-    let message = ToClient::Attached { term: Term(2), batches: vec![(batch, 2)], slots: 2 };
-    let actions = bench.hear(message);
-    let [FromClient::Append { first: 2, .. }, before, FromClient::Append { first: 4, .. }] =
-        said(&actions)[..]
-    else {
-        panic!("{actions:?}")
-    };
-    assert_eq!(*before, said_of(4, 2));
 }
 
 #[test]
