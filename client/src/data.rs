@@ -121,7 +121,7 @@ impl Data {
             }
             Self::Elsewhere(_) => None,
             #[cfg(test)]
-            Self::Nowhere => None,
+            Self::Nowhere(_) => None,
         }
     }
 
@@ -132,7 +132,7 @@ impl Data {
             Self::Embedded(..) => None,
             Self::Elsewhere(giving) => Some(giving),
             #[cfg(test)]
-            Self::Nowhere => None,
+            Self::Nowhere(_) => None,
         }
     }
 

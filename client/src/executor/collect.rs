@@ -388,11 +388,11 @@ mod tests {
             let mut builder = SegmentBuilder::new(1);
             builder.push(0, strings.iter().copied());
             let range = TaskRange::new(start, start + 1);
-            Part { range, segment: builder.finish().into(), run_us: 1 }
+            Part { range, segment: builder.finish().into(), run_us: 1, mentions: Vec::new() }
         };
         let parts =
             contiguous(vec![part(4, &[b"d", b"names"]), part(2, &[b"b"]), part(3, &[b"c"])]);
-        let [Part { range, segment, run_us }] = &parts[..] else { panic!("{parts:?}") };
+        let [Part { range, segment, run_us, .. }] = &parts[..] else { panic!("{parts:?}") };
         assert_eq!((*range, *run_us), (TaskRange::new(2, 5), 3));
         let segment = Segment::parse(segment.bytes.clone()).unwrap();
         let all: Vec<_> = (0..3).map(|row| (segment.value(row), segment.names(row))).collect();

@@ -20,7 +20,7 @@ use super::connection::{ConnectionId, End, Message, Peer};
 use super::graph::{Nameable, Seen, mentions};
 use super::rng::Rng;
 use super::truth;
-use super::workload::{Plan, arguments, program};
+use super::workload::{Plan, arguments, needs, program};
 use super::world::{Happening, World};
 
 /// A client process.
@@ -394,6 +394,7 @@ impl World {
             }
             let (spec, segment) = (spec.into(), segment.into());
             let mentions = mentions(&plan.nodes, TaskRange::new(0, tasks));
+            say.extend(needs(id, 0, tasks));
             say.push(FromClient::OpenBatch {
                 batch: id,
                 sequence,
@@ -414,6 +415,7 @@ impl World {
                 let segment = arguments(id, first, tasks).into();
                 batch.appends_sent += 1;
                 let mentions = mentions(&plan.nodes, TaskRange::new(first, first + tasks));
+                say.extend(needs(id, first, tasks));
                 say.push(FromClient::Append { batch: id, first, tasks, segment, mentions });
             } else if !std::mem::replace(&mut batch.seal_sent, true) {
                 say.push(FromClient::Seal { batch: id, tasks: plan.tasks() });

@@ -36,6 +36,7 @@ fn submit(
         tag: 0,
         strings: &strings,
         needs: &needs,
+        maps: None,
         keeps: Vec::new(),
         stored_bytes: 0,
     };
@@ -127,13 +128,13 @@ fn an_outcome_comes_into_the_slot_and_is_found_while_it_is_awaited() {
     let mut builder = SegmentBuilder::new(1);
     (0..2u8).for_each(|n| builder.push(DONE, std::iter::once(&[n][..])));
     let segment = Segment::parse(builder.finish()).unwrap();
-    assert_eq!(session.submits_came(batch, TaskRange::new(1, 3), &segment), 1);
+    assert_eq!(session.submits_came(batch, TaskRange::new(1, 3), &segment, Vec::new()), 1);
     let Some(Settled::Outcome(outcome)) = slots[2].settled() else { panic!() };
     assert_eq!((outcome.tag, &outcome.bytes[..]), (DONE, &[1][..]));
     assert!(slots[0].settled().is_none() && slots[1].settled().is_some());
     // A handle that is read after that is counted, and asks.
     assert!(matches!(session.find(slots[1].of()), Err(true)));
-    session.let_go(batch);
+    session.let_go_slot(batch);
 }
 
 #[test]
