@@ -10,7 +10,6 @@ pub(crate) use patch::{Patch, millis};
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
 use std::time::Duration;
 
 use allhands_common::execution::Need;
@@ -29,7 +28,6 @@ use crate::payload::{
 };
 use crate::registry::{Task, known};
 use crate::shared::mention;
-use crate::shared::whole::Whole;
 
 /// Makes of a function one that is not called but noted: `delayed(f)(a, b)` is the call `f(a, b)`, to
 /// be run somewhere by [`Parallel`](crate::Parallel).
@@ -130,7 +128,7 @@ struct Extra {
     patch: Patch,
     error: Option<ArgumentError>,
     /// What the handles among its arguments look at.
-    named: Vec<Arc<Whole>>,
+    named: Vec<mention::Named>,
     /// Executions that its arguments are made of, or hold.
     needs: Vec<Named>,
 }
@@ -252,7 +250,7 @@ impl<R> Delayed<R> {
 
     /// What the handles among its arguments look at: to be kept until it has ended.
     #[inline]
-    pub(crate) fn named(&self) -> &[Arc<Whole>] {
+    pub(crate) fn named(&self) -> &[mention::Named] {
         self.extra.as_ref().map_or(&[], |extra| &extra.named)
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod holdings;
 pub(crate) mod inbox;
 pub(crate) mod link;
 pub(crate) mod names;
+pub(crate) mod needs;
 pub(crate) mod outcomes;
 pub(crate) mod program;
 mod shell;

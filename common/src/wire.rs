@@ -8,6 +8,7 @@ pub mod admin;
 pub mod client;
 pub mod data;
 pub mod executor;
+pub mod needs;
 pub mod worker;
 
 mod kinds {

@@ -327,6 +327,7 @@ impl Shell {
             | FromClient::Keep { .. }
             | FromClient::LetGo { .. }
             | FromClient::Fetched { .. }
+            | FromClient::Needs { .. }
             | FromClient::Detach => {}
         }
         self.events.push(Event::Client { session, owner, message });

@@ -23,7 +23,9 @@ mod explain;
 mod graph;
 mod limits;
 mod losses;
+mod needs;
 mod outcomes;
+mod place;
 mod pump;
 mod queue;
 mod reconcile;
@@ -61,6 +63,7 @@ use cap::{CallId, Capped};
 use clients::Client;
 use deliver::Delivery;
 use graph::Graph;
+use needs::Needs;
 use queue::Queues;
 use size::Cost;
 use timers::{Timer, Timers};
@@ -134,6 +137,7 @@ pub struct Dispatcher {
     deliveries: BTreeMap<BatchId, Delivery>,
     blobs: Blobs,
     graph: Graph,
+    needs: Needs,
     timers: Timers,
     /// Whether a look at who is idle is planned.
     balancing: bool,
@@ -169,6 +173,7 @@ impl Dispatcher {
             deliveries: BTreeMap::new(),
             blobs: Blobs::default(),
             graph: Graph::default(),
+            needs: Needs::default(),
             timers,
             balancing: false,
             balanced_to: None,

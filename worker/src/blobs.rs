@@ -8,6 +8,7 @@
 
 mod kept;
 mod results;
+mod window;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -55,6 +56,8 @@ struct Files {
 /// Bytes that an executor may map.
 #[derive(Debug)]
 pub(crate) struct Lent {
+    /// The first of them in their content.
+    pub(crate) start: u64,
     pub(crate) file: FileRange,
     /// Which file in place they are of, if they are none of the store.
     pub(crate) in_place: Option<FileRef>,
@@ -160,8 +163,8 @@ impl Blobs {
         }
     }
 
-    /// The bytes `range` of `content`, for an executor to map. Blocks on the disk: a chunk that was here at
-    /// the start is hashed before it is first lent.
+    /// The bytes `range` of `content`, and those of its window that can be had at once, for an executor to map.
+    /// Blocks on the disk: a chunk that was here at the start is hashed before it is first lent.
     pub(crate) fn lend(&self, content: Content, range: Range<u64>) -> Result<Lent, Cause> {
         match content {
             Content::Blob { id, .. } => self.lend_blob(id, range),
@@ -189,7 +192,10 @@ impl Blobs {
                 None => return Err(lost("is in no store that this worker can ask")),
             },
         };
-        let lent = blob.file_range(range).map(|file| Lent { file, in_place: None });
+        let wide = window::around(&range, blob.manifest().bytes());
+        let range = if blob.is_proven(wide.clone()) { wide } else { range };
+        let start = range.start;
+        let lent = blob.file_range(range).map(|file| Lent { start, file, in_place: None });
         lent.map_err(|error| match error {
             ReadError::Missing { .. } | ReadError::Gone { .. } => lost("is here only in part"),
             ReadError::Damaged { .. } => lost("was damaged on the disk of its only holder"),
@@ -209,7 +215,10 @@ impl Blobs {
         let found = found.ok_or_else(|| Cause::BlobLost {
             message: format!("{} is not open in the client any more", Content::File(file)),
         })?;
-        let lent = found.file_range(range).map(|lent| Lent { file: lent, in_place: Some(file) });
+        let range = window::around(&range, file.bytes);
+        let start = range.start;
+        let lent = found.file_range(range);
+        let lent = lent.map(|lent| Lent { start, file: lent, in_place: Some(file) });
         lent.map_err(|error| match error {
             InPlaceError::Changed { path } => {
                 Cause::SourceChanged { path: path.display().to_string() }

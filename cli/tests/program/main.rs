@@ -18,10 +18,11 @@ mod full;
 mod graphs;
 mod left;
 mod operator;
+mod places;
 mod results;
 mod user;
 
-const TESTS: [(&str, fn()); 28] = [
+const TESTS: [(&str, fn()); 29] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -40,6 +41,7 @@ const TESTS: [(&str, fn()); 28] = [
         "a_file_that_changes_before_it_travels_is_noticed",
         arrays::a_file_that_changes_before_it_travels_is_noticed,
     ),
+    ("tasks_run_where_their_bytes_are", places::tasks_run_where_their_bytes_are),
     ("long_results_come_from_workers", results::long_results_come_from_workers),
     ("long_results_survive_a_leader", results::long_results_survive_a_leader),
     (

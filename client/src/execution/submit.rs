@@ -19,8 +19,9 @@ use crate::error::{Error, ErrorKind, Finished, Reason, Result, RunError, error_o
 use crate::parallel::lift::Lifting;
 use crate::payload::Arguments;
 use crate::session::Session;
+use crate::session::needs::Parts;
 use crate::session::submits::{Keeps, Key, Submission, Untaken};
-use crate::shared::whole::Whole;
+use crate::shared::mention;
 
 /// Bytes in the chunk store that count as one byte of arguments that are on their way, as for a batch.
 const STORED_SHARE: usize = 64;
@@ -36,7 +37,7 @@ pub(crate) struct Encoded<'a> {
     /// What is said at the call.
     pub(crate) patch: Option<&'a Patch>,
     /// Arrays that its arguments name.
-    pub(crate) named: &'a [Arc<Whole>],
+    pub(crate) named: &'a [mention::Named],
     /// Executions that they name.
     pub(crate) needs: &'a [Named],
 }
@@ -130,14 +131,20 @@ impl Session {
                 return Err(Error::new(ErrorKind::OtherExecution { execution, cluster }));
             }
         }
-        call.named.iter().try_for_each(|whole| data.provide(whole))?;
+        call.named.iter().try_for_each(|named| data.provide(&named.whole))?;
         let lifted = match call.arguments.bytes() > LIFTED_BYTES_MIN {
             true => {
                 Some(Lifting::new(Some(LIFTED_BYTES_MIN)).lift(data, call.arguments, call.entry)?)
             }
             false => None,
         };
-        let mut keeps: Keeps = call.named.iter().map(|whole| Arc::clone(whole) as _).collect();
+        let is_told = data.elsewhere().is_some() && (!call.named.is_empty() || lifted.is_some());
+        let maps = is_told.then(|| {
+            let references = lifted.iter().flat_map(|lifted| lifted.references());
+            Parts::of(call.named, references)
+        });
+        let mut keeps: Keeps =
+            call.named.iter().map(|named| Arc::clone(&named.whole) as _).collect();
         let (mut stand_ins, mut stored_bytes) = (call.arguments.stand_ins(), 0);
         let strings: Vec<&[u8]> = match &lifted {
             Some(lifted) => {
@@ -155,6 +162,7 @@ impl Session {
             tag: argument_tag(0, stand_ins),
             strings: &strings,
             needs: call.needs,
+            maps,
             keeps,
             stored_bytes,
         };

@@ -1,7 +1,5 @@
 //! One task: its strings, its function, its outcome.
 
-use std::sync::Arc;
-
 use allhands_common::codec;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
@@ -17,7 +15,6 @@ use super::{loans, panics, tasks};
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::execution::named;
 use crate::payload::Codec;
-use crate::shared::whole::Whole;
 use crate::shared::{mention, task};
 
 /// Longest encoded result, in bytes, that goes through the log: an outcome segment of one task must fit an entry.
@@ -124,7 +121,7 @@ pub(super) fn run(
 /// Writes what a result holds handles on.
 #[cold]
 fn name(
-    named: &[Arc<Whole>],
+    named: &[mention::Named],
     status: CallStatus,
     identity: Identity,
     names: &mut Vec<u8>,
@@ -139,7 +136,8 @@ fn name(
             named.len()
         )));
     }
-    let contents = named.iter().map(|whole| (whole.content(), whole.is_made_here())).collect();
+    let wholes = named.iter().map(|named| &named.whole);
+    let contents = wholes.map(|whole| (whole.content(), whole.is_made_here())).collect();
     let worker = identity.worker;
     codec::encode(&Names { worker, contents }, names).map_err(|error| bad(error.to_string()))?;
     Ok(status)

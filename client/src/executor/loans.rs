@@ -29,14 +29,21 @@ pub(super) fn open(counter: OwnedFd) {
     _ = COUNTER.set(counter);
 }
 
-/// The bytes `range` of `content`, to be mapped; and which file in place they are of, if they are.
+/// What a worker has lent.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    /// Which bytes of the content.
+    pub(crate) bytes: Range<u64>,
+    pub(crate) file: FileRange,
+    /// Which file in place they are of, if they are.
+    pub(crate) in_place: Option<FileRef>,
+}
+
+/// The bytes `range` of `content`, and others around them, to be mapped.
 ///
 /// # Errors
 /// The worker cannot provide them, or this process is no executor and has no worker.
-pub(crate) fn borrow(
-    content: Content,
-    range: Range<u64>,
-) -> Result<(FileRange, Option<FileRef>), Cause> {
+pub(crate) fn borrow(content: Content, range: Range<u64>) -> Result<Loan, Cause> {
     let Some(counter) = COUNTER.get() else {
         let message = format!(
             "{content} is not held by this process: a handle is good as long as the one that it was \
@@ -44,13 +51,16 @@ pub(crate) fn borrow(
         );
         return Err(Cause::BlobLost { message });
     };
-    let bytes = range.end - range.start;
     let unlent = |what: &dyn Display| Cause::Unlent { message: format!("{content}: {what}") };
     match apply(counter, &Application::Borrow { content, start: range.start, end: range.end }, None)
     {
-        Ok((Reply::Lent { offset, in_place }, Some(file))) => {
-            Ok((FileRange { file, offset, bytes }, in_place))
+        Ok((Reply::Lent { start, end, offset, in_place }, Some(file)))
+            if start <= range.start && range.end <= end =>
+        {
+            let file = FileRange { file, offset, bytes: end - start };
+            Ok(Loan { bytes: start..end, file, in_place })
         }
+        Ok((Reply::Lent { .. }, Some(_))) => Err(unlent(&"the worker has lent other bytes of it")),
         Ok((Reply::Refused(cause), _)) => Err(cause),
         Ok((Reply::Lent { .. } | Reply::Kept(_), _)) => {
             Err(unlent(&"no file came for it: are too many open?"))

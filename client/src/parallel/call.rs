@@ -27,8 +27,9 @@ use crate::error::{Finished, Reason, RunError};
 use crate::progress::Display;
 use crate::session::exchange::{Exchange, Note, ROOM_BYTES, SPEC_BYTES_MAX, spec_bytes};
 use crate::session::inbox::{Arrived, Inbox, Rules};
+use crate::session::needs::Parts;
 use crate::session::submits::MENTION_BYTES;
-use crate::shared::whole::Whole;
+use crate::shared::mention;
 
 /// What one task may have of arguments, and a call of context.
 pub(super) const TASK_BYTES_MAX: usize = SEGMENT_BYTES_MAX - ROOM_BYTES;
@@ -79,7 +80,7 @@ pub(super) struct Common {
     /// The encoded context.
     pub(super) context: Bytes,
     /// What the handles in it look at.
-    pub(super) named: Vec<Arc<Whole>>,
+    pub(super) named: Vec<mention::Named>,
     /// What people call its function, where the entry's own name would tell them nothing.
     pub(super) label: Option<&'static str>,
 }
@@ -131,7 +132,7 @@ impl<R> Call<R> {
             None => Cluster::from_env()?,
         };
         let data = cluster.data();
-        shared.named.iter().try_for_each(|whole| data.provide(whole))?;
+        shared.named.iter().try_for_each(|named| data.provide(&named.whole))?;
         let stop_after = parallel.mode.stop_after();
         let mut policy = options.policy.clone();
         policy.fail_after = stop_after;
@@ -209,8 +210,8 @@ impl<R> Call<R> {
     ) -> Result<Given, Reason> {
         let data = self.cluster.data();
         // Calls with parts of one array name the same, one after the other.
-        let mut new = call.named().iter().filter(|whole| !self.keeping.names(whole));
-        new.try_for_each(|whole| data.provide(whole)).map_err(Reason::Cluster)?;
+        let mut new = call.named().iter().filter(|named| !self.keeping.names(&named.whole));
+        new.try_for_each(|named| data.provide(&named.whole)).map_err(Reason::Cluster)?;
         let lifted = self.lifting.lift(data, call.encoded(), call.entry());
         let lifted = lifted.map_err(Reason::Cluster)?;
         let strings: usize = lifted.strings.iter().map(|string| string.len()).sum();
@@ -218,7 +219,12 @@ impl<R> Call<R> {
         if bytes > TASK_BYTES_MAX {
             return Err(self.too_large(call, bytes));
         }
-        let named = call.named().iter().map(|whole| Arc::clone(whole) as Kept);
+        // Where there is but one machine, everything is there.
+        if data.elsewhere().is_some() {
+            let lifted = lifted.references();
+            self.parts[memo.part].exchange.maps(Parts::of(call.named(), lifted));
+        }
+        let named = call.named().iter().map(|named| Arc::clone(&named.whole) as Kept);
         let needs = call.needs().iter().map(|named| Arc::clone(&named.slot) as Kept);
         let named: Vec<Kept> = named.chain(lifted.kept).chain(needs).collect();
         if !named.is_empty() {
@@ -301,8 +307,11 @@ impl<R> Call<R> {
         let number = u32::try_from(place).unwrap_or(u32::MAX);
         let inbox = Arc::clone(&self.inbox);
         self.inbox.mail().parts = number + 1;
-        let exchange =
-            Arc::new(Exchange::new(spec, self.base.shared.context.clone(), inbox, number));
+        let exchange = Exchange::new(spec, self.base.shared.context.clone(), inbox, number);
+        if self.cluster.data().elsewhere().is_some() {
+            exchange.all_map(Parts::of(&self.base.shared.named, []));
+        }
+        let exchange = Arc::new(exchange);
         let (entries, indices) = (vec![entry], Indices::default());
         self.parts.push(Part { exchange, policy, entries, indices });
         Ok(self.remember(call, place, 0))

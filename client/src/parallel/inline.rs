@@ -145,7 +145,7 @@ impl Inline {
             )
         });
         // Until the result is read: nobody else may have it.
-        self.named = mention::take();
+        self.named = mention::take().into_iter().map(|named| named.whole).collect();
         context::swap(outer);
         status?
     }

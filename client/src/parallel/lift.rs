@@ -42,6 +42,18 @@ pub(crate) struct Lifted<'a> {
     pub(crate) kept: Vec<Kept>,
 }
 
+impl Lifted<'_> {
+    /// The references.
+    pub(crate) fn references(&self) -> impl Iterator<Item = BlobRef> + '_ {
+        let lifted = |place: usize| self.which & 1 << place != 0;
+        let strings = self.strings.iter().enumerate().filter(move |(place, _)| lifted(*place));
+        strings.filter_map(|(_, string)| match StandIn::from_bytes(string)? {
+            StandIn::Blob(reference) => Some(reference),
+            StandIn::Outcomes(_) => None,
+        })
+    }
+}
+
 impl Lifting {
     pub(crate) fn new(max_nbytes: Option<usize>) -> Self {
         Self { above: max_nbytes.unwrap_or(usize::MAX), equal: BTreeMap::new(), told: false }

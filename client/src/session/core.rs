@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use allhands_common::execution::{Awaited, Mention};
+use allhands_common::execution::Awaited;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{
     BatchId, BlobId, ClusterId, CoordinatorId, JobId, RequestId, SessionId, Term,
@@ -34,7 +34,7 @@ use allhands_common::time::Instant;
 use allhands_common::wire::client::FromClient;
 use bytes::Bytes;
 
-use batch::{Batch, Inbox, Outbox, Step};
+use batch::{Batch, Held, Inbox, Outbox, Step};
 use keeps::Kept;
 
 /// Something is said to the leader at least so often.
@@ -239,8 +239,9 @@ impl Core {
             Event::Open { batch, sequence, call, spec, context, kept } => {
                 self.open(batch, (sequence, call), spec, context, kept);
             }
-            Event::Append { batch, tasks, segment, mentions } => {
-                self.append(batch, tasks, segment, mentions);
+            Event::Append { batch, tasks, segment, mentions, needs } => {
+                let order = self.given;
+                self.append(batch, Held { first: 0, tasks, segment, mentions, needs, order });
             }
             Event::Release { batch } => self.release(batch),
             Event::Await(outcomes) => self.await_outcomes(outcomes, out),
@@ -299,15 +300,15 @@ impl Core {
         }
     }
 
-    fn append(&mut self, id: BatchId, tasks: u32, segment: Bytes, mentions: Vec<Mention>) {
-        let order = self.given;
+    fn append(&mut self, id: BatchId, held: Held) {
+        let order = held.order;
         self.given += 1;
         match self.batches.get_mut(&id) {
             Some(batch) if batch.kept && !batch.inbox.over => {
-                batch.outbox.give(tasks, segment, mentions, order);
+                batch.outbox.give(held);
                 self.queue.push_back(Turn::Segment(id, order));
             }
-            _ => self.change(id, |outbox| outbox.give(tasks, segment, mentions, order)),
+            _ => self.change(id, |outbox| outbox.give(held)),
         }
     }
 

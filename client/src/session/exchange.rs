@@ -17,9 +17,11 @@ use allhands_common::limit::{
 };
 use allhands_common::policy::{BatchSpec, Function};
 use allhands_common::segment::SegmentBuilder;
+use allhands_common::wire::needs::Needs;
 use bytes::Bytes;
 
 use super::inbox::Inbox;
+use super::needs::{Gathering, Parts};
 use super::submits::MENTION_BYTES;
 use crate::execution::named::Named;
 
@@ -56,6 +58,11 @@ struct Feed {
     open: SegmentBuilder,
     /// What was stored for the tasks of the open segment counts as so many bytes.
     stored: usize,
+    /// What its tasks map, ...
+    maps: Gathering,
+    /// ... what the next one does, and what all do.
+    next_maps: Option<Parts>,
+    all_map: Parts,
     /// Tasks so far, and whom those of the open segment name.
     tasks: u32,
     mentions: Vec<Mention>,
@@ -85,6 +92,8 @@ pub(crate) struct Cut {
     pub(crate) segment: Bytes,
     /// Whom they name.
     pub(crate) mentions: Vec<Mention>,
+    /// What they map.
+    pub(crate) needs: Option<Box<Needs>>,
 }
 
 /// What the session takes at a time.
@@ -120,6 +129,9 @@ impl Exchange {
             spec: Some((spec, context)),
             open: SegmentBuilder::new(0),
             stored: 0,
+            maps: Gathering::default(),
+            next_maps: None,
+            all_map: Parts::default(),
             tasks: 0,
             mentions: Vec::new(),
             ready: Vec::new(),
@@ -185,6 +197,16 @@ impl Exchange {
         Some(tag)
     }
 
+    /// Each task maps these.
+    pub(crate) fn all_map(&self, parts: Parts) {
+        self.feed().all_map = parts;
+    }
+
+    /// The task that is added next maps these.
+    pub(crate) fn maps(&self, parts: Parts) {
+        self.feed().next_maps = Some(parts);
+    }
+
     /// Adds a task, and what counts for it beside its arguments. `last` is said when the caller knows that no other
     /// follows.
     #[inline]
@@ -207,6 +229,10 @@ impl Exchange {
         {
             self.cut(&mut feed);
             feed.open = SegmentBuilder::new(codec);
+        }
+        if let Some(parts) = feed.next_maps.take() {
+            let task = feed.open.tasks();
+            feed.maps.add(task, parts);
         }
         feed.open.push(tag, strings);
         if !needs.is_empty() {
@@ -293,7 +319,9 @@ impl Exchange {
             let stored = std::mem::take(&mut feed.stored);
             self.inbox.keep(self.part, tasks, segment.clone(), stored);
             let mentions = std::mem::take(&mut feed.mentions);
-            feed.ready.push(Cut { tasks, segment, mentions });
+            let Feed { maps, all_map, .. } = feed;
+            let needs = maps.take(tasks, all_map);
+            feed.ready.push(Cut { tasks, segment, mentions, needs });
             feed.cuts += 1;
         }
     }

@@ -254,8 +254,8 @@ impl Shell {
             }
             None => return,
         };
-        for Cut { tasks, segment, mentions } in taken.segments {
-            self.events.push(Event::Append { batch, tasks, segment, mentions });
+        for cut in taken.segments {
+            self.append(batch, cut);
         }
         if taken.sealed {
             self.events.push(Event::Seal { batch });
@@ -267,6 +267,11 @@ impl Shell {
             self.forget(&batch);
             self.events.push(Event::Cancel { batch, reason });
         }
+    }
+
+    fn append(&mut self, batch: BatchId, cut: Cut) {
+        let Cut { tasks, segment, mentions, needs } = cut;
+        self.events.push(Event::Append { batch, tasks, segment, mentions, needs });
     }
 
     fn convoy(&self, batch: &BatchId) -> Option<&Convoy> {
@@ -285,8 +290,9 @@ impl Shell {
 
     /// A call of one task, of which these are the arguments, joins those of its specification.
     fn board(&mut self, exchange: Arc<Exchange>, spec: BatchSpec, segments: Vec<Cut>) {
-        let parsed = segments.into_iter().next().map(|cut| Segment::parse(cut.segment));
-        let Some(Ok(arguments)) = parsed else {
+        let cut = segments.into_iter().next();
+        let parsed = cut.map(|cut| (Segment::parse(cut.segment), cut.needs));
+        let Some((Ok(arguments), needs)) = parsed else {
             let end = End::Unreadable("its argument segment is damaged".into());
             return exchange.inbox.end(exchange.part, end);
         };
@@ -306,7 +312,7 @@ impl Shell {
             self.cut(batch);
         }
         if let Some(convoy) = self.convoy_mut(&batch) {
-            let task = convoy.board(Arc::clone(&exchange), arguments);
+            let task = convoy.board(Arc::clone(&exchange), arguments, needs);
             exchange.set_place(Place::Task(batch, task));
         }
     }
@@ -328,9 +334,8 @@ impl Shell {
 
     /// Sends the tasks that have joined a convoy.
     fn cut(&mut self, batch: BatchId) {
-        if let Some((tasks, segment)) = self.convoy_mut(&batch).and_then(Convoy::cut) {
-            let mentions = Vec::new();
-            self.events.push(Event::Append { batch, tasks, segment, mentions });
+        if let Some(cut) = self.convoy_mut(&batch).and_then(Convoy::cut) {
+            self.append(batch, cut);
         }
     }
 

@@ -32,6 +32,7 @@ use super::Session;
 use super::core::{End, Event, KEPT_BATCHES_MAX};
 use super::exchange::ROOM_BYTES;
 use super::names::Names;
+use super::needs::Parts;
 use crate::execution::named::Named;
 use crate::execution::slot::{Settled, Slot};
 use crate::payload::Codec;
@@ -99,6 +100,8 @@ pub(crate) struct Submission<'a> {
     pub(crate) tag: u16,
     pub(crate) strings: &'a [&'a [u8]],
     pub(crate) needs: &'a [Named],
+    /// What it maps, if the cluster has to know.
+    pub(crate) maps: Option<Parts>,
     /// What has to be there until it has ended, ...
     pub(crate) keeps: Keeps,
     /// ... and what of it was stored counts as so many bytes.

@@ -28,7 +28,7 @@ impl<T: Pod> Serialize for Shared<[T]> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error as _;
 
-        mention::note(&self.whole);
+        mention::note(&self.whole, &self.bytes);
         let content = self.whole.travels_as().map_err(S::Error::custom)?;
         let offset = self.bytes.start;
         let (shape, element_bytes) = (self.shape.to_vec(), size_of::<T>() as u32);

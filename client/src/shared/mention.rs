@@ -2,6 +2,7 @@
 //! name until its tasks have ended.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +15,15 @@ thread_local! {
     /// Whether arguments are being written.
     static WRITING: Cell<bool> = const { Cell::new(false) };
     /// What they have named so far.
-    static NAMED: RefCell<Vec<Arc<Whole>>> = const { RefCell::new(Vec::new()) };
+    static NAMED: RefCell<Vec<Named>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a handle looks at, and which bytes of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) whole: Arc<Whole>,
+    /// From the first byte of a handle on it to the last: with several handles, also what lies between.
+    pub(crate) bytes: Range<u64>,
 }
 
 /// From now on there may be something to note.
@@ -28,14 +37,17 @@ pub(super) fn is_needed() -> bool {
     ANY.load(Ordering::Relaxed)
 }
 
-/// A handle on `whole` is being written.
-pub(super) fn note(whole: &Arc<Whole>) {
+/// A handle on the bytes `range` of `whole` is being written.
+pub(super) fn note(whole: &Arc<Whole>, range: &Range<u64>) {
     if !WRITING.get() {
         return;
     }
     NAMED.with_borrow_mut(|named| {
-        if !named.iter().any(|there| Arc::ptr_eq(there, whole)) {
-            named.push(Arc::clone(whole));
+        match named.iter_mut().find(|there| Arc::ptr_eq(&there.whole, whole)) {
+            Some(Named { bytes, .. }) => {
+                *bytes = bytes.start.min(range.start)..bytes.end.max(range.end);
+            }
+            None => named.push(Named { whole: Arc::clone(whole), bytes: range.clone() }),
         }
     });
 }
@@ -62,6 +74,6 @@ impl Drop for Writing {
 
 /// What the arguments named that this thread has written since this was asked last.
 #[inline]
-pub(crate) fn take() -> Vec<Arc<Whole>> {
+pub(crate) fn take() -> Vec<Named> {
     if is_needed() { NAMED.take() } else { Vec::new() }
 }

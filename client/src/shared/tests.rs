@@ -131,8 +131,10 @@ fn a_call_keeps_what_its_arguments_name_wherever_they_name_it() {
     let ((_one, a), (_other, b)) = (numbers(8), numbers(9));
     let call =
         crate::delayed(total)(vec![Some(a.slice(0..2)), None, Some(b.clone()), Some(a.clone())], 1);
-    let named: Vec<_> = call.named().iter().map(Arc::as_ptr).collect();
+    let named: Vec<_> = call.named().iter().map(|named| Arc::as_ptr(&named.whole)).collect();
     assert_eq!(named, [Arc::as_ptr(a.whole()), Arc::as_ptr(b.whole())]);
+    let bytes: Vec<_> = call.named().iter().map(|named| named.bytes.clone()).collect();
+    assert_eq!(bytes, [0..64, 0..72], "of `a` what both handles look at");
     assert_eq!(crate::delayed(|n: u64| n)(1).named().len(), 0);
     // Written elsewhere, it is nobody's.
     encoded(&a);

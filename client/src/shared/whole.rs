@@ -27,7 +27,8 @@ use super::left::Left;
 use super::{mention, task};
 use crate::cluster::CLUSTER_VARIABLE;
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{context, loans};
+use crate::executor::context;
+use crate::executor::loans::{self, Loan};
 use crate::session::Session;
 use crate::session::holdings::Offered;
 
@@ -429,17 +430,17 @@ pub(crate) fn lend(reference: BlobRef) -> Result<Arc<Whole>, Cause> {
     find(reference.content(), &(0..reference.bytes))
 }
 
-fn borrow(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
-    let whole = borrow_for_now(content, mapped)?;
+fn borrow(content: Content, range: Range<u64>) -> Result<Arc<Whole>, Cause> {
+    let whole = borrow_for_now(content, range)?;
     kept::keep(&whole);
     Ok(whole)
 }
 
-fn borrow_for_now(content: Content, mapped: Range<u64>) -> Result<Arc<Whole>, Cause> {
-    let (range, in_place) = loans::borrow(content, mapped.clone())?;
-    let map = range.map().map_err(|error| Cause::Unlent { message: chain(&error) })?;
-    let origin = Origin::Lent(range.file, range.offset, in_place);
-    Ok(listed(Whole::new(content, mapped, Some(map), origin)))
+fn borrow_for_now(content: Content, range: Range<u64>) -> Result<Arc<Whole>, Cause> {
+    let Loan { bytes, file, in_place } = loans::borrow(content, range)?;
+    let map = file.map().map_err(|error| Cause::Unlent { message: chain(&error) })?;
+    let origin = Origin::Lent(file.file, file.offset, in_place);
+    Ok(listed(Whole::new(content, bytes, Some(map), origin)))
 }
 
 /// What a task of this process has just left with its worker. It stays mapped as long as somebody has it.

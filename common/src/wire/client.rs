@@ -17,6 +17,7 @@ use crate::policy::BatchSpec;
 use crate::program::{Program, ProgramId};
 use crate::range::TaskRange;
 use crate::wire::data::Holder;
+use crate::wire::needs::Needs;
 
 /// Acknowledges a batch as a whole: all its outcomes and [`ToClient::Ended`] were received, it can be
 /// forgotten. To be said again over the next connection, where it may have been lost. A mere count of outcomes may be complete before the end is known: it forgets nothing.
@@ -190,6 +191,15 @@ pub enum FromClient {
         /// Which.
         tasks: Vec<TaskRange>,
     },
+    /// What the tasks map that `OpenBatch` or `Append` brings next: said right before it, and again with it.
+    Needs {
+        /// Of which batch.
+        batch: BatchId,
+        /// Index of the first of these tasks.
+        first: u32,
+        /// What.
+        needs: Needs,
+    },
 }
 
 /// A blob that workers are to keep for a session.
@@ -231,6 +241,7 @@ impl Carries for FromClient {
             | Self::Keep { .. }
             | Self::LetGo { .. }
             | Self::Fetched { .. }
+            | Self::Needs { .. }
             | Self::Detach => {}
         }
     }

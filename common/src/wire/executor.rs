@@ -252,9 +252,14 @@ pub enum Application {
 /// The answer to an [`Application`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The bytes are those of the descriptor beside this, from `offset` on.
+    /// The descriptor beside this has the bytes that were asked for, and those around them that may be mapped
+    /// as well.
     Lent {
-        /// Where they begin in the descriptor's file.
+        /// The first byte of the content that may be mapped, ...
+        start: u64,
+        /// ... the one behind the last, ...
+        end: u64,
+        /// ... and where the first is in the descriptor's file.
         offset: u64,
         /// Which file in place that is, if it is none of the store: to be looked at before and after each use.
         in_place: Option<FileRef>,

@@ -36,6 +36,8 @@ pub(super) struct Attempt {
     pub(super) running: bool,
     /// When part of it was asked back, if no answer has come.
     pub(super) asked: Option<Instant>,
+    /// Since when an idle worker was not given part of it, because the bytes would travel longer than it waits.
+    pub(super) spared: Option<Instant>,
     /// Whether tasks of it were cancelled, and its worker may not have let go of them.
     pub(super) called_off: bool,
     /// When it was given out.

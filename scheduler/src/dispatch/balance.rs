@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 use core::time::Duration;
 
-use allhands_common::id::WorkerId;
+use allhands_common::id::{AttemptId, WorkerId};
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::Order;
 
+use super::place::Moving;
 use super::queue::ClassId;
 use super::{Dispatcher, Timer};
 use crate::State;
@@ -58,19 +59,21 @@ impl Dispatcher {
             .keys()
             .filter_map(|class| Some((*class, self.idle_worker(*class)?)))
             .collect();
-        let mut asked: Vec<(WorkerId, Order)> = Vec::new();
-        let attempts = self.attempts.range_mut((Bound::Unbounded, below)).rev();
+        let mut asked: Vec<(AttemptId, u32)> = Vec::new();
+        let (mut spared, mut next) = (Vec::new(), None);
+        let attempts = self.attempts.range((Bound::Unbounded, below)).rev();
         for (number, (id, attempt)) in attempts.enumerate() {
             if asked.len() >= self.idle_slots as usize {
                 break;
             }
             if number == LOOKED_AT_MAX {
-                self.balanced_to = Some(*id);
+                next = Some(*id);
                 break;
             }
-            if idle_workers.get(&attempt.class).is_none_or(|idle| *idle == attempt.worker) {
+            let Some(idle) = idle_workers.get(&attempt.class).filter(|id| **id != attempt.worker)
+            else {
                 continue;
-            }
+            };
             let Some(worker) = self.workers.get(&attempt.worker) else { continue };
             let fixed = state
                 .batches
@@ -83,11 +86,29 @@ impl Dispatcher {
             if !attempt.may_be_asked(now) || tasks == 0 || (fixed && !waits) {
                 continue;
             }
-            attempt.asked = Some(now);
-            asked.push((attempt.worker, Order::Retract { attempt: *id, tasks }));
+            match self.worth_moving(now, state, *id, *idle) {
+                Moving::Any => asked.push((*id, tasks)),
+                Moving::AtMost(_) if fixed => asked.push((*id, tasks)),
+                Moving::AtMost(most) => asked.push((*id, tasks.min(most))),
+                Moving::Not => spared.push(*id),
+            }
         }
-        let any = !asked.is_empty() || self.balanced_to.is_some();
-        asked.into_iter().for_each(|(worker, order)| self.order(worker, order));
+        self.balanced_to = next;
+        let any = !asked.is_empty() || !spared.is_empty() || next.is_some();
+        for (id, tasks) in asked {
+            let Some(attempt) = self.attempts.get_mut(&id) else { continue };
+            attempt.asked = Some(now);
+            let (worker, batch, spared) = (attempt.worker, attempt.batch, attempt.spared.take());
+            if spared.is_some() {
+                self.needs.set_waits_since(batch, spared);
+            }
+            self.order(worker, Order::Retract { attempt: id, tasks });
+        }
+        for id in spared {
+            if let Some(attempt) = self.attempts.get_mut(&id) {
+                attempt.spared.get_or_insert(now);
+            }
+        }
         if any {
             self.plan_balance(now);
         }

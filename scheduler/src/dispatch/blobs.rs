@@ -13,6 +13,7 @@ mod check;
 mod keeps;
 mod results;
 mod sessions;
+mod spread;
 mod view;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -26,9 +27,10 @@ use allhands_common::limit::{
 };
 use allhands_common::role::Role;
 use allhands_common::wire::client::ToClient;
-use allhands_common::wire::data::{ADDRESSES_MAX, Holder, Node};
+use allhands_common::wire::data::{ADDRESSES_MAX, ChunkRange, Holder, Node};
 use allhands_common::wire::worker::Depot;
 
+use self::spread::Spread;
 use super::Dispatcher;
 use crate::{Action, State};
 use keeps::Kept;
@@ -63,6 +65,8 @@ pub(super) struct Blobs {
     short: BTreeSet<BlobId>,
     /// Who was told last to get something: the next one is told next.
     last_keeper: Option<WorkerId>,
+    /// Which chunks went where with the tasks that need them.
+    pub(super) spread: Spread,
 }
 
 /// What a session offers.
@@ -110,14 +114,57 @@ impl Blobs {
         place.blobs.insert(blob);
         let known = self.known.entry(blob).or_default();
         known.remove_holder(worker);
-        if whole { known.whole.insert(worker) } else { known.part.insert(worker) }
+        if whole {
+            self.spread.forget(worker, blob);
+            known.whole.insert(worker)
+        } else {
+            known.part.insert(worker)
+        }
     }
 
     fn remove_holder(&mut self, worker: WorkerId, blob: BlobId) {
         if let Some(place) = self.places.get_mut(&worker) {
             place.blobs.remove(&blob);
         }
+        self.spread.forget(worker, blob);
         self.change(blob, |known| known.remove_holder(worker));
+    }
+
+    /// A worker is given tasks that need these chunks.
+    pub(super) fn sent(&mut self, worker: WorkerId, blob: BlobId, chunks: ChunkRange) {
+        let is_whole = self.known.get(&blob).is_some_and(|known| known.whole.contains(&worker));
+        if !is_whole && self.places.contains_key(&worker) {
+            self.spread.send(worker, blob, chunks);
+        }
+    }
+
+    /// How many of these chunks a worker has, as far as is known. Of one that says that it has a part, of which
+    /// nothing was seen: half.
+    pub(super) fn has(&self, worker: WorkerId, blob: &BlobId, chunks: ChunkRange) -> u32 {
+        let known = self.known.get(blob);
+        if known.is_some_and(|known| known.whole.contains(&worker)) {
+            return chunks.len();
+        }
+        let half = || match known.is_some_and(|known| known.part.contains(&worker)) {
+            true => chunks.len().div_ceil(2),
+            false => 0,
+        };
+        self.spread.count(worker, blob, chunks).unwrap_or_else(half)
+    }
+
+    /// Workers that may have some of these chunks: who was given them last, a few of those that have all of the
+    /// blob, and of those that say that they have a part of it.
+    pub(super) fn holders(
+        &self,
+        blob: BlobId,
+        chunks: ChunkRange,
+    ) -> impl Iterator<Item = WorkerId> + '_ {
+        const OF_EACH_MAX: usize = 2;
+        let known = self.known.get(&blob);
+        let whole = known.into_iter().flat_map(|known| known.whole.iter().take(OF_EACH_MAX));
+        let part = known.into_iter().flat_map(|known| known.part.iter().take(OF_EACH_MAX));
+        let last = self.spread.last_of(blob, chunks).take(OF_EACH_MAX);
+        last.chain(whole.chain(part).copied())
     }
 
     fn add_want(&mut self, worker: WorkerId, blob: BlobId, told: bool) {
@@ -248,6 +295,10 @@ impl Dispatcher {
             self.serve_waiting(blob, out);
         }
         self.keeps_again(worker);
+        // What was seen of it before is true of what it still has.
+        let Blobs { places, spread, .. } = &mut self.blobs;
+        let there = places.get(&worker).map(|place| &place.blobs);
+        spread.retain(worker, |blob| there.is_some_and(|there| there.contains(blob)));
     }
 
     /// A worker was given up and is heard again, over the connection that it had.

@@ -37,6 +37,7 @@ impl Dispatcher {
         self.check_ranges()?;
         self.check_blobs()?;
         self.check_graph(state)?;
+        self.check_needs(state)?;
         self.check_queue(state)
     }
 

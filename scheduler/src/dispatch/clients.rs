@@ -119,6 +119,7 @@ impl Dispatcher {
                 mentions,
             } => {
                 if let Some(reason) = refusal(&spec) {
+                    self.needs.forget(batch);
                     let refused = ToClient::Refused { batch: Some(batch), request: None, reason };
                     return self.tell(session, refused, out);
                 }
@@ -176,6 +177,10 @@ impl Dispatcher {
             FromClient::Unawait(of) => return self.client_unawaits(state, session, &of),
             FromClient::Keep { blobs, all } => return self.keep(session, blobs, all),
             FromClient::LetGo { blobs } => return self.let_go(session, &blobs),
+            FromClient::Needs { batch, first, needs } if mine(&batch) => {
+                return self.needs_said(state, session, (batch, first), needs);
+            }
+            FromClient::Needs { .. } => return,
             FromClient::Detach => Command::CloseSession { session },
         };
         out.push(Action::Propose(command));

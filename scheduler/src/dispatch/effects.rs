@@ -32,6 +32,7 @@ impl Dispatcher {
                 self.watch_jobs_of(state, session);
                 self.blobs.remove_session(session);
                 self.end_all_keeps(session);
+                self.needs.forget_session(session);
                 let used = |id: &_| state.jobs.values().any(|job| job.program.id == *id);
                 self.queues.retain_programs(used);
                 self.costs.retain(|(program, _), _| used(program));
@@ -43,6 +44,9 @@ impl Dispatcher {
                 self.job_attached(state, session, request, job, out);
             }
             Effect::Refused { session, batch, request, reason } => {
+                if let Some(batch) = batch.filter(|batch| !state.batches.contains_key(batch)) {
+                    self.needs.forget(batch);
+                }
                 self.tell(session, ToClient::Refused { batch, request, reason }, out);
             }
             Effect::BatchOpened { batch, .. } => self.batch_opened(state, batch),
@@ -123,6 +127,7 @@ impl Dispatcher {
             });
         }
         self.release(state, id, range);
+        self.needs.ended(id, range);
         self.requeue(state, id);
         self.deliver(state, id, out);
     }
@@ -177,6 +182,7 @@ impl Dispatcher {
                 active.wait_no_more(TaskRange::new(0, u32::MAX));
             }
             self.release(state, id, TaskRange::new(0, u32::MAX));
+            self.needs.forget(id);
         }
         if let Some(job) = state.batches.get(&id).map(|batch| batch.job) {
             self.watch_job(state, job);
@@ -211,6 +217,7 @@ impl Dispatcher {
         }
         self.deliveries.remove(&id);
         self.release(state, id, TaskRange::new(0, u32::MAX));
+        self.needs.forget(id);
         self.forget_results(id);
         let Some(active) = self.active.remove(&id) else {
             self.uncap(state, id, (job, call), 0);

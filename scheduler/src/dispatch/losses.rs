@@ -46,6 +46,7 @@ impl Dispatcher {
     fn forget_worker(&mut self, id: WorkerId) {
         self.workers.remove(&id);
         self.blobs.remove_worker(id);
+        self.blobs.spread.retain(id, |_| false);
     }
 
     /// A worker's connection is gone.

@@ -81,6 +81,9 @@ impl Dispatcher {
                 self.put_back(state, batch, one);
                 continue;
             }
+            if unlent {
+                self.needs_not_there(origin.worker, origin.batch, index);
+            }
             let failures = known.exception(index).failures + 1;
             let least = if unlent { UNLENT_WAIT_MS * u64::from(failures) } else { 0 };
             let wait = known.spec.policy.backoff.spread(failures, index.into()).max(least);

@@ -20,11 +20,12 @@ use bytes::Bytes;
 use super::attempt::UNSENT;
 use super::batches::Active;
 use super::graph::outcome_bytes;
+use super::place::Choice;
 use super::queue::ClassId;
 use super::size::Cost;
 use super::threads::Seat;
 use super::workers::Worker;
-use super::{Attempt, Dispatcher};
+use super::{Attempt, Dispatcher, Timer};
 use crate::state::{Batch, Job};
 use crate::{Action, Command, State};
 
@@ -53,14 +54,25 @@ impl Dispatcher {
         let (mut full, mut passed) = (Vec::new(), Vec::new());
         while let Some((class, batch)) = self.queues.next(&full, &passed) {
             let short = self.is_short(state, batch);
-            let Some(worker) = self.roomy_worker(class, short) else {
+            let Some(roomy) = self.roomy_worker(class, short) else {
                 full.push(class);
                 self.doubt(now, class);
                 continue;
             };
-            match self.seat(state, (class, batch), worker) {
-                Some(seat) => self.give(now, state, (class, batch), (seat, short), out),
-                None => passed.push(batch),
+            match self.choose(now, state, (class, batch), (roomy, short)) {
+                Choice::Give(worker, within) => {
+                    let (worker, within) = self.avoid((class, batch), short, (worker, within));
+                    match self.seat(state, (class, batch), worker) {
+                        Some(seat) => {
+                            self.give(now, state, (class, batch), (seat, short), within, out);
+                        }
+                        None => passed.push(batch),
+                    }
+                }
+                Choice::Wait(until) => {
+                    passed.push(batch);
+                    until.into_iter().for_each(|until| self.timers.set(until, Timer::Send));
+                }
             }
         }
         // Nothing that waits can be given to them: that would have been.
@@ -96,7 +108,7 @@ impl Dispatcher {
     }
 
     /// What a task of a batch's one function took in other batches.
-    fn learned(&self, state: &State, batch: &Batch) -> Cost {
+    pub(super) fn learned(&self, state: &State, batch: &Batch) -> Cost {
         let key = state.job_of(batch).and_then(|job| cost_key(job, batch));
         key.and_then(|key| self.costs.get(&key)).copied().unwrap_or_default()
     }
@@ -112,13 +124,14 @@ impl Dispatcher {
         }
     }
 
-    /// Cuts a range of `batch` and gives it to `worker`.
+    /// Cuts a range of `batch`, of the tasks `within`, and gives it to `worker`.
     fn give(
         &mut self,
         now: Instant,
         state: &State,
         (class, id): (ClassId, BatchId),
         (Seat { worker, threads }, short): (Seat, bool),
+        within: TaskRange,
         out: &mut Vec<Action>,
     ) {
         let slots = self.slots;
@@ -130,12 +143,14 @@ impl Dispatcher {
         let learned = self.learned(state, batch);
         let Some(active) = self.activate(state, id) else { return };
         let task_ns = active.cost.or(learned).task_ns;
-        let Some((range, alone)) = cut(state, batch, active, learned, slots, threads) else {
+        let cut = cut((state, batch), active, learned, (slots, threads), within);
+        let Some((range, alone)) = cut else {
             // Everything that waited has ended meanwhile.
             return self.requeue(state, id);
         };
         active.pending.remove(range);
         active.held.insert(range);
+        self.needs_given(worker, id, range);
         let need = occupied(policy, &total);
         let attempt = self.name_attempt();
         if let Some(active) = self.active.get_mut(&id) {
@@ -156,6 +171,7 @@ impl Dispatcher {
                 sent: UNSENT,
                 running: false,
                 asked: None,
+                spared: None,
                 called_off: false,
                 since: now,
                 short,
@@ -270,16 +286,15 @@ pub(super) fn occupied(policy: &Policy, total: &Resources) -> Resources {
 
 /// The next range of a batch, and whether it has to run alone.
 fn cut(
-    state: &State,
-    batch: &Batch,
+    (state, batch): (&State, &Batch),
     active: &Active,
     learned: Cost,
-    slots: u32,
-    threads: u16,
+    (slots, threads): (u32, u16),
+    within: TaskRange,
 ) -> Option<(TaskRange, bool)> {
     let policy = &batch.spec.policy;
     let pending = &active.pending;
-    let first = pending.first()?;
+    let first = pending.intersection(within).next()?;
     // Threads share a range: it has to keep each of them as busy as a range of its own would.
     let lanes = u32::from(threads);
     let one = TaskRange::new(first.start, first.start + 1);

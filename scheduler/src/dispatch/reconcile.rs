@@ -205,6 +205,7 @@ impl Dispatcher {
                 sent: 0,
                 running: held.running,
                 asked: behind.then_some(now),
+                spared: None,
                 called_off: false,
                 since: now,
                 short: false,

@@ -95,11 +95,13 @@ impl Dispatcher {
         match how {
             How::Ran { segment, run_us, mentions } => {
                 self.learn_cost(state, batch, range.len(), run_us);
+                self.needs_there(worker, batch, range);
                 self.outcomes(now, state, known, origin, range, (segment.bytes, &mentions), out);
             }
             // Not ends: `report` has seen to them.
             How::Blocked { .. } | How::Resumed => {}
             How::Returned => {
+                self.needs_recalled(worker, batch, range);
                 // What comes back of itself was not begun because of one that waits, or its batch is not known there.
                 if !asked && !self.active.get(&batch).is_some_and(|active| active.blocks) {
                     self.unknow(worker, batch);

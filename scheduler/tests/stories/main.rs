@@ -11,6 +11,7 @@ mod graph_agent;
 mod graph_calls;
 mod graph_circles;
 mod limits;
+mod places;
 mod replicas;
 mod runs;
 mod support;

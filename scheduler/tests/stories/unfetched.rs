@@ -47,7 +47,8 @@ fn no_more_is_made_than_was_fetched_and_workers_are_told_what_was() {
     let each = UNFETCHED_BYTES_MAX / 3;
     let mut made = 0;
     while let Some((worker, attempt, range)) = given.pop() {
-        let how = How::Ran { segment: stored(1, each).into(), run_us: 1_000_000, mentions: Vec::new() };
+        let how =
+            How::Ran { segment: stored(1, each).into(), run_us: 1_000_000, mentions: Vec::new() };
         given.extend(runs(&leader.end(worker, attempt, 0, range, how)));
         made += 1;
     }
@@ -65,7 +66,11 @@ fn results_that_their_client_leaves_where_they_are_hold_up_nothing() {
     let mut given = runs(&leader.submit(0, 20, policy));
     let mut made = 0;
     while let Some((worker, attempt, range)) = given.pop() {
-        let how = How::Ran { segment: stored(1, UNFETCHED_BYTES_MAX).into(), run_us: 1_000_000, mentions: Vec::new() };
+        let how = How::Ran {
+            segment: stored(1, UNFETCHED_BYTES_MAX).into(),
+            run_us: 1_000_000,
+            mentions: Vec::new(),
+        };
         given.extend(runs(&leader.end(worker, attempt, 0, range, how)));
         made += 1;
     }
@@ -79,7 +84,11 @@ fn a_task_that_ran_twice_counts_once() {
     let given = runs(&leader.submit(0, 2, policy));
     let (worker, attempt, tasks) = given[0];
     for _ in 0..9 {
-        let how = How::Ran { segment: stored(1, UNFETCHED_BYTES_MAX / 3).into(), run_us: 1, mentions: Vec::new() };
+        let how = How::Ran {
+            segment: stored(1, UNFETCHED_BYTES_MAX / 3).into(),
+            run_us: 1,
+            mentions: Vec::new(),
+        };
         leader.end(worker, attempt, 0, tasks, how);
     }
     assert_eq!(told_fetched(&fetched(&mut leader, tasks)), [(1, vec![tasks])]);

@@ -102,6 +102,11 @@ impl Blob {
         self.body.open_proven(0..self.manifest().chunks().len() as u32).map(drop)
     }
 
+    /// Whether the bytes `range` are here, and their hashes were seen to be right: they can be handed out at once.
+    pub fn is_proven(&self, range: Range<u64>) -> bool {
+        self.body.is_proven(self.manifest().chunks_of(range))
+    }
+
     /// Maps the bytes `range`, whose chunks have to be here. Only they are looked at; other chunks may be
     /// missing.
     ///

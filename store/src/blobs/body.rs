@@ -111,6 +111,13 @@ impl Body {
         self.lock().chunks.iter().all(|chunk| chunk.is_here())
     }
 
+    /// Whether these chunks can be handed out at once.
+    pub(super) fn is_proven(&self, chunks: Range<u32>) -> bool {
+        let state = self.lock();
+        let of = state.chunks.get(chunks.start as usize..chunks.end as usize);
+        of.is_some_and(|of| of.iter().all(|chunk| *chunk == Chunk::Proven))
+    }
+
     /// Writes a chunk whose bytes have its hash, unless it is here. Waits while another thread writes it.
     pub(super) fn write_chunk(&self, index: u32, bytes: &[u8]) -> Result<Written, WriteError> {
         let id = self.id;

@@ -21,7 +21,7 @@ use super::climate::{Climate, MS};
 use super::connection::{ConnectionId, End, Message, Peer};
 use super::graph::mentions;
 use super::rng::Rng;
-use super::workload::{Plan, arguments, program};
+use super::workload::{Plan, arguments, needs, program};
 use super::world::{Happening, World};
 use keeping::make_graphs;
 
@@ -284,6 +284,7 @@ impl World {
             }
             let (spec, segment) = (spec.into(), segment.into());
             let mentions = mentions(&plan.nodes, TaskRange::new(0, tasks));
+            say.extend(needs(id, 0, tasks));
             say.push(FromClient::OpenBatch {
                 batch: id,
                 sequence,
@@ -304,6 +305,7 @@ impl World {
                 let segment = arguments(id, first, tasks).into();
                 batch.appends_sent += 1;
                 let mentions = mentions(&plan.nodes, TaskRange::new(first, first + tasks));
+                say.extend(needs(id, first, tasks));
                 say.push(FromClient::Append { batch: id, first, tasks, segment, mentions });
             } else if !std::mem::replace(&mut batch.seal_sent, true) {
                 say.push(FromClient::Seal { batch: id, tasks: plan.tasks() });

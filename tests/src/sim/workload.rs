@@ -4,12 +4,15 @@
 use std::rc::Rc;
 
 use allhands_common::function::FunctionName;
-use allhands_common::id::BatchId;
+use allhands_common::id::{BatchId, BlobId};
 use allhands_common::policy::{Backoff, BatchSpec, Function, Policy, Prefer};
 use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::segment::SegmentBuilder;
+use allhands_common::wire::client::FromClient;
+use allhands_common::wire::data::ChunkRange;
+use allhands_common::wire::needs::{Needs, Part, RUNS_MAX, Run};
 use bytes::Bytes;
 
 use super::climate::{Climate, Fault, MS};
@@ -252,6 +255,32 @@ pub(super) fn argument(batch: BatchId, index: u32) -> u64 {
     let mut start = [0; 8];
     start.copy_from_slice(&batch.0[..8]);
     mix(u64::from_le_bytes(start) ^ u64::from(index))
+}
+
+/// What tasks `first..first + tasks` map, of every other batch: nobody sends it anywhere, but it decides who runs
+/// them.
+pub(super) fn needs(batch: BatchId, first: u32, tasks: u32) -> Option<FromClient> {
+    let mut rng = Rng::new(argument(batch, u32::MAX));
+    if tasks == 0 || rng.chance(500) {
+        return None;
+    }
+    // Slices of one blob, or of a few, longer ones and shorter ones; some tasks map nothing.
+    let (each, blobs) = (rng.skewed(1..64) as u32, rng.within(1..4));
+    let mut runs = Vec::new();
+    let mut left = tasks;
+    while left > 0 && runs.len() < RUNS_MAX {
+        let mut rng = Rng::new(argument(batch, first + tasks - left));
+        let some = (rng.skewed(1..8) as u32).min(left);
+        left -= some;
+        let parts = (0..rng.within(0..3)).map(|_| {
+            let start = rng.within(0..8) as u32 * each;
+            let chunks = ChunkRange::new(start, start + each);
+            Part { blob: rng.within(0..blobs) as u16, chunks }
+        });
+        runs.push(Run { tasks: some, parts: parts.collect() });
+    }
+    let blobs = (0..blobs).map(|blob| BlobId([blob as u8; 32])).collect();
+    Some(FromClient::Needs { batch, first, needs: Needs { blobs, runs } })
 }
 
 /// The argument segment of tasks `first..first + tasks`.

@@ -105,8 +105,9 @@ async fn lend(blobs: Blobs, content: Content, range: Range<u64>) -> (Reply, Opti
     };
     let lent = spawn_blocking(move || (blobs.lend(content, range), held)).await;
     match lent {
-        Ok((Ok(Lent { file: FileRange { file, offset, .. }, in_place }), _)) => {
-            (Reply::Lent { offset, in_place }, Some(file))
+        Ok((Ok(Lent { start, file: FileRange { file, offset, bytes }, in_place }), _)) => {
+            let end = start + bytes;
+            (Reply::Lent { start, end, offset, in_place }, Some(file))
         }
         Ok((Err(cause), _)) => (Reply::Refused(cause), None),
         Err(error) => (Reply::Refused(Cause::Unlent { message: error.to_string() }), None),

@@ -217,6 +217,7 @@ impl Fake {
             | FromClient::Keep { .. }
             | FromClient::LetGo { .. }
             | FromClient::Fetched { .. }
+            | FromClient::Needs { .. }
             | FromClient::Detach => {}
             FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
                 unreachable!("the job is the session's own")

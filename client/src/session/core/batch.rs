@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use allhands_common::execution::Mention;
 use allhands_common::failure::Failed;
+use allhands_common::id::BatchId;
 use allhands_common::policy::BatchSpec;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
+use allhands_common::wire::client::FromClient;
+use allhands_common::wire::needs::Needs;
 use bytes::Bytes;
 
 /// A batch that is not over, or whose last acknowledgement is not sent.
@@ -86,18 +89,31 @@ pub(super) struct Held {
     pub(super) tasks: u32,
     pub(super) segment: Bytes,
     pub(super) mentions: Vec<Mention>,
+    /// What they map.
+    pub(super) needs: Option<Box<Needs>>,
     /// Its place among all that the session was given.
     pub(super) order: u64,
 }
+
+/// The same for a run of what its tasks map.
+const RUN_BYTES: usize = 128;
 
 /// What a leader holds for a segment besides its bytes, about: the message, and the command that waits
 /// for its entry.
 const HELD_BYTES: usize = 512;
 
 impl Held {
+    /// What is said of them before they are.
+    pub(super) fn needs_of(&self, batch: BatchId) -> Option<FromClient> {
+        let needs = (**self.needs.as_ref()?).clone();
+        Some(FromClient::Needs { batch, first: self.first, needs })
+    }
+
     /// What it takes of the session's credit.
     pub(super) fn cost(&self) -> usize {
-        HELD_BYTES + self.segment.len() + self.mentions.len() * size_of::<Mention>()
+        let runs = self.needs.as_ref().map_or(0, |needs| needs.runs.len());
+        let mentions = self.mentions.len() * size_of::<Mention>();
+        HELD_BYTES + RUN_BYTES * runs + mentions + self.segment.len()
     }
 }
 
@@ -144,8 +160,9 @@ impl Batch {
 
 impl Outbox {
     /// Adds the caller's next tasks.
-    pub(super) fn give(&mut self, tasks: u32, segment: Bytes, mentions: Vec<Mention>, order: u64) {
-        self.held.push_back(Held { first: self.given, tasks, segment, mentions, order });
+    pub(super) fn give(&mut self, held: Held) {
+        let (first, tasks) = (self.given, held.tasks);
+        self.held.push_back(Held { first, ..held });
         self.given += tasks;
     }
 

@@ -11,6 +11,7 @@ use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
 use allhands_common::wire::client::{FromClient, Keep, ToClient};
 use allhands_common::wire::data::Holder;
+use allhands_common::wire::needs::Needs;
 use bytes::Bytes;
 
 /// A link to one coordinator, for as long as the session lives: its place in the list of addresses.
@@ -65,6 +66,8 @@ pub(crate) enum Event {
         segment: Bytes,
         /// Whom they name.
         mentions: Vec<Mention>,
+        /// What they map.
+        needs: Option<Box<Needs>>,
     },
     /// A call has all its tasks.
     Seal {

@@ -137,6 +137,7 @@ impl Core {
             if let Some(held) = first {
                 (tasks, segment) = (held.tasks, held.segment.clone());
                 mentions = held.mentions.clone();
+                held.needs_of(id).into_iter().for_each(&mut say);
                 self.said_bytes += held.cost();
                 outbox.said += 1;
             }
@@ -173,6 +174,7 @@ impl Core {
             }
             self.said_bytes += held.cost();
             outbox.said += 1;
+            held.needs_of(id).into_iter().for_each(&mut say);
             say(FromClient::Append {
                 batch: id,
                 first: held.first,

@@ -4,8 +4,10 @@
 mod keeps;
 mod kept;
 mod model;
+mod needs;
 mod wants;
 
+use allhands_common::execution::Mention;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::frame::Message;
 use allhands_common::limit::{BLOB_NEWS_MAX, SEGMENT_BYTES_MAX, SUBMIT_BYTES_MAX};
@@ -100,6 +102,7 @@ impl Bench {
             tasks: 1,
             segment: Bytes::from_static(b"arg"),
             mentions: Vec::new(),
+            needs: None,
         });
         self.step(Event::Seal { batch });
         self.hear(appended(batch, 1, true));
@@ -170,6 +173,7 @@ fn the_first_batch_opens_the_job_and_everything_follows_in_order() {
         tasks: 3,
         segment: Bytes::from_static(b"abc"),
         mentions: Vec::new(),
+        needs: None,
     });
     assert_eq!(bench.step(Event::Seal { batch }), []);
     let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
@@ -217,6 +221,7 @@ fn a_new_leader_is_told_what_it_does_not_know() {
             tasks: 2,
             segment: Bytes::from_static(b"ab"),
             mentions: Vec::new(),
+            needs: None,
         });
     }
     bench.step(Event::Seal { batch });
@@ -257,6 +262,7 @@ fn credit_bounds_what_is_said_and_not_committed() {
             tasks: 1,
             segment: big.clone(),
             mentions: Vec::new(),
+            needs: None,
         }))
         .len();
     }
@@ -280,7 +286,7 @@ fn a_context_and_the_first_segment_fit_an_entry_or_go_one_by_one() {
             kept: false,
         });
         let segment = Bytes::from(vec![0; SEGMENT_BYTES_MAX / 2]);
-        bench.step(Event::Append { batch, tasks: 1, segment, mentions: Vec::new() });
+        bench.step(Event::Append { batch, tasks: 1, segment, mentions: Vec::new(), needs: None });
         bench.step(Event::Seal { batch });
         let actions = bench.hear(ToClient::JobOpened { request: RequestId(0), job: JobId(7) });
         match said(&actions)[..] {
@@ -475,6 +481,7 @@ fn what_is_refused_in_part_is_cancelled_at_the_cluster() {
             tasks: 1,
             segment: Bytes::from_static(b"a"),
             mentions: Vec::new(),
+            needs: None,
         });
         bench.hear(appended(batch, 1, false));
         bench.step(Event::Append {
@@ -482,6 +489,7 @@ fn what_is_refused_in_part_is_cancelled_at_the_cluster() {
             tasks: 1,
             segment: Bytes::from_static(b"b"),
             mentions: Vec::new(),
+            needs: None,
         });
         let refusal = refused(named.then_some(batch));
         let actions = bench.hear(refusal.clone());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use allhands_common::blob::BlobRef;
+use allhands_common::id::BlobId;
 use allhands_common::policy::Policy;
 use allhands_common::segment::Segment;
 
@@ -48,6 +50,32 @@ fn the_first_of_many_is_told_and_an_old_segment_goes_with_the_second_beat() {
     // Nothing more: the session sleeps, and is told of the next.
     assert!(!exchange.take_beat().watched);
     assert_eq!(push(&exchange, b"d", false), Note::Tell);
+}
+
+#[test]
+fn what_tasks_map_goes_with_their_segment() {
+    let parts = |blob| {
+        let lifted = BlobRef { id: BlobId([blob; 32]), bytes: 8 << 20 };
+        Parts::of(&[], [lifted])
+    };
+    let exchange = exchange();
+    _ = push(&exchange, b"a", false);
+    exchange.maps(parts(1));
+    _ = push(&exchange, b"b", false);
+    _ = exchange.flush();
+    _ = push(&exchange, b"c", false);
+    _ = exchange.flush();
+    // The next one is of another segment.
+    exchange.maps(parts(2));
+    _ = exchange.push(2, 0, (1, 0), (std::iter::once(&b"d"[..]), &[]), true);
+    _ = exchange.seal();
+    let needs: Vec<_> = exchange.take().segments.into_iter().map(|cut| cut.needs).collect();
+    let [Some(first), None, Some(last)] = &needs[..] else { panic!("{needs:?}") };
+    let runs = |needs: &Needs| needs.runs.iter().map(|run| (run.tasks, run.parts.len())).collect();
+    let of_first: Vec<_> = runs(first);
+    assert_eq!((first.blobs[0], of_first), (BlobId([1; 32]), vec![(1, 0), (1, 1)]));
+    let of_last: Vec<_> = runs(last);
+    assert_eq!((last.blobs[0], of_last), (BlobId([2; 32]), vec![(1, 1)]));
 }
 
 #[test]

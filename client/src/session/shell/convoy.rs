@@ -14,10 +14,11 @@ use allhands_common::policy::{BatchSpec, Policy, Prefer};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{ARITY_MAX, Segment, SegmentBuilder, SegmentError};
 use allhands_common::time::Instant;
-use bytes::Bytes;
+use allhands_common::wire::needs::Needs;
 
 use crate::session::core::End;
 use crate::session::exchange::{Cut, Exchange, Taken};
+use crate::session::needs::{Gathering, Parts};
 use crate::session::outcomes::Outcomes;
 
 /// A convoy takes at most so many appends: each leaves a record in the state until its tasks have ended,
@@ -41,6 +42,8 @@ pub(super) struct Convoy {
     /// Argument segments of those who came in this step, each of one task, and their bytes.
     boarding: Vec<Segment>,
     boarding_bytes: usize,
+    /// What they map.
+    maps: Gathering,
     appends: u32,
     /// Outcome segments handed on.
     pub(super) held: u32,
@@ -71,13 +74,14 @@ pub(super) fn shared_spec(exchange: &Exchange, taken: &Taken) -> Option<BatchSpe
 }
 
 impl Convoy {
-    pub(super) const fn new(spec: Arc<BatchSpec>, now: Instant) -> Self {
+    pub(super) fn new(spec: Arc<BatchSpec>, now: Instant) -> Self {
         Self {
             spec,
             riders: VecDeque::new(),
             first: 0,
             boarding: Vec::new(),
             boarding_bytes: 0,
+            maps: Gathering::default(),
             appends: 0,
             held: 0,
             empty_since: now,
@@ -101,9 +105,17 @@ impl Convoy {
         self.boarding.first().is_some_and(|first| other(first) || bytes > SEGMENT_BYTES_TARGET)
     }
 
-    /// Adds a call with its one task's arguments; the task's number.
-    pub(super) fn board(&mut self, rider: Arc<Exchange>, arguments: Segment) -> u32 {
+    /// Adds a call with its one task's arguments, and what it maps; the task's number.
+    pub(super) fn board(
+        &mut self,
+        rider: Arc<Exchange>,
+        arguments: Segment,
+        needs: Option<Box<Needs>>,
+    ) -> u32 {
         let task = self.tasks();
+        if let Some(parts) = needs.and_then(|needs| Parts::of_first(&needs)) {
+            self.maps.add(u32::try_from(self.boarding.len()).unwrap_or(u32::MAX), parts);
+        }
         self.riders.push_back(Some(rider));
         self.boarding_bytes += arguments.bytes().len();
         self.boarding.push(arguments);
@@ -115,7 +127,7 @@ impl Convoy {
     }
 
     /// The tasks that came, as one segment.
-    pub(super) fn cut(&mut self) -> Option<(u32, Bytes)> {
+    pub(super) fn cut(&mut self) -> Option<Cut> {
         let segment = match self.boarding.as_slice() {
             [] => return None,
             [only] => only.bytes().clone(),
@@ -134,7 +146,8 @@ impl Convoy {
         self.boarding.clear();
         self.boarding_bytes = 0;
         self.appends += 1;
-        Some((tasks, segment))
+        let needs = self.maps.take(tasks, &Parts::default());
+        Some(Cut { tasks, segment, mentions: Vec::new(), needs })
     }
 
     /// A call leaves, with its outcome or without; `None` when it has left before.

@@ -22,6 +22,7 @@ use crate::payload::Codec;
 use crate::session::core::{End, Event};
 use crate::session::exchange::ROOM_BYTES;
 use crate::session::inbox::Kept;
+use crate::session::needs::{Gathering, Parts};
 use crate::shared::whole::Whole;
 
 /// A batch takes at most so many appends: each leaves a record in the state until its tasks have ended.
@@ -57,6 +58,7 @@ pub(super) struct Submitted {
     pub(super) tasks: u32,
     open: SegmentBuilder,
     mentions: Vec<Mention>,
+    maps: Gathering,
     /// What the tasks of the open segment have stored counts as so many bytes.
     stored_bytes: usize,
     appends: u32,
@@ -146,6 +148,7 @@ impl Submitted {
             tasks: 0,
             open: SegmentBuilder::new(0),
             mentions: Vec::new(),
+            maps: Gathering::default(),
             stored_bytes: 0,
             appends: 0,
             arguments: Kept::default(),
@@ -192,6 +195,9 @@ impl Submitted {
         if self.open.tasks() == 0 && self.open.codec() != call.codec.byte() {
             self.open = SegmentBuilder::new(call.codec.byte());
         }
+        if let Some(parts) = call.maps {
+            self.maps.add(self.open.tasks(), parts);
+        }
         self.open.push(call.tag, call.strings.iter().copied());
         self.mentions.extend(call.needs.iter().map(|named| named.mention(self.tasks)));
         self.stored_bytes += call.stored_bytes;
@@ -217,7 +223,8 @@ impl Submitted {
         self.arguments.push(tasks, segment.clone(), stored);
         self.appends += 1;
         let mentions = std::mem::take(&mut self.mentions);
-        Some(Event::Append { batch: id, tasks, segment, mentions })
+        let needs = self.maps.take(tasks, &Parts::default());
+        Some(Event::Append { batch: id, tasks, segment, mentions, needs })
     }
 
     /// The loop has looked: it was joined since, or not.

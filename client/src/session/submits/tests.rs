@@ -36,6 +36,7 @@ fn submit(
         tag: 0,
         strings: &strings,
         needs: &needs,
+        maps: None,
         keeps: Vec::new(),
         stored_bytes: 0,
     };

@@ -79,6 +79,9 @@ impl Dispatcher {
         if let Some(session) = blobs.offers.keys().find(|id| !self.clients.contains_key(id)) {
             return wrong(format!("session {session} is not known"));
         }
+        if let Some(what) = blobs.spread.fault(|worker| blobs.places.contains_key(&worker)) {
+            return wrong(what);
+        }
         let attached = |id| self.clients.get(id).is_some_and(|client| client.attached);
         if let Some(session) = blobs.session_wants.keys().find(|id| !attached(id)) {
             return wrong(format!("session {session} wants something and is away"));

@@ -8,7 +8,7 @@ use super::*;
 fn append(bench: &mut Bench, batch: BatchId, names: Option<TaskId>) -> Vec<Action> {
     let mentions = names.map(|on| Mention { index: 0, on, need: Need::Value });
     let (segment, mentions) = (Bytes::from_static(b"arg"), mentions.into_iter().collect());
-    bench.step(Event::Append { batch, tasks: 1, segment, mentions })
+    bench.step(Event::Append { batch, tasks: 1, segment, mentions, needs: None })
 }
 
 fn open(bench: &mut Bench) -> BatchId {
@@ -63,8 +63,20 @@ fn a_batch_that_names_what_was_not_said_waits_for_that() {
     // The credit is used up by another, so that neither is said.
     let big = Bytes::from(vec![0; SUBMIT_BYTES_MAX - 2048]);
     let blocked = open(&mut bench);
-    bench.step(Event::Append { batch: blocked, tasks: 1, segment: big.clone(), mentions: vec![] });
-    bench.step(Event::Append { batch: blocked, tasks: 1, segment: big, mentions: vec![] });
+    bench.step(Event::Append {
+        batch: blocked,
+        tasks: 1,
+        segment: big.clone(),
+        mentions: vec![],
+        needs: None,
+    });
+    bench.step(Event::Append {
+        batch: blocked,
+        tasks: 1,
+        segment: big,
+        mentions: vec![],
+        needs: None,
+    });
     let actions = append(&mut bench, plain, Some(task(blocked, 1)));
     assert!(order(&actions).is_empty(), "{actions:?}");
     let actions = bench.hear(appended(blocked, 1, false));

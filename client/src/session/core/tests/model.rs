@@ -223,7 +223,7 @@ impl Model {
                     if kept {
                         self.last = Some(TaskId { batch, index: index + 1 });
                     }
-                    self.client(Event::Append { batch, tasks: 2, segment, mentions });
+                    self.client(Event::Append { batch, tasks: 2, segment, mentions, needs: None });
                 }
             }
             Step::Seal(which) => {
@@ -405,6 +405,7 @@ impl Model {
             | FromClient::Keep { .. }
             | FromClient::LetGo { .. }
             | FromClient::Fetched { .. }
+            | FromClient::Needs { .. }
             | FromClient::Detach => {}
             FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
                 unreachable!("the job is the session's own")
