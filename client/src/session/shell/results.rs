@@ -1,6 +1,6 @@
 //! Handing outcomes on, some of them when the long results have come that they name.
 
-use allhands_common::id::{BatchId, BlobId};
+use allhands_common::id::{BatchId, BlobId, TaskId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentError};
 use bytes::Bytes;
@@ -37,7 +37,9 @@ impl Shell {
             self.naming.insert(batch);
         }
         if self.data.elsewhere().is_none() {
-            let outcomes = Outcomes::claimed(segment, |id| self.data.claim(batch, id));
+            let outcomes = Outcomes::claimed(segment, |row, id| {
+                self.data.claim(TaskId { batch, index: range.start + row }, id)
+            });
             return self.deliver(batch, range, Ok(outcomes.naming(named)));
         }
         if names.is_empty() && !self.deliveries.is_waiting(&batch) {
