@@ -14,8 +14,9 @@ use crate::session::outcomes::Outcomes;
 impl Shell {
     /// The next outcomes of a batch.
     pub(super) fn came(&mut self, batch: BatchId, range: TaskRange, segment: Bytes) {
-        let submitted = !self.batches.contains_key(&batch);
-        if submitted && !self.session.has_submitted(batch) {
+        let called = self.batches.contains_key(&batch);
+        let submitted = !called && self.session.has_submitted(batch);
+        if !called && !submitted && !self.session.visiting.reads(&batch) {
             return;
         }
         let segment = match Segment::parse(segment) {
@@ -31,6 +32,9 @@ impl Shell {
         if submitted {
             let segments = self.session.submits_came(batch, range, &segment, named);
             return self.events.push(Event::Consumed { batch, segments });
+        }
+        if !called {
+            return self.session.visiting.came(batch, range, segment, named);
         }
         let names = Outcomes::names(&segment);
         if !names.is_empty() || !named.is_empty() {
