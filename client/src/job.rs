@@ -54,10 +54,11 @@ impl Detached {
         self.job
     }
 
-    /// Waits until the cluster has everything that was submitted, and leaves the job to it; which one it is.
+    /// Waits until the cluster has everything that was submitted, and a majority of the coordinators this program, and
+    /// leaves the job to it; which one it is.
     ///
     /// # Errors
-    /// No leader has taken all calls within 30 s, or the session had ended.
+    /// They have not within 30 s, or the session had ended.
     pub fn leave(mut self) -> Result<JobId> {
         self.left = true;
         self.settle(PATIENCE)?;
@@ -65,8 +66,10 @@ impl Detached {
     }
 
     fn settle(&self, patience: Duration) -> Result<()> {
+        let job = self.job;
         let committed = self.cluster.session().wait_committed(patience);
-        committed.map_err(|calls| Error::new(ErrorKind::Uncommitted { job: self.job, calls }))
+        committed.map_err(|calls| Error::new(ErrorKind::Uncommitted { job, calls }))?;
+        self.cluster.session().wait_program(patience).map_err(unknown)
     }
 }
 

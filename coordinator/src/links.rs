@@ -17,8 +17,7 @@ use allhands_common::wire::client::{FromClient, ToClient};
 use allhands_common::wire::worker::{FromWorker, ToWorker};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::peers::{PeerFrame, PeerFrameBack};
-use crate::raft::node::Node;
+use crate::peers::{Desk, PeerFrame, PeerFrameBack};
 use crate::seats::SeatId;
 use crate::shell::News;
 
@@ -99,24 +98,24 @@ impl Entrance {
     }
 
     /// Takes connections, and on them links, until the endpoint is closed.
-    pub(crate) async fn serve(self, endpoint: Endpoint, node: Node) {
+    pub(crate) async fn serve(self, endpoint: Endpoint, desk: Desk) {
         while let Some(arriving) = endpoint.accept().await {
-            let (entrance, node) = (self.clone(), node.clone());
+            let (entrance, desk) = (self.clone(), desk.clone());
             tokio::spawn(async move {
                 match arriving.establish().await {
-                    Ok(connection) => entrance.serve_connection(connection, node).await,
+                    Ok(connection) => entrance.serve_connection(connection, desk).await,
                     Err(error) => tracing::info!(error = chain(&error), "a newcomer was refused"),
                 }
             });
         }
     }
 
-    async fn serve_connection(self, connection: Connection, node: Node) {
+    async fn serve_connection(self, connection: Connection, desk: Desk) {
         loop {
             match accept_link(&connection).await {
                 Ok(Some(applicant)) => {
-                    let (entrance, node) = (self.clone(), node.clone());
-                    tokio::spawn(entrance.serve_link(applicant, node));
+                    let (entrance, desk) = (self.clone(), desk.clone());
+                    tokio::spawn(entrance.serve_link(applicant, desk));
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -129,7 +128,7 @@ impl Entrance {
         }
     }
 
-    async fn serve_link(self, applicant: Applicant, node: Node) {
+    async fn serve_link(self, applicant: Applicant, desk: Desk) {
         let peer = applicant.connection().peer().clone();
         let served = match applicant.hello().purpose {
             Purpose::Client => match applicant.welcome(BUILD).await {
@@ -155,7 +154,7 @@ impl Entrance {
             },
             Purpose::Peer => match applicant.welcome::<PeerFrameBack, PeerFrame>(BUILD).await {
                 Ok(link) => {
-                    crate::peers::answer(link, &node, &peer.name).await;
+                    desk.answer(link, &peer.name).await;
                     Ok(())
                 }
                 Err(error) => Err(error),

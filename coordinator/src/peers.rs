@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use allhands_common::bulk::{Bulk, Carries};
@@ -14,10 +15,13 @@ use allhands_common::net::connection::Connection;
 use allhands_common::net::endpoint::{Endpoint, Expected};
 use allhands_common::net::handshake::open_link;
 use allhands_common::net::link::Link;
+use allhands_common::program::ProgramId;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
 use crate::links::BUILD;
+use crate::programs;
 use crate::raft::message::{PeerReply, PeerRequest};
 use crate::raft::node::Node;
 use crate::raft::transport::{Lane, PeerError, PeerTransport};
@@ -27,16 +31,25 @@ use crate::silence::Silence;
 /// Longest wait for a connection to another coordinator.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
-/// A request with its bulk.
+/// How long a chunk of a program may take.
+const PROGRAM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What one coordinator asks of another.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PeerFrame {
-    request: PeerRequest,
-    bulk: Bulk,
+pub(crate) enum PeerFrame {
+    /// About the log.
+    Log { request: PeerRequest, bulk: Bulk },
+    /// A chunk of a program, from `offset` on.
+    Program { program: ProgramId, offset: u64 },
 }
 
-/// A reply; none has bulk.
+/// The reply.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PeerFrameBack(PeerReply);
+pub(crate) enum PeerFrameBack {
+    Log(PeerReply),
+    /// The chunk, empty behind the end; or the program is not here.
+    Program(Option<Bulk>),
+}
 
 impl Message for PeerFrame {
     const KIND: Kind = Kind::PeerRequest;
@@ -48,12 +61,20 @@ impl Message for PeerFrameBack {
 
 impl Carries for PeerFrame {
     fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
-        visit(&mut self.bulk);
+        match self {
+            Self::Log { bulk, .. } => visit(bulk),
+            Self::Program { .. } => {}
+        }
     }
 }
 
 impl Carries for PeerFrameBack {
-    fn each_bulk(&mut self, _visit: &mut dyn FnMut(&mut Bulk)) {}
+    fn each_bulk(&mut self, visit: &mut dyn FnMut(&mut Bulk)) {
+        match self {
+            Self::Program(Some(chunk)) => visit(chunk),
+            Self::Program(None) | Self::Log(_) => {}
+        }
+    }
 }
 
 type PeerLink = Link<PeerFrame, PeerFrameBack>;
@@ -143,27 +164,43 @@ impl QuicPeers {
     }
 }
 
-impl PeerTransport for QuicPeers {
-    async fn call(
+impl QuicPeers {
+    /// A chunk of a program, from `offset` on: empty behind its end; `None` if `node` does not have it.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) async fn program(
+        &self,
+        node: NodeId,
+        program: ProgramId,
+        offset: u64,
+    ) -> Result<Option<Bytes>, PeerError> {
+        let frame = PeerFrame::Program { program, offset };
+        match self.exchange(node, Lane::Snapshot, frame, PROGRAM_DEADLINE).await? {
+            PeerFrameBack::Program(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+            PeerFrameBack::Log(_) => Err(unlike(node)),
+        }
+    }
+
+    /// Says something and waits for the reply.
+    async fn exchange(
         &self,
         node: NodeId,
         lane: Lane,
-        request: PeerRequest,
-        bulk: Bytes,
+        frame: PeerFrame,
         ttl: Duration,
-    ) -> Result<PeerReply, PeerError> {
+    ) -> Result<PeerFrameBack, PeerError> {
         let no_answer = |cause: String| PeerError::NoAnswer { node, cause };
         let exchange = async {
             let (link, _connection) = self.link(node, lane).await?;
             let (mut sender, mut receiver) = link.split();
-            let frame = PeerFrame { request, bulk: bulk.into() };
             let said = async {
                 sender.say(frame).await?;
                 sender.flush().await?;
                 receiver.hear().await
             };
             match said.await {
-                Ok(Some(PeerFrameBack(reply))) => {
+                Ok(Some(reply)) => {
                     self.give_back(node, lane, Link::join(sender, receiver));
                     Ok(reply)
                 }
@@ -181,17 +218,62 @@ impl PeerTransport for QuicPeers {
     }
 }
 
-/// Answers another coordinator's calls until its link ends.
-pub(crate) async fn answer(link: Link<PeerFrameBack, PeerFrame>, node: &Node, peer: &str) {
-    let (mut sender, mut receiver) = link.split();
-    while let Ok(Some(PeerFrame { request, bulk })) = receiver.hear().await {
-        if name_of(request.from) != peer {
-            tracing::warn!(peer, claims = request.from, "a coordinator speaks for another one");
-            return;
+fn unlike(node: NodeId) -> PeerError {
+    PeerError::NoAnswer { node, cause: "it answers another question".into() }
+}
+
+impl PeerTransport for QuicPeers {
+    async fn call(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        request: PeerRequest,
+        bulk: Bytes,
+        ttl: Duration,
+    ) -> Result<PeerReply, PeerError> {
+        let frame = PeerFrame::Log { request, bulk: bulk.into() };
+        match self.exchange(node, lane, frame, ttl).await? {
+            PeerFrameBack::Log(reply) => Ok(reply),
+            PeerFrameBack::Program(_) => Err(unlike(node)),
         }
-        let reply = node.serve(request, bulk.bytes).await;
-        if sender.say(PeerFrameBack(reply)).await.is_err() || sender.flush().await.is_err() {
-            return;
+    }
+}
+
+/// What the calls of other coordinators are answered with.
+#[derive(Debug, Clone)]
+pub(crate) struct Desk {
+    pub(crate) node: Node,
+    /// The directory of its programs.
+    pub(crate) programs: Arc<Path>,
+}
+
+impl Desk {
+    /// Answers the calls of coordinator `peer` until its link ends.
+    pub(crate) async fn answer(&self, link: Link<PeerFrameBack, PeerFrame>, peer: &str) {
+        let (mut sender, mut receiver) = link.split();
+        while let Ok(Some(frame)) = receiver.hear().await {
+            let reply = match frame {
+                PeerFrame::Log { request, .. } if name_of(request.from) != peer => {
+                    tracing::warn!(
+                        peer,
+                        claims = request.from,
+                        "a coordinator speaks for another one"
+                    );
+                    return;
+                }
+                PeerFrame::Log { request, bulk } => {
+                    PeerFrameBack::Log(self.node.serve(request, bulk.bytes).await)
+                }
+                PeerFrame::Program { program, offset } => {
+                    let dir = Arc::clone(&self.programs);
+                    let read = spawn_blocking(move || programs::serve(&dir, program, offset));
+                    // Whoever asks asks another one if this fails.
+                    PeerFrameBack::Program(read.await.ok().flatten().map(Bulk::from))
+                }
+            };
+            if sender.say(reply).await.is_err() || sender.flush().await.is_err() {
+                return;
+            }
         }
     }
 }

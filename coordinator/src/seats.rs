@@ -69,6 +69,13 @@ impl Seats {
         }
     }
 
+    /// Sends over a client's link, whoever leads.
+    pub(crate) fn say(&self, seat: SeatId, message: ToClient) {
+        if let Some(seat) = self.clients.get(&seat) {
+            let _ = seat.out.send(message);
+        }
+    }
+
     /// Sends to a registered worker; nothing where there is none: its inventory will tell.
     pub(crate) fn order(&self, worker: WorkerId, message: ToWorker) {
         if let Some(seat) = self.registered.get(&worker).and_then(|seat| self.workers.get(seat)) {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::time::Instant as Clock;
 
 use allhands_common::chain::chain;
-use allhands_common::id::{CoordinatorId, LogIndex, SessionId, Term, WorkerId};
+use allhands_common::id::{CoordinatorId, LogIndex, Term, WorkerId};
 use allhands_common::limit::ENTRIES_IN_FLIGHT_MAX;
 use allhands_common::time::Instant;
 use allhands_common::wire::admin::{Answer, Question};
@@ -301,13 +301,17 @@ impl Shell {
             seat.attach = Some(message);
             return self.attach_client(id);
         }
-        let (Some(session), Some(_)) = (seat.session, seat.term) else { return };
-        let owner = seat.owner.clone();
+        let (session, term, owner) = (seat.session, seat.term, seat.owner.clone());
         match &message {
+            // Programs are taken whoever leads.
             FromClient::ProgramChunk { program, offset, chunk } => {
-                self.take_chunk(session, *program, *offset, &chunk.bytes);
+                return self.take_chunk(id, *program, *offset, &chunk.bytes);
             }
-            FromClient::OpenJob { program, .. } => self.want_program(session, program.clone()),
+            FromClient::Program(program) => return self.offered_program(id, program.clone()),
+            FromClient::OpenJob { program, .. } if term.is_some() => {
+                self.want_program(id, program.clone());
+            }
+            FromClient::OpenJob { .. } => {}
             FromClient::Attach { .. }
             | FromClient::Alive
             | FromClient::OpenBatch { .. }
@@ -332,7 +336,9 @@ impl Shell {
             | FromClient::Needs { .. }
             | FromClient::Detach => {}
         }
-        self.events.push(Event::Client { session, owner, message });
+        if let (Some(session), Some(_)) = (session, term) {
+            self.events.push(Event::Client { session, owner, message });
+        }
     }
 
     /// Takes a client's seat, if this node leads; else its `Attach` waits.
@@ -531,10 +537,6 @@ impl Shell {
 
     pub(crate) fn hear_operator(&mut self, name: String, question: Question) {
         self.events.push(Event::Operator { name, question });
-    }
-
-    pub(crate) fn attached_session(&self, session: SessionId) -> bool {
-        self.seats.sessions.contains_key(&session)
     }
 
     pub(crate) fn registered_worker(&self, worker: WorkerId) -> bool {

@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::links::Entrance;
-use crate::peers::{QuicPeers, name_of};
-use crate::programs::Programs;
+use crate::peers::{Desk, QuicPeers, name_of};
+use crate::programs::{Others, Programs};
 use crate::raft::config::{Compaction, Config as RaftConfig, Durability};
 use crate::raft::core::CORE_REQUESTS_MAX;
 use crate::raft::error::{MembershipError, StartError, StoppedError};
@@ -93,12 +93,14 @@ pub async fn run(config: Config) -> Result<Coordinator, RunError> {
     let endpoint = Endpoint::bind(config.identity.clone(), config.listen)?;
     let address = endpoint.local_address()?;
     let segments = Segments::open(&config.dir.join("segments"), config.durability, CACHE_BYTES)?;
-    let programs = config.dir.join("programs");
-    let programs = Programs::open(Some(programs.clone()))
-        .map_err(|source| RunError::Programs { dir: programs, source })?;
+    let programs_dir = config.dir.join("programs");
     let addresses: BTreeMap<u64, SocketAddr> =
         config.members.iter().map(|(id, address)| (id.0, *address)).collect();
-    let peers = QuicPeers::new(endpoint.clone(), addresses.clone());
+    let peers = Arc::new(QuicPeers::new(endpoint.clone(), addresses.clone()));
+    let others = addresses.keys().copied().filter(|node| *node != config.id.0).collect();
+    let others = Others::new(Arc::clone(&peers), others);
+    let programs = Programs::open(Some(programs_dir.clone()), Some(others))
+        .map_err(|source| RunError::Programs { dir: programs_dir.clone(), source })?;
     let (core, core_requests) = mpsc::channel(CORE_REQUESTS_MAX);
     let (news, news_received) = mpsc::channel(NEWS_MAX);
     let raft = RaftConfig {
@@ -114,7 +116,7 @@ pub async fn run(config: Config) -> Result<Coordinator, RunError> {
     let shell = tokio::spawn(async move {
         crate::shell::start(id, store, programs, core_requests, news_received, is_up).await;
     });
-    let node = Node::start(raft, segments, Arc::new(peers), core).await?;
+    let node = Node::start(raft, segments, peers, core).await?;
     // Whoever does not wait for it has stopped, which `Coordinator::stopped` tells.
     let _ = up.send(node.clone());
     let members = addresses
@@ -123,7 +125,8 @@ pub async fn run(config: Config) -> Result<Coordinator, RunError> {
         .collect();
     node.initialize(members).await?;
     let entrance = Entrance::new(news);
-    let accepting = tokio::spawn(entrance.serve(endpoint.clone(), node.clone()));
+    let desk = Desk { node: node.clone(), programs: programs_dir.into() };
+    let accepting = tokio::spawn(entrance.serve(endpoint.clone(), desk));
     let (tasks, dir) = (vec![shell, accepting], config.dir);
     Ok(Coordinator { endpoint, node, tasks, address, dir })
 }
@@ -174,7 +177,7 @@ pub fn embedded(
     scratch: &Path,
 ) -> Result<(Entrance, impl Future<Output = Result<(), RunError>> + Send + use<>), RunError> {
     let segments = Segments::open(scratch, Durability::Process, CACHE_BYTES)?;
-    let programs = Programs::open(None)
+    let programs = Programs::open(None, None)
         .map_err(|source| RunError::Programs { dir: scratch.to_owned(), source })?;
     let (news, news_received) = mpsc::channel(NEWS_MAX);
     let (_, core) = mpsc::channel(1);

@@ -13,6 +13,7 @@ mod support;
 
 mod arrays;
 mod batch;
+mod detached;
 mod faults;
 mod full;
 mod graphs;
@@ -22,7 +23,7 @@ mod places;
 mod results;
 mod user;
 
-const TESTS: [(&str, fn()); 29] = [
+const TESTS: [(&str, fn()); 31] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -66,6 +67,11 @@ const TESTS: [(&str, fn()); 29] = [
     ("results_longer_than_the_store_come", left::results_longer_than_the_store_come),
     ("a_deadline_needs_no_coordinator", faults::a_deadline_needs_no_coordinator),
     ("a_graph_survives_its_leaders", graphs::a_graph_survives_its_leaders),
+    (
+        "a_job_outlives_its_program_and_its_leader",
+        detached::a_job_outlives_its_program_and_its_leader,
+    ),
+    ("a_job_is_cancelled_and_forgotten", detached::a_job_is_cancelled_and_forgotten),
     ("a_worker_with_blocked_parents_is_killed", graphs::a_worker_with_blocked_parents_is_killed),
 ];
 
@@ -74,6 +80,9 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.first().is_some_and(|word| word == faults::AS_CLIENT) {
         return faults::be_client(&words[1]);
+    }
+    if words.first().is_some_and(|word| word == detached::AS_OPENER) {
+        return detached::be_opener(&words[1], &words[2]);
     }
     if words.first().is_some_and(|word| word == full::AS_EMBEDDED) {
         return full::be_embedded();

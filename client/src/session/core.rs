@@ -238,6 +238,7 @@ impl Core {
             Event::LinkUp { peer, coordinator } => {
                 self.peers.insert(peer, coordinator);
                 self.attach(peer, out);
+                self.offer_program(peer, out);
             }
             Event::LinkDown { peer } => {
                 self.peers.remove(&peer);

@@ -442,6 +442,7 @@ impl Shell {
                 }
                 Action::Given(given) => self.given(given),
                 Action::JobOpen(visited) => self.session.visiting.job_is(Ok(visited)),
+                Action::ProgramHeld(by) => self.session.visiting.program_held(by),
                 Action::JobRefused(reason) => self.session.visiting.job_is(Err(reason)),
                 Action::JobSeen(summary) => self.session.visiting.job_seen(summary),
                 Action::Renamed(session) => self.session.submits_renamed(session),

@@ -27,6 +27,8 @@ pub(super) struct Visiting {
 struct Table {
     /// The job, or why there is none, once that is known.
     job: Option<Result<Visited, String>>,
+    /// How many coordinators have its program.
+    held_by: usize,
     /// How far it is, if somebody has asked since.
     seen: Option<JobSummary>,
     /// What the loop has not seen, in order.
@@ -128,6 +130,10 @@ impl Visiting {
 
     pub(super) fn job_seen(&self, summary: JobSummary) {
         self.change(|table| table.seen = Some(summary));
+    }
+
+    pub(super) fn program_held(&self, by: usize) {
+        self.change(|table| table.held_by = by);
     }
 
     /// Whether outcomes of a batch are being read.
@@ -236,6 +242,15 @@ impl Session {
         })
     }
 
+    /// Waits until a majority of the coordinators has the program of that job, for so long at most.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(crate) fn wait_program(&self, patience: Duration) -> Result<(), Unknown> {
+        let coordinators = self.state().causes.len();
+        self.visiting.wait(Some(patience), |table| (2 * table.held_by > coordinators).then_some(()))
+    }
+
     /// How far that job is.
     ///
     /// # Errors
@@ -268,11 +283,15 @@ impl Session {
     /// they were told so. Waits for it.
     pub(crate) fn next_read(&self) -> Option<(TaskId, Settled)> {
         // Where nothing more can come, all that is read has ended.
-        let next = self.visiting.wait(None, Table::take).unwrap_or_default();
-        if !self.visiting.table().events.is_empty() {
-            self.bell.notify_one();
-        }
-        next
+        let next = self.visiting.wait(None, |table| {
+            let next = table.take();
+            // Also before it waits: what was taken makes room for what is to come.
+            if !table.events.is_empty() {
+                self.bell.notify_one();
+            }
+            next
+        });
+        next.unwrap_or_default()
     }
 
     /// Nobody reads any more.

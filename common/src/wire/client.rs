@@ -39,6 +39,10 @@ pub enum FromClient {
     },
     /// Still here. Sent every [`crate::limit::HEARTBEAT_MS`] when nothing else is.
     Alive,
+    /// It has this program, and gives it to each coordinator that lacks it, whether it leads or not: a job that goes on
+    /// without its client is to outlive leaders as well. Answered by [`ToClient::HasProgram`]. Said over each
+    /// connection.
+    Program(Program),
     /// Open a job for `program`.
     OpenJob {
         /// Its dedup.
@@ -231,6 +235,7 @@ impl Carries for FromClient {
             }
             Self::Attach { .. }
             | Self::Alive
+            | Self::Program(_)
             | Self::OpenJob { .. }
             | Self::Seal { .. }
             | Self::Acknowledge(_)
@@ -376,6 +381,8 @@ pub enum ToClient {
     },
     /// How far a job is.
     JobSeen(JobSummary),
+    /// This coordinator has a program, durably.
+    HasProgram(ProgramId),
 }
 
 /// A batch of a job that a client has attached to.
@@ -419,6 +426,7 @@ impl Carries for ToClient {
             | Self::Wanted { .. }
             | Self::JobAttached { .. }
             | Self::JobSeen(_)
+            | Self::HasProgram(_)
             | Self::Holders { .. } => {}
         }
     }

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use allhands_common::program::ProgramId;
 use bytes::Bytes;
 
+/// What is asked for, and sent, at once.
+pub(crate) const CHUNK_BYTES: u32 = 1 << 20;
+
 /// Programs that no job uses are kept up to so many bytes, with those that one does.
 pub(super) const STORE_BYTES_MAX: u64 = 8 << 30;
 
@@ -99,11 +102,7 @@ impl Store {
 
     /// At most `bytes` of a program from `offset` on.
     pub(super) fn read(&self, id: ProgramId, offset: u64, bytes: u32) -> io::Result<Bytes> {
-        let mut file = File::open(self.place(id))?;
-        file.seek(SeekFrom::Start(offset))?;
-        let mut chunk = Vec::new();
-        file.take(u64::from(bytes)).read_to_end(&mut chunk)?;
-        Ok(chunk.into())
+        read(&self.place(id), offset, bytes)
     }
 
     /// Lets go of a program whose file is of no use.
@@ -125,6 +124,21 @@ impl Store {
             total -= bytes;
         }
     }
+}
+
+/// At most a chunk from `offset` on of a program in `dir`, for another coordinator, which checks its hash; `None` if it
+/// is not there. Blocks.
+pub(crate) fn serve(dir: &Path, id: ProgramId, offset: u64) -> Option<Bytes> {
+    // It has this name once it is whole and synced.
+    read(&dir.join(id.to_string()), offset, CHUNK_BYTES).ok()
+}
+
+fn read(place: &Path, offset: u64, bytes: u32) -> io::Result<Bytes> {
+    let mut file = File::open(place)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut chunk = Vec::new();
+    file.take(u64::from(bytes)).read_to_end(&mut chunk)?;
+    Ok(chunk.into())
 }
 
 /// Gives the file `part`, which is open and whole, the name of its program. Blocks.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use allhands_common::id::CoordinatorId;
+use allhands_common::id::{CoordinatorId, SessionId};
 use allhands_common::program::Platform;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -16,7 +16,9 @@ use crate::shell::Log;
 
 const BYTES: &[u8] = b"#!/bin/sh\n";
 pub(crate) const CLIENT: SessionId = SessionId([1; 16]);
-const OTHER: SessionId = SessionId([2; 16]);
+/// Links of clients.
+const FIRST: SeatId = SeatId(1);
+const OTHER: SeatId = SeatId(2);
 const WORKER: WorkerId = WorkerId(7);
 
 fn id_of(bytes: &[u8]) -> ProgramId {
@@ -46,15 +48,15 @@ pub(crate) fn rig() -> Rig {
 
 fn rig_in(dir: TempDir) -> Rig {
     let segments = Segments::open(&dir.path().join("s"), Durability::Process, 1 << 20).unwrap();
-    let store = Programs::open(Some(programs(dir.path()))).unwrap();
+    let store = Programs::open(Some(programs(dir.path())), None).unwrap();
     let mut shell = Shell::new(CoordinatorId(1), segments, store, Log::Direct);
     shell.lead_alone();
     let (out, client) = unbounded_channel();
-    for (number, session) in [(1, CLIENT), (2, OTHER)] {
+    for (seat_id, session) in [(FIRST, CLIENT), (OTHER, SessionId([2; 16]))] {
         let (out, owner) = (out.clone(), String::new());
         let seat = ClientSeat { owner, out, attach: None, session: Some(session), term: None };
-        shell.seats.clients.insert(SeatId(number), seat);
-        shell.seats.sessions.insert(session, SeatId(number));
+        shell.seats.clients.insert(seat_id, seat);
+        shell.seats.sessions.insert(session, seat_id);
     }
     let (out, worker) = unbounded_channel();
     let node = "worker-1".to_owned();
@@ -65,7 +67,7 @@ fn rig_in(dir: TempDir) -> Rig {
 }
 
 impl Rig {
-    fn chunk(&mut self, from: SessionId, offset: u64, bytes: &'static [u8]) {
+    fn chunk(&mut self, from: SeatId, offset: u64, bytes: &'static [u8]) {
         self.shell.take_chunk(from, id_of(BYTES), offset, &Bytes::from_static(bytes));
     }
 
@@ -107,14 +109,14 @@ impl Rig {
 #[tokio::test]
 async fn a_program_comes_from_whom_it_was_asked_of_and_is_served_once_it_is_on_disk() {
     let mut rig = rig();
-    rig.shell.want_program(CLIENT, program(BYTES));
+    rig.shell.want_program(FIRST, program(BYTES));
     assert_eq!(rig.asked(), Some(0));
     rig.shell.want_program(OTHER, program(BYTES));
     assert_eq!(rig.asked(), None, "it is coming already");
     rig.chunk(OTHER, 0, b"XXXX");
-    rig.chunk(CLIENT, 0, &BYTES[..4]);
+    rig.chunk(FIRST, 0, &BYTES[..4]);
     assert_eq!(rig.asked(), Some(4));
-    rig.chunk(CLIENT, 4, &BYTES[4..]);
+    rig.chunk(FIRST, 4, &BYTES[4..]);
     rig.shell.serve_program(WORKER, id_of(BYTES), 0);
     assert!(rig.worker.try_recv().is_err(), "its name is not on the disk yet");
     rig.work().await;
@@ -125,13 +127,13 @@ async fn a_program_comes_from_whom_it_was_asked_of_and_is_served_once_it_is_on_d
 #[tokio::test]
 async fn who_comes_back_over_another_link_is_asked_again() {
     let mut rig = rig();
-    rig.shell.want_program(CLIENT, program(BYTES));
-    rig.chunk(CLIENT, 0, &BYTES[..4]);
+    rig.shell.want_program(FIRST, program(BYTES));
+    rig.chunk(FIRST, 0, &BYTES[..4]);
     assert_eq!([rig.asked(), rig.asked()], [Some(0), Some(4)]);
     let seat = rig.shell.seats.clients.remove(&SeatId(1)).unwrap();
     rig.shell.seats.clients.insert(SeatId(9), seat);
     rig.shell.seats.sessions.insert(CLIENT, SeatId(9));
-    rig.shell.want_program(CLIENT, program(BYTES));
+    rig.shell.want_program(SeatId(9), program(BYTES));
     assert_eq!(rig.asked(), Some(0));
 }
 
@@ -160,13 +162,13 @@ async fn what_was_there_before_is_served_only_if_it_is_what_its_name_says() {
 async fn what_is_too_long_is_refused() {
     let mut rig = rig();
     let bytes = PROGRAM_BYTES_MAX + 1;
-    rig.shell.want_program(CLIENT, Program { bytes, ..program(BYTES) });
+    rig.shell.want_program(FIRST, Program { bytes, ..program(BYTES) });
     let reason = rig.refused();
     assert!(reason.contains(&bytes.to_string()) && reason.contains("strip"), "{reason}");
 
-    rig.shell.want_program(CLIENT, Program { bytes: 3, ..program(BYTES) });
+    rig.shell.want_program(FIRST, Program { bytes: 3, ..program(BYTES) });
     assert_eq!(rig.asked(), Some(0));
-    rig.chunk(CLIENT, 0, b"1234");
+    rig.chunk(FIRST, 0, b"1234");
     let reason = rig.refused();
     assert!(reason.contains("longer than the 3 bytes announced"), "{reason}");
 }
@@ -186,4 +188,32 @@ fn what_was_not_used_for_longest_makes_room_unless_a_job_uses_it() {
     assert_eq!(ids.map(|id| store.place(id).exists()), [true, true, false, false]);
     store.evict(&ids.into());
     assert!(store.has(ids[0]), "what fits stays");
+}
+
+#[tokio::test]
+async fn who_gives_its_program_to_all_is_told_when_it_is_on_the_disk() {
+    let mut rig = rig();
+    // Whoever leads.
+    rig.shell.dispatcher = None;
+    let told = |rig: &mut Rig| match rig.client.try_recv() {
+        Ok(ToClient::HasProgram(id)) => Some(id),
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    };
+    rig.shell.offered_program(FIRST, program(BYTES));
+    assert_eq!(rig.asked(), Some(0));
+    rig.chunk(FIRST, 0, BYTES);
+    assert_eq!(told(&mut rig), None, "it is not on the disk yet");
+    rig.shell.offered_program(OTHER, program(BYTES));
+    rig.work().await;
+    let both = [told(&mut rig), told(&mut rig)];
+    assert_eq!(both, [Some(id_of(BYTES)); 2]);
+    rig.shell.offered_program(OTHER, program(BYTES));
+    assert_eq!(told(&mut rig), Some(id_of(BYTES)), "it is there");
+    // After a start it is looked at first.
+    let mut rig = rig_in(rig.dir);
+    rig.shell.offered_program(FIRST, program(BYTES));
+    assert_eq!(told(&mut rig), None);
+    rig.work().await;
+    assert_eq!(told(&mut rig), Some(id_of(BYTES)));
 }

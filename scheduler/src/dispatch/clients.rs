@@ -91,9 +91,10 @@ impl Dispatcher {
             known.is_none_or(|job| job.session == session)
         };
         let command = match message {
-            FromClient::Attach { .. } | FromClient::Alive | FromClient::ProgramChunk { .. } => {
-                return;
-            }
+            FromClient::Attach { .. }
+            | FromClient::Alive
+            | FromClient::Program(_)
+            | FromClient::ProgramChunk { .. } => return,
             FromClient::OpenJob { request, program, name, detached } => {
                 let low = client.low;
                 Command::OpenJob { session, request, low, program, name, detached }

@@ -386,6 +386,7 @@ impl World {
             | ToClient::Wanted { .. }
             | ToClient::JobAttached { .. }
             | ToClient::JobSeen(_)
+            | ToClient::HasProgram(_)
             | ToClient::Holders { .. } => Ok(()),
         }
     }

@@ -220,6 +220,7 @@ impl Fake {
             | FromClient::Needs { .. }
             | FromClient::Detach => {}
             FromClient::AttachJob { .. }
+            | FromClient::Program(_)
             | FromClient::Read(_)
             | FromClient::LookAtJob(_)
             | FromClient::CancelJob { .. } => {

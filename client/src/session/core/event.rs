@@ -219,6 +219,8 @@ pub(crate) enum Action {
     Given(Vec<Given>),
     /// The session's job is there, and others may attach to it; or it is another's.
     JobOpen(Visited),
+    /// So many coordinators have the program of a job that goes on without its client.
+    ProgramHeld(usize),
     /// It is not, for this reason.
     JobRefused(String),
     /// How far a job is.

@@ -25,6 +25,7 @@ impl Core {
             ToClient::JobAttached { request, job, name, batches, more } => {
                 self.job_attached((request, job), (name, batches, more), peer, out);
             }
+            ToClient::HasProgram(program) => self.program_held(peer, program, out),
             ToClient::JobSeen(summary) => {
                 self.looked();
                 out.push(Action::JobSeen(summary));

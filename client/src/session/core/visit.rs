@@ -1,10 +1,11 @@
 //! Jobs that go on without their client: opening one, and attaching to one that another client has opened, whose
 //! batches are read a few at a time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use allhands_common::id::{BatchId, JobId, RequestId};
 use allhands_common::limit::READING_MAX;
+use allhands_common::program::ProgramId;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{FromClient, JobBatch};
 
@@ -46,6 +47,8 @@ pub(super) struct Visit {
     looks: bool,
     /// Why it cannot be had (any more).
     refused: Option<String>,
+    /// Coordinators that have the program.
+    held_by: BTreeSet<Peer>,
 }
 
 impl Core {
@@ -66,6 +69,23 @@ impl Core {
             Purpose::Visit(job) => FromClient::AttachJob { request, job },
         };
         self.say(peer, message, out);
+    }
+
+    /// Each coordinator is to have the program of a job that goes on without its client.
+    pub(super) fn offer_program(&mut self, peer: Peer, out: &mut Vec<Action>) {
+        if matches!(self.config.purpose, Purpose::Detached { .. })
+            && !self.visit.held_by.contains(&peer)
+        {
+            let message = FromClient::Program(self.config.program.clone());
+            out.push(Action::Send { peer, message });
+        }
+    }
+
+    /// A coordinator has the program.
+    pub(super) fn program_held(&mut self, peer: Peer, program: ProgramId, out: &mut Vec<Action>) {
+        if program == self.config.program.id && self.visit.held_by.insert(peer) {
+            out.push(Action::ProgramHeld(self.visit.held_by.len()));
+        }
     }
 
     /// Whether a job was asked for by this request, and there was no answer.

@@ -179,7 +179,10 @@ impl Model {
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
                 Action::Wanted { .. } => unreachable!("nothing is offered"),
                 Action::Holders { .. } | Action::AskedAnew => unreachable!("nothing is wanted"),
-                Action::JobOpen(_) | Action::JobRefused(_) | Action::JobSeen(_) => {
+                Action::JobOpen(_)
+                | Action::ProgramHeld(_)
+                | Action::JobRefused(_)
+                | Action::JobSeen(_) => {
                     unreachable!("the job is the session's own")
                 }
                 Action::Given(_) | Action::Renamed(_) => unreachable!("nothing is awaited"),
@@ -411,6 +414,7 @@ impl Model {
             | FromClient::Needs { .. }
             | FromClient::Detach => {}
             FromClient::AttachJob { .. }
+            | FromClient::Program(_)
             | FromClient::Read(_)
             | FromClient::LookAtJob(_)
             | FromClient::CancelJob { .. } => {
