@@ -86,7 +86,7 @@ impl Drop for Detached {
         if !self.left
             && let Err(error) = self.settle(LEAVE)
         {
-            notice(&error.to_string());
+            notice(error.to_string());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Random graphs of executions against a serial evaluation of the same graph: values, handles, returned
 //! executions, children that are waited for, failures, retries and cancels, in any combination.
+#![expect(clippy::unwrap_used, reason = "a test that cannot write its file has failed")]
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -68,7 +68,7 @@ fn branch(n: u64) -> Result<u64, allhands::Failure> {
 
 #[allhands::task]
 fn wide(n: u64) -> Result<u64, allhands::Failure> {
-    let children = (0..n).map(|n| branch::submit(n)).collect::<Result<Vec<_>, _>>()?;
+    let children = (0..n).map(branch::submit).collect::<Result<Vec<_>, _>>()?;
     let mut sum = 0;
     for child in &children {
         sum += child.ok()?;
