@@ -228,6 +228,8 @@ pub enum Charge {
     Suspicion,
     /// It was given out as one that must not run twice, and came back unstarted.
     Return,
+    /// It ran, and has no result yet.
+    Round,
 }
 
 impl Carries for Entry {

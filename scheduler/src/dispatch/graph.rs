@@ -93,6 +93,10 @@ impl Dispatcher {
                 }
             }
             if waits == 0 && hopeless.is_none() {
+                // They were there when it was submitted, or this leader does not know since when they are.
+                if self.awaited.is_some() && named.iter().any(|(_, need)| need.waits()) {
+                    self.note_ready(state, id, *index);
+                }
                 continue;
             }
             let Some(active) = self.activate(state, id) else { return };
@@ -181,8 +185,9 @@ impl Dispatcher {
         match self.hope(state, task, named, need) {
             Hope::Waiting => self.look_for_circle(state, task),
             Hope::Fulfilled => {
-                if let Some(active) = self.active.get_mut(&task.batch) {
-                    active.let_go(task.index);
+                let active = self.active.get_mut(&task.batch);
+                if active.is_some_and(|active| active.let_go(task.index)) {
+                    self.note_ready(state, task.batch, task.index);
                 }
                 self.put_off(state, task.batch, TaskRange::new(task.index, task.index + 1));
             }

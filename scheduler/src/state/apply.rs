@@ -14,6 +14,7 @@ use allhands_common::time::ClusterTime;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::links::Callees;
 use super::{ArgumentSegment, Batch, Detached, Job, Session, Started, State};
 use crate::{Charge, Effect};
 
@@ -222,20 +223,27 @@ impl State {
             return;
         }
         let exception = known.progress_mut().exceptions.entry(index).or_default();
+        let news = attempt > exception.charged;
         match charge {
             Charge::Return => {}
-            Charge::Failure | Charge::Death | Charge::Loss | Charge::Suspicion
-                if attempt <= exception.charged => {}
+            Charge::Failure | Charge::Death | Charge::Loss | Charge::Suspicion | Charge::Round
+                if !news => {}
             Charge::Failure => exception.failures = exception.failures.saturating_add(1),
             Charge::Death => exception.deaths = exception.deaths.saturating_add(1),
             Charge::Loss => exception.losses = exception.losses.saturating_add(1),
             Charge::Suspicion => exception.suspect = true,
+            Charge::Round => exception.end_round(),
         }
         if charge != Charge::Return {
             exception.charged = exception.charged.max(attempt);
         }
         exception.not_before = exception.not_before.max(not_before);
         known.unstart(index);
+        if charge == Charge::Round && news {
+            // What it has called in this round is not what it calls in the next.
+            let one = TaskRange::new(index, index + 1);
+            self.let_go_of_children(batch, one, Callees::Of(attempt));
+        }
         out.push(Effect::Charged { batch, index });
     }
 

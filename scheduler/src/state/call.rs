@@ -49,7 +49,7 @@ impl State {
         let range = TaskRange::new(0, 1);
         let name = self.name_segment();
         opened.grow(name, range, segment.bytes.len(), 0);
-        opened.links_mut().parent = Some(Parent { task: parent, attempt, depth });
+        opened.links_mut().parent = Some(Parent { task: parent, attempt, depth, let_go: false });
         opened.progress_mut().done = true;
         self.batches.insert(batch, opened);
         self.take_early_pins(batch);

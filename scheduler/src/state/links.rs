@@ -57,6 +57,8 @@ pub struct Parent {
     pub attempt: AttemptId,
     /// How many parents there are above it, itself included.
     pub depth: u32,
+    /// Whether it is the parent's no more: that has ended, or has had a round since.
+    pub let_go: bool,
 }
 
 /// How a stretch of kept tasks ended without a value.
@@ -261,14 +263,28 @@ impl State {
         };
         let links = known.links_mut();
         let mentions = take_range(&mut links.mentions, ended);
-        let children = take_range(&mut links.children, ended);
         for (on, _) in mentions.into_iter().flatten() {
             if !cfg!(plant = "mention_pins_for_ever") {
                 self.unpin(on.batch);
             }
         }
+        self.let_go_of_children(batch, ended, by);
+    }
+
+    /// Whom tasks of `batch` have called is theirs no more: they, or a round of theirs, have ended.
+    pub(super) fn let_go_of_children(&mut self, batch: BatchId, of: TaskRange, by: Callees) {
+        let Some(known) = self.batches.get_mut(&batch).filter(|known| known.links().is_some())
+        else {
+            return;
+        };
+        let children = take_range(&mut known.links_mut().children, of);
         for child in children.into_iter().flatten() {
-            let parent = self.batches.get(&child).and_then(|known| known.links()?.parent);
+            let links = self.batches.get_mut(&child).map(Batch::links_mut);
+            let parent = links.and_then(|links| links.parent.as_mut());
+            let parent = parent.map(|parent| {
+                parent.let_go = true;
+                *parent
+            });
             let stays = match by {
                 Callees::All => true,
                 Callees::Of(attempt) if !cfg!(plant = "claimed_child_cancelled") => {
