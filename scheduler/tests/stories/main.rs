@@ -14,6 +14,7 @@ mod graph_circles;
 mod limits;
 mod places;
 mod replicas;
+mod rounds;
 mod runs;
 mod support;
 mod unfetched;
