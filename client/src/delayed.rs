@@ -10,17 +10,19 @@ pub(crate) use patch::{Patch, millis};
 
 use std::fmt;
 use std::panic::Location;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use allhands_common::execution::Need;
+use allhands_common::function::FunctionName;
 use allhands_common::policy::Policy;
 use allhands_common::resources::Resources;
 use serde::de::DeserializeOwned;
 
-use crate::entry::{self, Entry, Marker, NotATask};
+use crate::entry::{self, Entry, Marker, NotATask, NotInExecutable};
 use crate::execution::named::{self, Named};
 use crate::function::{Args, Function, NoCapture, Ret};
 use crate::into_arg::IntoArgs;
+use crate::judge::{Recurs, RetryWhen};
 use crate::parallel::lift;
 use crate::payload::{
     ArgWriter, ArgumentError, Arguments, Codec, DecodeError, EncodeError, bytes_text,
@@ -196,6 +198,73 @@ impl<R> Delayed<R> {
         self.patched(|patch| patch.queue_timeout_ms = Some(millis(timeout)))
     }
 
+    /// Starts it so long after its submit at the earliest.
+    ///
+    /// In a [recurrent](Self::recurrent) call it is also the pause before each further round.
+    pub fn delay(self, delay: Duration) -> Self {
+        self.patched(|patch| patch.delay_ms = Some(millis(delay)))
+    }
+
+    /// Starts it at `time` at the earliest; at once, if that is past. The wait is computed here, by this machine's clock,
+    /// and counts from the submit: submit it soon.
+    pub fn start_at(self, time: SystemTime) -> Self {
+        match time.duration_since(SystemTime::now()) {
+            Ok(delay) => self.delay(delay),
+            Err(_) => self.patched(|patch| patch.delay_ms = Some(0)),
+        }
+    }
+
+    /// Ends it once it has taken so long since its submit, with all that it waits for, its tries and its rounds. (That
+    /// of a whole [`Parallel`](crate::Parallel::deadline) counts from its beginning.)
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.patched(|patch| patch.deadline_ms = Some(millis(deadline)))
+    }
+
+    /// Runs it again, as often as [`retries`](Self::retries) says, only after those failures that `predicate` says
+    /// `true` of: a `fn(&E) -> bool` on the error that the function returns, or a `fn(&str) -> bool` on the text of that
+    /// error or of a panic. See [`RetryWhen`].
+    ///
+    /// ```
+    /// # use allhands::delayed;
+    /// fn fetch(id: u32) -> Result<String, String> {
+    ///     Err(format!("{id}: busy"))
+    /// }
+    /// let call = delayed(fetch)(7).retries(3).retry_when(|text: &str| text.ends_with("busy"));
+    /// # let _ = call;
+    /// ```
+    ///
+    /// The predicate runs in the executor: it captures nothing. One that panics says no.
+    pub fn retry_when<K>(self, predicate: impl RetryWhen<R, K>) -> Self {
+        let judge = entry::judge_of::<R, _, K>(&predicate);
+        self.patched(|patch| patch.retry_when = Some(judge))
+    }
+
+    /// Runs it again and again until it returns `Some`: what comes of the call is what is in that. After an `Err`, a
+    /// panic or a timeout it goes on only as [`retries`](Self::retries) says; they count anew in each round.
+    ///
+    /// Between two rounds it waits for as long as its [`delay`](Self::delay) says, 100 ms if there is none, and occupies
+    /// nothing. Say a [`deadline`](Self::deadline) if it may be that it never returns `Some`: without one it goes on
+    /// until somebody cancels it. What it submits in a round is submitted anew in the next, and goes on beside it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use allhands::{Delayed, delayed};
+    /// fn look(path: String) -> Option<u64> {
+    ///     std::fs::metadata(path).ok().map(|file| file.len())
+    /// }
+    /// let pause = Duration::from_secs(2);
+    /// let bytes: Delayed<u64> = delayed(look)("ready.csv".into()).delay(pause).recurrent();
+    /// # let _ = bytes.deadline(Duration::from_secs(3600));
+    /// ```
+    pub fn recurrent(self) -> Delayed<R::Value>
+    where
+        R: Recurs,
+    {
+        let Self { entry, arguments, extra, .. } =
+            self.patched(|patch| patch.recurs = Some(entry::of_recurrence::<R>()));
+        Delayed { entry, arguments, decode: ResultDecoder(decode_received::<R::Value>), extra }
+    }
+
     /// Runs it before calls of lower priority; the default is 0.
     pub fn priority(self, priority: i16) -> Self {
         self.patched(|patch| patch.priority = Some(priority))
@@ -275,6 +344,14 @@ impl<R> Delayed<R> {
         }
     }
 
+    /// What other processes call its function, if they can find that and all that belongs to it.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub(crate) fn function_name(&self) -> Result<FunctionName, NotInExecutable> {
+        function_name(self.entry, self.patch())
+    }
+
     /// What people call its function.
     pub(crate) fn label(&self) -> String {
         self.entry.label()
@@ -303,6 +380,19 @@ impl<R> fmt::Debug for Delayed<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Delayed({} {})", self.label(), self.debug_text())
     }
+}
+
+/// What other processes call a function, if they can find it and what is said at its call.
+///
+/// # Errors
+/// They cannot.
+pub(crate) fn function_name(
+    entry: &'static Entry,
+    patch: Option<&Patch>,
+) -> Result<FunctionName, NotInExecutable> {
+    let judges = patch.into_iter().flat_map(|patch| [patch.retry_when, patch.recurs]).flatten();
+    judges.into_iter().try_for_each(|judge| judge.name().map(drop))?;
+    entry.name()
 }
 
 /// What a call is made of, for tests and benchmarks that run one by hand.

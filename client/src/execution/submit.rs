@@ -13,7 +13,7 @@ use super::home::{self, Home};
 use super::named::Named;
 use super::slot::{Beginning, Slot};
 use crate::cluster::Cluster;
-use crate::delayed::{Delayed, Patch};
+use crate::delayed::{Delayed, Patch, function_name};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Finished, Reason, Result, RunError, error_of_end};
 use crate::parallel::lift::Lifting;
@@ -48,7 +48,8 @@ impl Encoded<'_> {
     /// # Errors
     /// Other processes cannot find it.
     pub(crate) fn function(&self) -> Result<FunctionName> {
-        self.entry.name().map_err(|source| fail(Reason::Function { index: 0, source }))
+        function_name(self.entry, self.patch)
+            .map_err(|source| fail(Reason::Function { index: 0, source }))
     }
 
     /// What its batch is.

@@ -270,7 +270,7 @@ impl<R> Call<R> {
         self.decoder.get_or_insert_with(|| call.result_decoder());
         let index = self.given;
         let entry = call.entry();
-        let name = entry.name().map_err(|source| Reason::Function { index, source })?;
+        let name = call.function_name().map_err(|source| Reason::Function { index, source })?;
         let mut policy = self.base.policy.clone();
         call.apply_policy(&mut policy);
         let shared = &self.base.shared;
