@@ -20,6 +20,8 @@ pub struct Policy {
     /// The program's function that makes of a result what counts as one, or says that there is none yet: then the task
     /// is run again after its delay, however often. Such rounds are no retries.
     pub recurs: Option<FunctionName>,
+    /// What becomes of calls of a job that are equal, if anything does. Of kept batches only.
+    pub equal_calls: Option<EqualCalls>,
     /// How long after its submit a task is begun at the earliest.
     pub delay_ms: Option<u64>,
     /// How long a task may run, from its start on the executor.
@@ -57,6 +59,7 @@ impl Default for Policy {
             backoff: Backoff::default(),
             retry_when: None,
             recurs: None,
+            equal_calls: None,
             delay_ms: None,
             timeout_ms: None,
             queue_timeout_ms: None,
@@ -91,6 +94,18 @@ impl Policy {
             Err(_) => slots.saturating_sub(self.n_jobs.unsigned_abs() - 1).max(1),
         }
     }
+}
+
+/// What becomes of equal calls of a job.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EqualCalls {
+    /// Those of the same function and arguments are one call, the first that does not fail.
+    Memo,
+    /// Those of the same function and key that were not begun are one call, the newest.
+    Defer {
+        /// A hash of the key; `None`: the arguments.
+        key: Option<[u8; 16]>,
+    },
 }
 
 /// What kind of executor runs the tasks.

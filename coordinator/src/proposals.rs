@@ -132,6 +132,7 @@ fn head_bytes(command: &Command) -> usize {
         | Command::Start { .. }
         | Command::CloseSession { .. }
         | Command::AttachJob { .. }
+        | Command::Forward { .. }
         | Command::ExpireJob { .. }
         | Command::LeaveWorker { .. } => COMMAND_BYTES,
         Command::OpenBatch { spec, mentions, .. }

@@ -16,6 +16,7 @@ mod check;
 mod check_graph;
 mod circles;
 mod clients;
+mod defers;
 mod deliver;
 mod detached;
 mod effects;

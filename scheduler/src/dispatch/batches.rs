@@ -128,6 +128,21 @@ impl Active {
         self.charging.insert(TaskRange::new(index, index + 1));
     }
 
+    /// A task that is with no attempt waits for an entry about it. Whether it is one.
+    pub(super) fn take_unbegun(&mut self, index: u32) -> bool {
+        let one = TaskRange::new(index, index + 1);
+        let here = self.pending.contains(index)
+            || self.delayed.contains_key(&index)
+            || self.waiting.contains_key(&index);
+        if here {
+            self.pending.remove(one);
+            self.delayed.remove(&index);
+            self.waiting.remove(&index);
+            self.charging.insert(one);
+        }
+        here
+    }
+
     /// Tasks have ended, or are with an attempt: whatever they named.
     pub(super) fn wait_no_more(&mut self, range: TaskRange) {
         let gone: Vec<u32> =

@@ -65,6 +65,8 @@ impl Dispatcher {
             Effect::Settled { worker, attempt, batch, range } => {
                 self.settled(state, Origin { batch, attempt, worker }, range);
             }
+            Effect::Superseded { task } => self.supersede(state, task, out),
+            Effect::NotForwarded { task } => self.not_forwarded(state, task),
             Effect::Charged { batch, index } => self.recharge(now, state, batch, index),
             Effect::Started { batch, attempt, worker, range } => {
                 self.started(now, state, Origin { batch, attempt, worker }, range, out);

@@ -354,7 +354,7 @@ pub(super) fn outcome_bytes(state: &State, task: TaskId) -> usize {
 
 /// Where the outcome of a task is waited for.
 pub(super) fn end_of(state: &State, awaited: Awaited) -> TaskId {
-    if awaited.follow { state.follow(awaited.task).0 } else { awaited.task }
+    if awaited.follow { state.follow(awaited.task).0 } else { state.same_as(awaited.task) }
 }
 
 /// Where whoever asks has to wait, and whether nobody has heard of that task; `None`: there is an answer.

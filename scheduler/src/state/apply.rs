@@ -1,5 +1,6 @@
 //! Sessions, jobs and batches: how they come and grow.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -61,8 +62,8 @@ impl State {
         self.next_job.0 += 1;
         known.replies.insert(request, job);
         let owner = known.owner.clone();
-        let (specs, detached) = (Vec::new(), detached.map(Detached::new));
-        let opened = Job { session, request, owner, name, program, specs, detached };
+        let (specs, equals, detached) = (Vec::new(), BTreeMap::new(), detached.map(Detached::new));
+        let opened = Job { session, request, owner, name, program, specs, equals, detached };
         self.jobs.insert(job, opened);
         out.push(Effect::JobOpened { session, request, job });
     }
@@ -138,7 +139,7 @@ impl State {
         if tasks > 0 {
             known.grow(segment, TaskRange::new(0, tasks), bytes.len(), 0);
             self.next_segment.0 += 1;
-            out.push(Effect::Keep { segment, bytes });
+            out.push(Effect::Keep { segment, bytes: bytes.clone() });
         }
         known.sealed = sealed;
         let over = known.over();
@@ -147,6 +148,7 @@ impl State {
         if over {
             self.end_batch(batch, out);
         }
+        self.meet_equals(batch, TaskRange::new(0, tasks), bytes, out);
     }
 
     /// A batch that is open is opened again, perhaps with more than the first time: its client did not
@@ -192,8 +194,9 @@ impl State {
         known.grow(segment, range, bytes.len(), at.0 - known.opened.0);
         self.next_segment.0 += 1;
         self.link(batch, range, mentions);
-        out.push(Effect::Keep { segment, bytes });
+        out.push(Effect::Keep { segment, bytes: bytes.clone() });
         out.push(Effect::Appended { batch, range });
+        self.meet_equals(batch, range, bytes, out);
     }
 
     pub(super) fn seal(&mut self, batch: BatchId, tasks: u32, out: &mut Vec<Effect>) {

@@ -58,10 +58,11 @@ impl State {
             caller.links_mut().children.entry(parent.index).or_default().push(batch);
         }
         self.link(batch, range, &mentions);
-        out.push(Effect::Keep { segment: name, bytes: segment.bytes });
+        out.push(Effect::Keep { segment: name, bytes: segment.bytes.clone() });
         if let Effect::Called { new, .. } = &mut called {
             *new = true;
         }
         out.push(called);
+        self.meet_equals(batch, range, segment.bytes, out);
     }
 }

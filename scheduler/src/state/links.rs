@@ -8,7 +8,7 @@
 //! Chains of such batches may be long. Nothing here recurses: what became loose or unwanted is put on a
 //! list, and the command that did it works the lists off at its end.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -19,10 +19,10 @@ use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, TaskId};
 use allhands_common::limit::FORWARDS_MAX;
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{ERROR, FAILED, FORWARDED, Segment};
+use allhands_common::segment::{ERROR, FAILED, FORWARDED, SAME, Segment};
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, OutcomeSegment, State};
+use super::{Batch, CallKey, OutcomeSegment, State};
 
 /// Longest text of a root cause that dependants are told, in bytes.
 const MESSAGE_BYTES_MAX: usize = 400;
@@ -44,8 +44,14 @@ pub struct Links {
     pub places: BTreeMap<u32, u32>,
     /// Tasks that ended without a value, or with the function's own error: by the first one of each stretch.
     pub faults: BTreeMap<u32, Fault>,
-    /// Tasks that ended by returning an execution.
+    /// Tasks that ended by returning an execution, or as the same as another.
     pub forwards: BTreeMap<u32, TaskId>,
+    /// Of these, those that ended as the same as another.
+    pub same: BTreeSet<u32>,
+    /// By what its tasks are equal to others, where that is asked for.
+    pub keys: BTreeMap<u32, CallKey>,
+    /// Of unfinished tasks that others are the same as: which of these tasks, itself included, are still wanted.
+    pub wanted: BTreeMap<u32, BTreeSet<TaskId>>,
 }
 
 /// The call that a batch is.
@@ -154,7 +160,10 @@ impl Batch {
                 match tag {
                     ERROR => links.note_fault(one, failed(text)),
                     FAILED => links.note_fault(one, FaultKind::Returned),
-                    FORWARDED => {
+                    FORWARDED | SAME => {
+                        if tag == SAME {
+                            links.same.insert(task);
+                        }
                         if let Some((to, _)) = text.split_first_chunk::<TASK_ID_BYTES>() {
                             links.forwards.insert(task, TaskId::from_bytes(*to));
                         }
@@ -263,6 +272,7 @@ impl State {
         };
         let links = known.links_mut();
         let mentions = take_range(&mut links.mentions, ended);
+        take_range(&mut links.wanted, ended);
         for (on, _) in mentions.into_iter().flatten() {
             if !cfg!(plant = "mention_pins_for_ever") {
                 self.unpin(on.batch);

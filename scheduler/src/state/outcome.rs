@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use allhands_common::codec;
 use allhands_common::execution::Mention;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId, JobId, SegmentId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, JobId, SegmentId, TaskId, WorkerId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::{ERROR, FAILED, Segment, SegmentBuilder, is_value};
 use bytes::Bytes;
@@ -104,13 +104,27 @@ impl State {
             if let Some(batch) = self.unwanted.pop() {
                 let cause =
                     Cause::Cancelled { reason: "the task that had called it has ended".into() };
-                self.stop(batch, Failed { cause, worker: None, attempt: None, tries: 0 }, out);
+                let failed = Failed { cause, worker: None, attempt: None, tries: 0 };
+                // It is one task, or the same as another, which others may want.
+                if let Some(end) = self.nobody_wants(TaskId { batch, index: 0 }) {
+                    self.stop_call(batch, end, failed, out);
+                }
             } else if let Some(batch) = self.loose.pop() {
                 self.forget_if_done(batch, out);
             } else {
                 return;
             }
         }
+    }
+
+    /// Stops what a task has called: a batch of one task, or what that is the same as.
+    fn stop_call(&mut self, batch: BatchId, end: TaskId, failed: Failed, out: &mut Vec<Effect>) {
+        if end.batch == batch {
+            return self.stop(batch, failed, out);
+        }
+        let range = TaskRange::new(end.index, end.index + 1);
+        self.fail(end.batch, range, &failed, out);
+        out.push(Effect::CalledOff { batch: end.batch, range });
     }
 
     pub(super) fn stop_job(&mut self, job: JobId, rest: &Failed, out: &mut Vec<Effect>) {
