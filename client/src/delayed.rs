@@ -6,7 +6,7 @@
 mod first;
 mod patch;
 
-pub(crate) use patch::{Patch, millis};
+pub(crate) use patch::{Patch, check_group, millis};
 
 use std::fmt;
 use std::panic::Location;
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use allhands_common::execution::Need;
 use allhands_common::function::FunctionName;
-use allhands_common::policy::Policy;
+use allhands_common::policy::{EqualCalls, Policy};
 use allhands_common::resources::Resources;
 use serde::de::DeserializeOwned;
 
@@ -263,6 +263,35 @@ impl<R> Delayed<R> {
         let Self { entry, arguments, extra, .. } =
             self.patched(|patch| patch.recurs = Some(entry::of_recurrence::<R>()));
         Delayed { entry, arguments, decode: ResultDecoder(decode_received::<R::Value>), extra }
+    }
+
+    /// Runs it once for all calls of the same function with the same arguments that say so too, in this session and in
+    /// the tasks that it runs: those that come later are the first of them, as long as that has not failed and somebody
+    /// has a handle on one of them. Of calls that are submitted; an execution among the arguments is the same if it is
+    /// the same execution.
+    ///
+    /// Cancelling one of them ends the call when all others are cancelled too.
+    pub fn memo(self) -> Self {
+        self.patched(|patch| patch.equal_calls = Some(EqualCalls::Memo))
+    }
+
+    /// Lets a newer call of the same function with the same key take its place for as long as it was not begun: of many
+    /// in a row only the last one runs, and whoever waits for the others gets what that returns. Usually with a
+    /// [`delay`](Self::delay), as a pause in which a newer one may come. Of calls that are submitted, in this session
+    /// and in the tasks that it runs.
+    ///
+    /// Cancelling one of them ends the last when all others are cancelled too.
+    pub fn defer(self, key: impl AsRef<[u8]>) -> Self {
+        let hash = blake3::derive_key("allhands 2026 key of a deferred call", key.as_ref());
+        let (key, _) = hash.split_at(16);
+        let key = key.try_into().ok();
+        self.patched(|patch| patch.equal_calls = Some(EqualCalls::Defer { key }))
+    }
+
+    /// The group that it is of: for people, who see it beside its batch, and for
+    /// [`cancel_group`](crate::Cluster::cancel_group). At most 128 bytes.
+    pub fn group(self, name: impl Into<String>) -> Self {
+        self.patched(|patch| patch.group = Some(name.into()))
     }
 
     /// Runs it before calls of lower priority; the default is 0.

@@ -74,6 +74,6 @@ pub mod __private {
     pub use crate::payload::{ArgText, BytesText, Codec, DebugText};
     pub use crate::registry::{TASKS, Task, TaskPolicy, TaskResources, type_id_of};
     pub use crate::source::Digest;
-    pub use allhands_common::policy::Backoff;
+    pub use allhands_common::policy::{Backoff, EqualCalls};
     pub use linkme;
 }

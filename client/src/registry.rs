@@ -12,7 +12,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use allhands_common::policy::Backoff;
+use allhands_common::policy::{Backoff, EqualCalls};
 use allhands_common::resources::Resources;
 
 use crate::judge::Judge;
@@ -49,6 +49,10 @@ pub struct TaskPolicy {
     pub backoff: Option<Backoff>,
     /// `when = predicate`
     pub retry_when: Option<Judge>,
+    /// `memo`, `defer`
+    pub equal_calls: Option<EqualCalls>,
+    /// `group = "..."`
+    pub group: Option<&'static str>,
     /// `delay = "2s"`
     pub delay_ms: Option<u64>,
     /// `timeout = "30s"`

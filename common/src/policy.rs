@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::function::FunctionName;
 use crate::resources::Resources;
 
+/// Longest name of a group, in bytes: as much as is shown of a batch's.
+pub const GROUP_BYTES_MAX: usize = 128;
+
 /// How the tasks of a batch are to be run. Times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -20,6 +23,8 @@ pub struct Policy {
     /// The program's function that makes of a result what counts as one, or says that there is none yet: then the task
     /// is run again after its delay, however often. Such rounds are no retries.
     pub recurs: Option<FunctionName>,
+    /// For people, and to cancel them together: what its tasks are part of. At most [`GROUP_BYTES_MAX`].
+    pub group: Option<String>,
     /// What becomes of calls of a job that are equal, if anything does. Of kept batches only.
     pub equal_calls: Option<EqualCalls>,
     /// How long after its submit a task is begun at the earliest.
@@ -59,6 +64,7 @@ impl Default for Policy {
             backoff: Backoff::default(),
             retry_when: None,
             recurs: None,
+            group: None,
             equal_calls: None,
             delay_ms: None,
             timeout_ms: None,

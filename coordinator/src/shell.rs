@@ -324,6 +324,7 @@ impl Shell {
             | FromClient::Unawait(_)
             | FromClient::AttachJob { .. }
             | FromClient::CancelJob { .. }
+            | FromClient::CancelGroup { .. }
             | FromClient::Keep { .. }
             | FromClient::LetGo { .. }
             | FromClient::Fetched { .. }

@@ -24,6 +24,9 @@ pub(crate) struct TaskAttribute {
     /// The predicate that says when it is tried again.
     pub(crate) when: Option<Path>,
     pub(crate) delay_ms: Option<u64>,
+    pub(crate) memo: bool,
+    pub(crate) defer: bool,
+    pub(crate) group: Option<LitStr>,
     pub(crate) recurrent: bool,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) queue_timeout_ms: Option<u64>,
@@ -63,6 +66,12 @@ impl TaskAttribute {
         let mut read = Self::default();
         let mut seen = Vec::new();
         syn::meta::parser(|meta| read.argument(&meta, &mut seen)).parse2(tokens)?;
+        if read.memo && read.defer {
+            return Err(syn::Error::new(
+                proc_macro2::Span::call_site(),
+                "`memo` keeps the first of equal calls and `defer` the last: say one of them",
+            ));
+        }
         if let Some(when) = &read.when
             && read.retries.unwrap_or(0) == 0
         {
@@ -83,6 +92,9 @@ impl TaskAttribute {
             "backoff" => self.backoff = Some(backoff(meta)?),
             "when" => self.when = Some(path(meta)?),
             "delay" => self.delay_ms = Some(units::millis(&meta.value()?.parse()?)?),
+            "memo" => self.memo = flag(meta)?,
+            "defer" => self.defer = flag(meta)?,
+            "group" => self.group = Some(group(meta)?),
             "recurrent" => self.recurrent = flag(meta)?,
             "deadline" => self.deadline_ms = Some(units::millis(&meta.value()?.parse()?)?),
             "timeout" => self.timeout_ms = Some(units::millis(&meta.value()?.parse()?)?),
@@ -102,9 +114,9 @@ impl TaskAttribute {
             }
             _ => {
                 return Err(meta.error(
-                    "#[task] takes `name`, `retries`, `when`, `backoff`, `delay`, `recurrent`, `timeout`, \
-                     `queue_timeout`, `deadline`, `priority`, `resources`, `idempotent`, `codec`, `wait` and \
-                     `crate`",
+                    "#[task] takes `name`, `retries`, `when`, `backoff`, `delay`, `recurrent`, `memo`, `defer`, \
+                     `group`, `timeout`, `queue_timeout`, `deadline`, `priority`, `resources`, `idempotent`, \
+                     `codec`, `wait` and `crate`",
                 ));
             }
         }
@@ -142,6 +154,20 @@ fn name(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
         return Err(syn::Error::new(name.span(), "a task's name has at least one letter"));
     }
     Ok(name)
+}
+
+fn group(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
+    /// As in `allhands_common::policy`.
+    const GROUP_BYTES_MAX: usize = 128;
+
+    let name: LitStr = meta.value()?.parse()?;
+    match name.value().len() {
+        1..=GROUP_BYTES_MAX => Ok(name),
+        _ => Err(syn::Error::new(
+            name.span(),
+            "the name of a group has at least one byte, and at most 128",
+        )),
+    }
 }
 
 fn number(meta: &ParseNestedMeta<'_>) -> syn::Result<u32> {
@@ -238,6 +264,14 @@ impl TaskAttribute {
         let retry_when = option(self.when.as_ref().map(|when| {
             quote_spanned!(when.span()=> #private::judge_of_output::<#output, _, _, _>(&#when))
         }));
+        let equal_calls = option(match (self.memo, self.defer) {
+            (true, _) => Some(quote!(#private::EqualCalls::Memo)),
+            (_, true) => {
+                Some(quote!(#private::EqualCalls::Defer { key: ::core::option::Option::None }))
+            }
+            _ => None,
+        });
+        let group = option(self.group.as_ref().map(|name| quote!(#name)));
         let delay_ms = option(self.delay_ms.map(|n| quote!(#n)));
         let deadline_ms = option(self.deadline_ms.map(|n| quote!(#n)));
         let retries = option(self.retries.map(|n| quote!(#n)));
@@ -261,6 +295,8 @@ impl TaskAttribute {
             retries: #retries,
             backoff: #backoff,
             retry_when: #retry_when,
+            equal_calls: #equal_calls,
+            group: #group,
             delay_ms: #delay_ms,
             timeout_ms: #timeout_ms,
             queue_timeout_ms: #queue_timeout_ms,
@@ -374,6 +410,8 @@ mod tests {
             assert_eq!(error(quote!(#ident)), says);
         }
         assert!(error(quote!(retry = 3)).starts_with("#[task] takes `name`, `retries`"));
+        assert!(error(quote!(memo, defer)).ends_with("say one of them"));
+        assert!(error(quote!(group = "")).starts_with("the name of a group"));
         assert!(error(quote!(when = busy)).ends_with("without `retries = n` none is"));
         assert_eq!(error(quote!(retries = 3, retries = 4)), "`retries` is said twice");
         assert!(error(quote!(timeout = "5 days")).starts_with("a time is a whole number"));

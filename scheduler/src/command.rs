@@ -215,6 +215,15 @@ pub enum Command {
         /// Which.
         task: TaskId,
     },
+    /// The tasks of a job that are of a group end here, unless others want them.
+    CancelGroup {
+        /// Of which job.
+        job: JobId,
+        /// Which group.
+        group: String,
+        /// What they end of.
+        failed: Failed,
+    },
     /// A job that is over, and that nobody is attached to, has been kept long enough.
     ExpireJob {
         /// Which.
@@ -269,6 +278,7 @@ impl Carries for Command {
             | Self::LeaveWorker { .. }
             | Self::AttachJob { .. }
             | Self::Forward { .. }
+            | Self::CancelGroup { .. }
             | Self::ExpireJob { .. }
             | Self::CancelTasks { .. } => {}
         }

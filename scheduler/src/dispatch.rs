@@ -285,6 +285,10 @@ fn operator(state: &State, name: &str, question: &Question, out: &mut Vec<Action
         Question::CancelBatch(batch) if state.batches.contains_key(batch) => {
             out.push(Action::Propose(Command::Stop { batch: *batch, rest }));
         }
+        Question::CancelGroup(job, group) => {
+            let (job, group, failed) = (*job, group.clone(), rest);
+            out.push(Action::Propose(Command::CancelGroup { job, group, failed }));
+        }
         Question::CancelJob(_)
         | Question::CancelBatch(_)
         | Question::Status

@@ -248,6 +248,9 @@ impl State {
             Command::CancelTasks { batch, range, failed } => {
                 self.cancel_tasks(batch, range, &failed, out);
             }
+            Command::CancelGroup { job, group, failed } => {
+                self.cancel_group(job, &group, &failed, out);
+            }
             Command::Forward { task } => self.forward(task, out),
             Command::Call { worker, child } => self.call(worker, child, out),
         }

@@ -11,7 +11,7 @@ use allhands_common::policy::Policy;
 use allhands_common::segment::{DONE, ERROR, Segment, SegmentBuilder};
 use bytes::Bytes;
 
-use super::call::Common;
+use super::call::{Common, policy_of};
 use super::{IndexRun, OnError, Parallel};
 use crate::cluster::Cluster;
 use crate::delayed::Delayed;
@@ -78,8 +78,7 @@ impl Inline {
         if let Some(source) = call.take_error() {
             return Err(Reason::Argument { index, source });
         }
-        let mut policy = self.policy.clone();
-        call.apply_policy(&mut policy);
+        let policy = policy_of(&self.policy, &call)?;
         let (mut tries, mut failures) = (0, 0);
         let given = Instant::now();
         if let Some(delay_ms) = policy.delay_ms {

@@ -132,6 +132,28 @@ impl State {
         batches.into_iter().for_each(|batch| self.stop(batch, rest.clone(), out));
     }
 
+    /// Whoever made a group wants no more of it. A kept batch, whose tasks were submitted one by one, may go on with
+    /// others.
+    pub(super) fn cancel_group(
+        &mut self,
+        job: JobId,
+        group: &str,
+        failed: &Failed,
+        out: &mut Vec<Effect>,
+    ) {
+        let theirs = self.batches_of(job).filter(|(_, batch)| {
+            batch.spec.policy.group.as_deref() == Some(group) && !batch.over()
+        });
+        let theirs: Vec<(BatchId, bool, u32)> =
+            theirs.map(|(id, batch)| (*id, batch.kept, batch.tasks)).collect();
+        for (batch, kept, tasks) in theirs {
+            match kept {
+                true => self.cancel_tasks(batch, TaskRange::new(0, tasks), failed, out),
+                false => self.stop(batch, failed.clone(), out),
+            }
+        }
+    }
+
     /// Stops a batch that has had too many failures, and ends one that has had all outcomes.
     fn end_batch_if_over(&mut self, batch: BatchId, out: &mut Vec<Effect>) {
         let Some(known) = self.batches.get_mut(&batch) else { return };

@@ -219,7 +219,9 @@ impl Fake {
             | FromClient::Fetched { .. }
             | FromClient::Needs { .. }
             | FromClient::Detach => {}
-            FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
+            FromClient::AttachJob { .. }
+            | FromClient::CancelJob { .. }
+            | FromClient::CancelGroup { .. } => {
                 unreachable!("the job is the session's own")
             }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
