@@ -79,7 +79,9 @@ pub(crate) fn cancel(Cancel { target, group, query }: &Cancel) -> anyhow::Result
         (Target::Job(job), Some(group)) => Question::CancelGroup(*job, group.clone()),
         (Target::Batch(batch), None) => Question::CancelBatch(*batch),
         (Target::Batch(_), Some(_)) => {
-            anyhow::bail!("--group is of a job: give the number of one, which `allhands jobs` lists")
+            anyhow::bail!(
+                "--group is of a job: give the number of one, which `allhands jobs` lists"
+            )
         }
     };
     asking(query, async |operator| match operator.ask(&question).await? {

@@ -207,6 +207,10 @@ impl<R> Delayed<R> {
 
     /// Starts it at `time` at the earliest; at once, if that is past. The wait is computed here, by this machine's clock,
     /// and counts from the submit: submit it soon.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the moment is one of the caller's clock on the wall"
+    )]
     pub fn start_at(self, time: SystemTime) -> Self {
         match time.duration_since(SystemTime::now()) {
             Ok(delay) => self.delay(delay),

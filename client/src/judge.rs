@@ -193,9 +193,8 @@ pub(crate) fn call_recurs<R: Recurs>(
     let Some(value) = value else { return CallStatus::Again };
     let start = out.len();
     // What it holds handles on is noted, as by the task itself.
-    let encoded = crate::execution::named::during(0, || {
-        mention::during(|| encode(codec, &value, out))
-    });
+    let encoded =
+        crate::execution::named::during(0, || mention::during(|| encode(codec, &value, out)));
     match encoded {
         Ok(()) => kind_status(&value),
         Err(error) => {

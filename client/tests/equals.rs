@@ -172,9 +172,8 @@ fn a_group_is_cancelled_with_all_that_tasks_have_called_in_it() {
 
 #[allhands::test]
 fn what_makes_no_sense_is_said() {
-    let refused = |call: Delayed<u64>| {
-        Parallel::new().run([call]).map(drop).unwrap_err().to_string()
-    };
+    let refused =
+        |call: Delayed<u64>| Parallel::new().run([call]).map(drop).unwrap_err().to_string();
     for call in [add::delayed(1, 2).memo(), add::delayed(1, 2).defer("key")] {
         let error = refused(call);
         assert!(error.contains("are of calls that are submitted one by one"), "{error}");

@@ -126,9 +126,9 @@ fn explained(task: TaskId, group: Option<&str>, found: &Explanation) -> Answer {
         }
         Explanation::Blocked { name, on } => vec![format!(
             "it has begun on worker {name} and waits, without a slot, for {}",
-            list(&on)
+            list(on)
         )],
-        Explanation::Waits { on } => vec![format!("it starts after {}", list(&on))],
+        Explanation::Waits { on } => vec![format!("it starts after {}", list(on))],
         Explanation::Same { as_ } => {
             vec![format!("it is the same call as {as_}: `allhands explain {as_}`")]
         }

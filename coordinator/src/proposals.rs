@@ -143,7 +143,13 @@ fn head_bytes(command: &Command) -> usize {
             let custom = spec.policy.resources.custom.keys().map(|name| 8 + name.len());
             let mentions = MENTION_BYTES * mentions.len();
             let group = spec.policy.group.as_ref().map_or(0, String::len);
-            SPEC_BYTES + group + spec.name.len() + functions + env + custom.sum::<usize>() + mentions
+            SPEC_BYTES
+                + group
+                + spec.name.len()
+                + functions
+                + env
+                + custom.sum::<usize>()
+                + mentions
         }
         Command::OpenSession { .. }
         | Command::OpenJob { .. }

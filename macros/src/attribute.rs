@@ -75,7 +75,8 @@ impl TaskAttribute {
         if let Some(when) = &read.when
             && read.retries.unwrap_or(0) == 0
         {
-            let says = "`when` says which failures are tried again, and without `retries = n` none is";
+            let says =
+                "`when` says which failures are tried again, and without `retries = n` none is";
             return Err(syn::Error::new_spanned(when, says));
         }
         Ok(read)

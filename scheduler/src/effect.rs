@@ -3,7 +3,9 @@
 
 use alloc::string::String;
 
-use allhands_common::id::{AttemptId, BatchId, JobId, RequestId, SegmentId, SessionId, TaskId, WorkerId};
+use allhands_common::id::{
+    AttemptId, BatchId, JobId, RequestId, SegmentId, SessionId, TaskId, WorkerId,
+};
 use allhands_common::range::TaskRange;
 use bytes::Bytes;
 

@@ -46,7 +46,9 @@ impl Functions {
         let all = common.functions.iter().map(|function| find(function.name, &function.label));
         Self {
             all: all.collect(),
-            retry_when: common.retry_when.map(|name| find(name, "what says when it is tried again")),
+            retry_when: common
+                .retry_when
+                .map(|name| find(name, "what says when it is tried again")),
             recurs: common.recurs.map(|name| find(name, "what says whether it has a result")),
         }
     }
@@ -214,10 +216,7 @@ fn refuse(answer: Result<CallStatus, Cause>, identity: Identity, out: &mut Vec<u
         }
         Ok(CallStatus::BadResult { message }) => Cause::BadResult { message },
         Ok(
-            CallStatus::Done
-            | CallStatus::Failed
-            | CallStatus::Forwarded(_)
-            | CallStatus::Again,
+            CallStatus::Done | CallStatus::Failed | CallStatus::Forwarded(_) | CallStatus::Again,
         ) => Cause::BadResult {
             message: format!(
                 "it is an error of {} bytes, more than the {RESULT_BYTES_MAX} that one may be: shorten it",

@@ -140,9 +140,7 @@ impl Inline {
         status: &Result<CallStatus, Cause>,
     ) -> bool {
         let when = policy.retry_when.and_then(|name| Entry::resolve(name).ok());
-        when.is_none_or(|when| {
-            !judge::is_for_good(when.call(), call.codec(), status, &self.out)
-        })
+        when.is_none_or(|when| !judge::is_for_good(when.call(), call.codec(), status, &self.out))
     }
 
     fn call<R>(&mut self, call: &Delayed<R>, policy: &Policy) -> Result<CallStatus, Cause> {

@@ -85,7 +85,8 @@ impl Agent {
     }
 
     fn take_run(&mut self, run: Run) {
-        let Run { attempt: id, batch, range, segments, threads, alone, task_ns, given, rounds } = run;
+        let Run { attempt: id, batch, range, segments, threads, alone, task_ns, given, rounds } =
+            run;
         if self.attempts.contains_key(&id) {
             return;
         }

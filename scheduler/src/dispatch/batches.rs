@@ -263,7 +263,7 @@ impl Dispatcher {
     /// Lets those of the tasks `range` that could start wait until they may.
     pub(super) fn put_off(&mut self, state: &State, id: BatchId, range: TaskRange) {
         let Some(batch) = state.batches.get(&id) else { return };
-        if batch.spec.policy.delay_ms.is_none() {
+        if batch.spec.policy.delay_ms.is_none() || cfg!(plant = "delay_ignored") {
             return;
         }
         let Some(active) = self.activate(state, id) else { return };

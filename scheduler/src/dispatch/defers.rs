@@ -27,7 +27,8 @@ impl Dispatcher {
 
     /// The same for all calls that were deferred, once a new leader knows what runs.
     pub(super) fn supersede_all(&mut self, state: &State, out: &mut Vec<Action>) {
-        let deferred = |policy: &Option<EqualCalls>| matches!(policy, Some(EqualCalls::Defer { .. }));
+        let deferred =
+            |policy: &Option<EqualCalls>| matches!(policy, Some(EqualCalls::Defer { .. }));
         let batches = state.batches.iter();
         let batches = batches.filter(|(_, batch)| deferred(&batch.spec.policy.equal_calls));
         let tasks = batches.flat_map(|(id, batch)| {

@@ -108,7 +108,8 @@ impl Dispatcher {
             && let Some(argument) = batch.arguments.last()
         {
             let policy = &batch.spec.policy;
-            let late = policy.queue_timeout_ms.map(|limit| could_start(batch, argument).after(limit));
+            let late =
+                policy.queue_timeout_ms.map(|limit| could_start(batch, argument).after(limit));
             let after_ms = u64::from(argument.after_ms);
             let deadline = policy.task_deadline_ms.map(|limit| after_ms.saturating_add(limit));
             let deadline = deadline.map(|limit| passed(batch.opened, limit));

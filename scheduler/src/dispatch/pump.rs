@@ -246,7 +246,10 @@ fn rounds_of(batch: &Batch, range: TaskRange) -> Vec<(u32, u32)> {
         return Vec::new();
     }
     let exceptions = batch.progress().into_iter().flat_map(|progress| {
-        progress.exceptions.range(range.start..range.end).map(|(index, known)| (*index, known.rounds))
+        progress
+            .exceptions
+            .range(range.start..range.end)
+            .map(|(index, known)| (*index, known.rounds))
     });
     exceptions.filter(|(_, rounds)| *rounds > 0).collect()
 }

@@ -29,7 +29,8 @@ impl State {
                 let batch = self.batches.get(&task.batch).filter(|batch| batch.job == *id);
                 batch.and_then(Batch::links).and_then(|links| links.keys.get(&task.index))
             };
-            if let Some((key, task)) = job.equals.iter().find(|(key, task)| key_of(task) != Some(key))
+            if let Some((key, task)) =
+                job.equals.iter().find(|(key, task)| key_of(task) != Some(key))
             {
                 return broken("equal calls are those of a batch", format!("{key:?}: {task}"));
             }

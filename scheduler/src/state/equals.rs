@@ -15,9 +15,7 @@ use allhands_common::id::{BatchId, TaskId};
 use allhands_common::limit::FORWARDS_MAX;
 use allhands_common::policy::{BatchSpec, EqualCalls};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{
-    ARITY_MAX, SAME, Segment, SegmentBuilder, split_argument_tag,
-};
+use allhands_common::segment::{ARITY_MAX, SAME, Segment, SegmentBuilder, split_argument_tag};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +80,7 @@ impl State {
                 let (_, fate) = self.follow(*first);
                 *how == EqualCalls::Memo && matches!(fate, Fate::Unfinished | Fate::Value)
             });
-            if let Some(first) = first.filter(|_| !cfg!(plant = "memo_forgotten")) {
+            if let Some(first) = first {
                 self.make_same(task, first, out);
                 continue;
             }
@@ -112,9 +110,9 @@ impl State {
         if self.fate(task) != Fate::Unfinished {
             return;
         }
-        let newest = self.newest_of(task).filter(|newest| {
-            matches!(self.follow(*newest).1, Fate::Unfinished | Fate::Value)
-        });
+        let newest = self
+            .newest_of(task)
+            .filter(|newest| matches!(self.follow(*newest).1, Fate::Unfinished | Fate::Value));
         match newest {
             Some(newest) => self.make_same(task, newest, out),
             None => out.push(Effect::NotForwarded { task }),
@@ -172,9 +170,11 @@ impl State {
         out: &mut Vec<Effect>,
     ) {
         // A deadline is the call's own, and is over for everybody.
-        let shared = self.batches.get(&batch).and_then(Batch::links).is_some_and(|links| {
-            !links.same.is_empty() || !links.wanted.is_empty()
-        });
+        let shared = self
+            .batches
+            .get(&batch)
+            .and_then(Batch::links)
+            .is_some_and(|links| !links.same.is_empty() || !links.wanted.is_empty());
         if !shared || !matches!(failed.cause, Cause::Cancelled { .. }) {
             return self.end_tasks(batch, range, failed, out);
         }
@@ -206,6 +206,6 @@ impl State {
             return (end == task).then_some(task);
         };
         wanted.remove(&task);
-        (wanted.is_empty() || cfg!(plant = "shared_call_cancelled")).then_some(end)
+        wanted.is_empty().then_some(end)
     }
 }
