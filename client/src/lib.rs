@@ -17,6 +17,7 @@ pub mod executor;
 mod failure;
 mod function;
 mod into_arg;
+mod job;
 mod judge;
 mod notice;
 mod parallel;
@@ -29,7 +30,7 @@ mod source;
 mod task_ref;
 
 pub use allhands_common::failure::Cause;
-pub use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
+pub use allhands_common::id::{AttemptId, BatchId, JobId, TaskId, WorkerId};
 pub use allhands_common::policy::Prefer;
 pub use allhands_common::resources::Resources;
 pub use allhands_macros::{main, task, test};
@@ -50,6 +51,7 @@ pub use execution::{
 pub use failure::{Failure, OpaqueError};
 pub use function::{Arg, Args, Async, Function, NoCapture, Opaque, Ret, Value};
 pub use into_arg::{IntoArg, IntoArgs};
+pub use job::{Detached, Job, JobBatch, Results};
 pub use judge::{Recurs, RetryWhen};
 pub use parallel::{BatchSize, Collect, FailAfter, FailFast, OnError, Parallel};
 pub use payload::{ArgWriter, ArgumentError, DecodeError, EncodeError};

@@ -1,5 +1,6 @@
 //! Calls that are one call, and calls that are of one group, on an embedded cluster. What tasks have done is counted in
 //! files, because each may run in another process.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::time::Duration;

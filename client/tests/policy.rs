@@ -1,5 +1,6 @@
 //! When, how often and how long calls run, on an embedded cluster: real executor processes of this test binary. What
 //! tasks have done is counted in files, because each may run in another process.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -91,6 +92,7 @@ fn asks(file: &Path) -> Option<u64> {
 }
 
 #[allhands::test]
+#[expect(clippy::disallowed_methods, reason = "the call names a moment of that clock")]
 fn a_delayed_call_lets_others_go_first() {
     let (_directory, file) = file();
     let late = count::delayed(&*file).delay(Duration::from_secs(2)).submit().unwrap();

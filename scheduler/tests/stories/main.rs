@@ -6,6 +6,7 @@ mod blobs;
 mod cancels;
 mod changes;
 mod delays;
+mod detached;
 mod equals;
 mod fails;
 mod graph;

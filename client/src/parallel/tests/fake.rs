@@ -220,6 +220,8 @@ impl Fake {
             | FromClient::Needs { .. }
             | FromClient::Detach => {}
             FromClient::AttachJob { .. }
+            | FromClient::Read(_)
+            | FromClient::LookAtJob(_)
             | FromClient::CancelJob { .. }
             | FromClient::CancelGroup { .. } => {
                 unreachable!("the job is the session's own")
