@@ -193,7 +193,8 @@ impl<R> Delayed<R> {
         self.patched(|patch| patch.timeout_ms = Some(millis(timeout)))
     }
 
-    /// Fails it once it has waited this long for a slot.
+    /// Fails it once it has waited this long for a slot. What it waits for before, others and its
+    /// [`delay`](Self::delay), does not count.
     pub fn queue_timeout(self, timeout: Duration) -> Self {
         self.patched(|patch| patch.queue_timeout_ms = Some(millis(timeout)))
     }

@@ -193,7 +193,7 @@ impl<M: OnError> Parallel<M> {
         self
     }
 
-    /// How long each task may wait for a slot.
+    /// How long each task may wait for a slot, once those are there that it waits for and its delay is over.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.queue_timeout_ms = Some(millis(timeout));
         self
