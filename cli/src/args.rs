@@ -240,6 +240,9 @@ pub(crate) struct Cancel {
     /// A job, or a batch that `allhands job` lists
     #[arg(value_name = "JOB|BATCH")]
     pub(crate) target: Target,
+    /// Of a job only the tasks of this group, which `allhands job` shows
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
     #[command(flatten)]
     pub(crate) query: Query,
 }

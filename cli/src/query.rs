@@ -73,10 +73,16 @@ pub(crate) fn blobs(query: &Query) -> anyhow::Result<()> {
     })
 }
 
-pub(crate) fn cancel(Cancel { target, query }: &Cancel) -> anyhow::Result<()> {
-    let question = match target {
-        Target::Job(job) => Question::CancelJob(*job),
-        Target::Batch(batch) => Question::CancelBatch(*batch),
+pub(crate) fn cancel(Cancel { target, group, query }: &Cancel) -> anyhow::Result<()> {
+    let question = match (target, group) {
+        (Target::Job(job), None) => Question::CancelJob(*job),
+        (Target::Job(job), Some(group)) => Question::CancelGroup(*job, group.clone()),
+        (Target::Batch(batch), None) => Question::CancelBatch(*batch),
+        (Target::Batch(_), Some(_)) => {
+            anyhow::bail!(
+                "--group is of a job: give the number of one, which `allhands jobs` lists"
+            )
+        }
     };
     asking(query, async |operator| match operator.ask(&question).await? {
         Answer::Done(done) => output::print(&CancelView { done }, query.json),

@@ -46,7 +46,7 @@ impl Context {
         self.token.as_ref().map(|token| token.attempt)
     }
 
-    /// A text that is the same in every try of this task, and in no other task of any cluster: for services that
+    /// A text that is the same in every try (and every round) of this task, and in no other task of any cluster: for services that
     /// carry out a request once that comes twice.
     pub fn idempotency_key(&self) -> Option<String> {
         let task = self.task()?;

@@ -4,20 +4,20 @@
 //! in place, what is known of the function is one comparison away, and nothing is formatted.
 
 mod first;
+mod options;
 mod patch;
 
-pub(crate) use patch::{Patch, millis};
+pub(crate) use patch::{Patch, check_group, millis};
 
 use std::fmt;
 use std::panic::Location;
-use std::time::Duration;
 
 use allhands_common::execution::Need;
+use allhands_common::function::FunctionName;
 use allhands_common::policy::Policy;
-use allhands_common::resources::Resources;
 use serde::de::DeserializeOwned;
 
-use crate::entry::{self, Entry, Marker, NotATask};
+use crate::entry::{self, Entry, Marker, NotATask, NotInExecutable};
 use crate::execution::named::{self, Named};
 use crate::function::{Args, Function, NoCapture, Ret};
 use crate::into_arg::IntoArgs;
@@ -176,36 +176,6 @@ fn waiting(mut needs: Vec<Named>, waits: u8) -> Vec<Named> {
 }
 
 impl<R> Delayed<R> {
-    /// Runs it again this many times after it panicked, timed out or returned `Err`.
-    pub fn retries(self, retries: u32) -> Self {
-        self.patched(|patch| patch.retries = Some(retries))
-    }
-
-    /// Waits this long before the first retry, twice as long before each further one, up to `max`.
-    pub fn backoff(self, first: Duration, max: Duration) -> Self {
-        self.patched(|patch| patch.set_backoff(first, max))
-    }
-
-    /// Fails it once it has run this long.
-    pub fn timeout(self, timeout: Duration) -> Self {
-        self.patched(|patch| patch.timeout_ms = Some(millis(timeout)))
-    }
-
-    /// Fails it once it has waited this long for a slot.
-    pub fn queue_timeout(self, timeout: Duration) -> Self {
-        self.patched(|patch| patch.queue_timeout_ms = Some(millis(timeout)))
-    }
-
-    /// Runs it before calls of lower priority; the default is 0.
-    pub fn priority(self, priority: i16) -> Self {
-        self.patched(|patch| patch.priority = Some(priority))
-    }
-
-    /// What it needs while it runs; the default is one slot.
-    pub fn resources(self, resources: Resources) -> Self {
-        self.patched(|patch| patch.resources = Some(resources))
-    }
-
     #[cold]
     fn patched(mut self, change: impl FnOnce(&mut Patch)) -> Self {
         change(&mut self.extra.get_or_insert_default().patch);
@@ -275,6 +245,14 @@ impl<R> Delayed<R> {
         }
     }
 
+    /// What other processes call its function, if they can find that and all that belongs to it.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub(crate) fn function_name(&self) -> Result<FunctionName, NotInExecutable> {
+        function_name(self.entry, self.patch())
+    }
+
     /// What people call its function.
     pub(crate) fn label(&self) -> String {
         self.entry.label()
@@ -303,6 +281,19 @@ impl<R> fmt::Debug for Delayed<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Delayed({} {})", self.label(), self.debug_text())
     }
+}
+
+/// What other processes call a function, if they can find it and what is said at its call.
+///
+/// # Errors
+/// They cannot.
+pub(crate) fn function_name(
+    entry: &'static Entry,
+    patch: Option<&Patch>,
+) -> Result<FunctionName, NotInExecutable> {
+    let judges = patch.into_iter().flat_map(|patch| [patch.retry_when, patch.recurs]).flatten();
+    judges.into_iter().try_for_each(|judge| judge.name().map(drop))?;
+    entry.name()
 }
 
 /// What a call is made of, for tests and benchmarks that run one by hand.

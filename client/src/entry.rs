@@ -25,7 +25,8 @@ use thiserror::Error;
 use crate::execution::convert::Conversion;
 use crate::execution::{fill, named};
 use crate::function::{Args, BadArgument, Function, NoCapture, Ret};
-use crate::payload::{Codec, Kind, check_round_trip, encode, kind, needs_names};
+use crate::judge::{self, Judge, Recurs, RetryWhen};
+use crate::payload::{Codec, check_round_trip, encode, kind_status, needs_names};
 use crate::registry::{Task, known};
 use crate::shared::mention;
 
@@ -49,6 +50,8 @@ pub enum CallStatus {
     /// The function returned an execution, or an `Ok` of one; `out` holds the whole result. What comes of this
     /// task is what comes of the call.
     Forwarded(TaskId),
+    /// There is no result yet: it is to be run again.
+    Again,
     /// An argument could not be decoded; the function did not run.
     BadArgument {
         /// Which one, from 0.
@@ -285,11 +288,7 @@ where
             out.truncate(start);
             return CallStatus::BadResult { message: error.to_string() };
         }
-        match kind(&value) {
-            Kind::Value => CallStatus::Done,
-            Kind::Failed => CallStatus::Failed,
-            Kind::Forwarded(task) => CallStatus::Forwarded(task),
-        }
+        kind_status(&value)
     }
 }
 
@@ -309,6 +308,77 @@ impl<C: Conversion> Converts<C> {
         type_id: TypeId::of::<C>(),
         arity: 1,
     };
+}
+
+/// The record of a predicate on failures of a task that returns `R`.
+struct Judges<F, R, K>(PhantomData<(F, R, K)>);
+
+impl<R, K, F: RetryWhen<R, K>> Judges<F, R, K> {
+    const ENTRY: &'static Entry = {
+        assert!(
+            size_of::<F>() == 0,
+            "this predicate captures a variable, or is a function pointer: it runs in another process"
+        );
+        &Entry {
+            magic: MAGIC,
+            call: Self::call,
+            check: |_, _, _| Ok(()),
+            result_needs_names: || false,
+            debug: None,
+            task: None,
+            type_name: type_name::<F>,
+            result_type_name: type_name::<bool>,
+            type_id: TypeId::of::<F>(),
+            arity: 2,
+        }
+    };
+
+    /// `Done` means yes, anything else no.
+    fn call(codec: Codec, strings: &[&[u8]], _: &mut Vec<u8>) -> CallStatus {
+        // SAFETY: `F` has size 0 (asserted by `ENTRY`), so any aligned non-null address holds one.
+        // It is inhabited: the only way to this code, `judge_of`, was given a value. It is
+        // `Copy + Send + Sync + 'static`, so one more of it on this thread is no more than a copy.
+        let predicate: &F = unsafe { NonNull::dangling().as_ref() };
+        let answer = judge::judged(strings).and_then(|judged| predicate.judge(codec, judged));
+        match answer {
+            // Who cannot tell says nothing against it.
+            Some(true) | None => CallStatus::Done,
+            Some(false) => CallStatus::Failed,
+        }
+    }
+}
+
+/// The entry of a predicate.
+pub(crate) const fn judge_of<R, F: RetryWhen<R, K>, K>(_predicate: &F) -> Judge {
+    Judge(Judges::<F, R, K>::ENTRY)
+}
+
+/// The same, for what `#[task]` knows: the type `O` that its function returns.
+pub const fn judge_of_output<O: Ret<L>, L, F: RetryWhen<O::Value, K>, K>(predicate: &F) -> Judge {
+    judge_of::<O::Value, F, K>(predicate)
+}
+
+/// The record of what makes a result of what a recurrent task returns.
+struct Recurrence<R>(PhantomData<R>);
+
+impl<R: Recurs> Recurrence<R> {
+    const ENTRY: &'static Entry = &Entry {
+        magic: MAGIC,
+        call: judge::call_recurs::<R>,
+        check: |_, _, _| Ok(()),
+        result_needs_names: || false,
+        debug: None,
+        task: None,
+        type_name: type_name::<R>,
+        result_type_name: type_name::<R::Value>,
+        type_id: TypeId::of::<R>(),
+        arity: 1,
+    };
+}
+
+/// The entry of what makes a result of an `R`.
+pub(crate) const fn of_recurrence<R: Recurs>() -> Judge {
+    Judge(Recurrence::<R>::ENTRY)
 }
 
 /// The entry of a conversion.

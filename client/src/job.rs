@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use allhands_common::execution::Awaited;
 use allhands_common::id::{BatchId, JobId, TaskId};
-use allhands_common::segment::FORWARDED;
+use allhands_common::segment::{FORWARDED, SAME};
 use serde::de::DeserializeOwned;
 
 use crate::cluster::{Cluster, PATIENCE};
@@ -230,10 +230,15 @@ impl<R: DeserializeOwned> Iterator for Results<'_, R> {
     /// has ended with that error.
     fn next(&mut self) -> Option<Self::Item> {
         let (task, settled) = self.job.cluster.session().next_read()?;
-        let forwarded = matches!(settled, Settled::Outcome(Outcome { tag: FORWARDED, .. }));
-        Some(match forwarded && self.follows {
-            true => self.job.handle(task, true, None),
-            false => self.job.handle(task, false, Some(settled)),
+        let tag = match &settled {
+            Settled::Outcome(Outcome { tag, .. }) => Some(*tag),
+            Settled::Ended(_) | Settled::Homeless(_) => None,
+        };
+        Some(match tag {
+            Some(FORWARDED) if self.follows => self.job.handle(task, true, None),
+            // Its outcome is that of an equal call.
+            Some(SAME) => self.job.handle(task, self.follows, None),
+            _ => self.job.handle(task, false, Some(settled)),
         })
     }
 }

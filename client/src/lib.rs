@@ -18,6 +18,7 @@ mod failure;
 mod function;
 mod into_arg;
 mod job;
+mod judge;
 mod notice;
 mod parallel;
 mod payload;
@@ -51,6 +52,7 @@ pub use failure::{Failure, OpaqueError};
 pub use function::{Arg, Args, Async, Function, NoCapture, Opaque, Ret, Value};
 pub use into_arg::{IntoArg, IntoArgs};
 pub use job::{Detached, Job, JobBatch, Results};
+pub use judge::{Recurs, RetryWhen};
 pub use parallel::{BatchSize, Collect, FailAfter, FailFast, OnError, Parallel};
 pub use payload::{ArgWriter, ArgumentError, DecodeError, EncodeError};
 pub use progress::Progress;
@@ -70,10 +72,10 @@ pub mod prelude {
 pub mod __private {
     pub use crate::delayed::{Parts, parts, task_call};
     pub use crate::enter::{enter_main, enter_test};
-    pub use crate::entry::{CallFn, CallStatus, DebugFn, Entry, Marker};
+    pub use crate::entry::{CallFn, CallStatus, DebugFn, Entry, Marker, judge_of_output};
     pub use crate::payload::{ArgText, BytesText, Codec, DebugText};
     pub use crate::registry::{TASKS, Task, TaskPolicy, TaskResources, type_id_of};
     pub use crate::source::Digest;
-    pub use allhands_common::policy::Backoff;
+    pub use allhands_common::policy::{Backoff, EqualCalls};
     pub use linkme;
 }

@@ -23,7 +23,7 @@ mod text;
 pub use arguments::ArgWriter;
 pub(crate) use arguments::Arguments;
 pub use error::{ArgumentError, DecodeError, EncodeError};
-pub(crate) use failed::{Kind, kind};
+pub(crate) use failed::kind_status;
 pub(crate) use once::{forget_what_was_read, read as read_argument};
 pub(crate) use shape::needs_names;
 pub(crate) use text::bytes_text;

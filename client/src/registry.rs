@@ -12,9 +12,10 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use allhands_common::policy::Backoff;
+use allhands_common::policy::{Backoff, EqualCalls};
 use allhands_common::resources::Resources;
 
+use crate::judge::Judge;
 use crate::payload::Codec;
 use crate::source::Digest;
 
@@ -46,10 +47,20 @@ pub struct TaskPolicy {
     pub retries: Option<u32>,
     /// `backoff = "100ms"`, or `backoff("100ms", max = "30s")`
     pub backoff: Option<Backoff>,
+    /// `when = predicate`
+    pub retry_when: Option<Judge>,
+    /// `memo`, `defer`
+    pub equal_calls: Option<EqualCalls>,
+    /// `group = "..."`
+    pub group: Option<&'static str>,
+    /// `delay = "2s"`
+    pub delay_ms: Option<u64>,
     /// `timeout = "30s"`
     pub timeout_ms: Option<u64>,
     /// `queue_timeout = "5m"`
     pub queue_timeout_ms: Option<u64>,
+    /// `deadline = "1h"`
+    pub deadline_ms: Option<u64>,
     /// `priority = 10`
     pub priority: Option<i16>,
     /// `resources(cpus = 2, memory = "2GiB", gpu = 1)`

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::function::FunctionName;
 use crate::resources::Resources;
 
+/// Longest name of a group, in bytes: as much as is shown of a batch's.
+pub const GROUP_BYTES_MAX: usize = 128;
+
 /// How the tasks of a batch are to be run. Times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -15,14 +18,26 @@ pub struct Policy {
     pub retries: u32,
     /// How long to wait before that.
     pub backoff: Backoff,
+    /// The program's function that says of an `Err` or a panic whether it is tried again; without one it is.
+    pub retry_when: Option<FunctionName>,
+    /// The program's function that makes of a result what counts as one, or says that there is none yet: then the task
+    /// is run again after its delay, however often. Such rounds are no retries.
+    pub recurs: Option<FunctionName>,
+    /// For people, and to cancel them together: what its tasks are part of. At most [`GROUP_BYTES_MAX`].
+    pub group: Option<String>,
+    /// What becomes of calls of a job that are equal, if anything does. Of kept batches only.
+    pub equal_calls: Option<EqualCalls>,
     /// How long after its submit a task is begun at the earliest.
     pub delay_ms: Option<u64>,
     /// How long a task may run, from its start on the executor.
     pub timeout_ms: Option<u64>,
-    /// How long a task may wait for a slot, from its submit.
+    /// How long a task may wait for a slot, from when it could start: from its submit, or when its delay is over and
+    /// those are there that it waits for.
     pub queue_timeout_ms: Option<u64>,
     /// How long the whole batch may take, from its opening.
     pub deadline_ms: Option<u64>,
+    /// How long each task may take, from its submit, with all its waits, tries and rounds.
+    pub task_deadline_ms: Option<u64>,
     /// Higher first.
     pub priority: i16,
     /// What each task needs.
@@ -47,10 +62,15 @@ impl Default for Policy {
         Self {
             retries: 0,
             backoff: Backoff::default(),
+            retry_when: None,
+            recurs: None,
+            group: None,
+            equal_calls: None,
             delay_ms: None,
             timeout_ms: None,
             queue_timeout_ms: None,
             deadline_ms: None,
+            task_deadline_ms: None,
             priority: 0,
             resources: Resources::default(),
             idempotent: true,
@@ -63,7 +83,16 @@ impl Default for Policy {
     }
 }
 
+/// How long a task that is run again and has no delay waits for its next round, in milliseconds: a loop without a pause
+/// is nobody's wish.
+const ROUND_WAIT_MS: u64 = 100;
+
 impl Policy {
+    /// How long a task waits for its next round, in milliseconds.
+    pub fn round_wait_ms(&self) -> u64 {
+        self.delay_ms.unwrap_or(ROUND_WAIT_MS)
+    }
+
     /// The cap on tasks that run at once, on a cluster of `slots`.
     pub fn cap(&self, slots: u32) -> u32 {
         match u32::try_from(self.n_jobs) {
@@ -71,6 +100,18 @@ impl Policy {
             Err(_) => slots.saturating_sub(self.n_jobs.unsigned_abs() - 1).max(1),
         }
     }
+}
+
+/// What becomes of equal calls of a job.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EqualCalls {
+    /// Those of the same function and arguments are one call, the first that does not fail.
+    Memo,
+    /// Those of the same function and key that were not begun are one call, the newest.
+    Defer {
+        /// A hash of the key; `None`: the arguments.
+        key: Option<[u8; 16]>,
+    },
 }
 
 /// What kind of executor runs the tasks.

@@ -23,7 +23,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 pub use self::tag::{
-    DONE, ERROR, FAILED, FORWARDED, STORED, argument_tag, is_value, split_argument_tag,
+    AGAIN, DONE, ERROR, ERROR_FOR_GOOD, FAILED, FAILED_FOR_GOOD, FORWARDED, SAME, STORED,
+    argument_tag, is_value, split_argument_tag,
 };
 use crate::range::TaskRange;
 

@@ -2,7 +2,7 @@
 
 use allhands_common::id::{BatchId, CoordinatorId, JobId, TaskId, Term};
 use allhands_common::wire::admin::{Answer, Question};
-use allhands_scheduler::Explanation;
+use allhands_scheduler::{Batch, Explanation};
 
 use crate::shell::{Log, Shell};
 
@@ -36,7 +36,9 @@ impl Shell {
                 None => self.unknown_job(*id),
             },
             Question::Explain(task) => {
-                explained(*task, &dispatcher.explain(self.now(), state, *task))
+                let group = state.batches.get(&task.batch);
+                let group = group.and_then(|batch| batch.spec.policy.group.as_deref());
+                explained(*task, group, &dispatcher.explain(self.now(), state, *task))
             }
             Question::Blobs => Answer::Blobs(dispatcher.blobs()),
             Question::CancelJob(id) => {
@@ -49,6 +51,21 @@ impl Shell {
                     ));
                 }
                 let text = format!("job {id} is being cancelled");
+                self.hear_operator(name, question);
+                Answer::Done(text)
+            }
+            Question::CancelGroup(id, group) => {
+                if !state.jobs.contains_key(id) {
+                    return self.unknown_job(*id);
+                }
+                let theirs = |batch: &Batch| batch.spec.policy.group.as_ref() == Some(group);
+                if !state.batches_of(*id).any(|(_, batch)| theirs(batch) && !batch.over()) {
+                    return Answer::Done(format!(
+                        "nothing of group {group} is left to cancel in job {id}: `allhands job {id}` lists its \
+                         groups"
+                    ));
+                }
+                let text = format!("group {group} of job {id} is being cancelled");
                 self.hear_operator(name, question);
                 Answer::Done(text)
             }
@@ -94,8 +111,8 @@ fn unknown_batch(id: BatchId) -> Answer {
 }
 
 /// An explanation in sentences.
-fn explained(task: TaskId, found: &Explanation) -> Answer {
-    Answer::Explanation(match found {
+fn explained(task: TaskId, group: Option<&str>, found: &Explanation) -> Answer {
+    let mut lines = match found {
         Explanation::UnknownBatch => return unknown_batch(task.batch),
         Explanation::NotSubmitted { tasks } => {
             let text = format!("task {task} is not submitted: its batch has {tasks} tasks so far");
@@ -112,8 +129,14 @@ fn explained(task: TaskId, found: &Explanation) -> Answer {
             list(on)
         )],
         Explanation::Waits { on } => vec![format!("it starts after {}", list(on))],
+        Explanation::Same { as_ } => {
+            vec![format!("it is the same call as {as_}: `allhands explain {as_}`")]
+        }
+        Explanation::Delayed { until, tries: 0 } => {
+            vec![format!("it starts at cluster time {} ms: its delay is not over", until.0)]
+        }
         Explanation::Delayed { until, tries } => vec![format!(
-            "it failed {tries} times and waits to be tried again at cluster time {} ms",
+            "it was tried {tries} times and is to be tried again at cluster time {} ms",
             until.0
         )],
         Explanation::Deciding => vec!["something about it is on its way through the log".into()],
@@ -136,5 +159,7 @@ fn explained(task: TaskId, found: &Explanation) -> Answer {
         Explanation::Queued { before } => {
             vec![format!("it waits for a slot; {before} tasks of its batch are before it")]
         }
-    })
+    };
+    lines.extend(group.map(|group| format!("it is of group {group}")));
+    Answer::Explanation(lines)
 }

@@ -132,6 +132,7 @@ fn head_bytes(command: &Command) -> usize {
         | Command::Start { .. }
         | Command::CloseSession { .. }
         | Command::AttachJob { .. }
+        | Command::Forward { .. }
         | Command::ExpireJob { .. }
         | Command::LeaveWorker { .. } => COMMAND_BYTES,
         Command::OpenBatch { spec, mentions, .. }
@@ -141,7 +142,14 @@ fn head_bytes(command: &Command) -> usize {
                 spec.env.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
             let custom = spec.policy.resources.custom.keys().map(|name| 8 + name.len());
             let mentions = MENTION_BYTES * mentions.len();
-            SPEC_BYTES + spec.name.len() + functions + env + custom.sum::<usize>() + mentions
+            let group = spec.policy.group.as_ref().map_or(0, String::len);
+            SPEC_BYTES
+                + group
+                + spec.name.len()
+                + functions
+                + env
+                + custom.sum::<usize>()
+                + mentions
         }
         Command::OpenSession { .. }
         | Command::OpenJob { .. }
@@ -149,6 +157,7 @@ fn head_bytes(command: &Command) -> usize {
         | Command::StopJob { .. }
         | Command::Fail { .. }
         | Command::CancelTasks { .. }
+        | Command::CancelGroup { .. }
         | Command::JoinWorker { .. } => {
             let mut head = Vec::new();
             codec::encode(command, &mut head).map_or(usize::MAX / 2, |()| head.len())

@@ -330,6 +330,7 @@ impl Shell {
             | FromClient::Read(_)
             | FromClient::LookAtJob(_)
             | FromClient::CancelJob { .. }
+            | FromClient::CancelGroup { .. }
             | FromClient::Keep { .. }
             | FromClient::LetGo { .. }
             | FromClient::Fetched { .. }

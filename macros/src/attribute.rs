@@ -1,11 +1,12 @@
 //! What stands in `#[task(...)]`, and in `#[main(...)]` and `#[test(...)]`.
 
 use proc_macro2::TokenStream as Tokens;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::meta::ParseNestedMeta;
 use syn::parse::Parser;
-use syn::{Ident, LitBool, LitInt, LitStr, Path, Token, parse_quote};
+use syn::spanned::Spanned;
+use syn::{Ident, LitBool, LitInt, LitStr, Path, Token, Type, parse_quote};
 
 use crate::signature::Parameter;
 use crate::units;
@@ -20,8 +21,16 @@ pub(crate) struct TaskAttribute {
     pub(crate) retries: Option<u32>,
     /// First and longest wait, in milliseconds.
     pub(crate) backoff: Option<(u64, u64)>,
+    /// The predicate that says when it is tried again.
+    pub(crate) when: Option<Path>,
+    pub(crate) delay_ms: Option<u64>,
+    pub(crate) memo: bool,
+    pub(crate) defer: bool,
+    pub(crate) group: Option<LitStr>,
+    pub(crate) recurrent: bool,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) queue_timeout_ms: Option<u64>,
+    pub(crate) deadline_ms: Option<u64>,
     pub(crate) priority: Option<i16>,
     pub(crate) resources: Option<Resources>,
     pub(crate) idempotent: Option<bool>,
@@ -57,6 +66,19 @@ impl TaskAttribute {
         let mut read = Self::default();
         let mut seen = Vec::new();
         syn::meta::parser(|meta| read.argument(&meta, &mut seen)).parse2(tokens)?;
+        if read.memo && read.defer {
+            return Err(syn::Error::new(
+                proc_macro2::Span::call_site(),
+                "`memo` keeps the first of equal calls and `defer` the last: say one of them",
+            ));
+        }
+        if let Some(when) = &read.when
+            && read.retries.unwrap_or(0) == 0
+        {
+            let says =
+                "`when` says which failures are tried again, and without `retries = n` none is";
+            return Err(syn::Error::new_spanned(when, says));
+        }
         Ok(read)
     }
 
@@ -69,6 +91,13 @@ impl TaskAttribute {
             "name" => self.name = Some(name(meta)?),
             "retries" => self.retries = Some(number(meta)?),
             "backoff" => self.backoff = Some(backoff(meta)?),
+            "when" => self.when = Some(path(meta)?),
+            "delay" => self.delay_ms = Some(units::millis(&meta.value()?.parse()?)?),
+            "memo" => self.memo = flag(meta)?,
+            "defer" => self.defer = flag(meta)?,
+            "group" => self.group = Some(group(meta)?),
+            "recurrent" => self.recurrent = flag(meta)?,
+            "deadline" => self.deadline_ms = Some(units::millis(&meta.value()?.parse()?)?),
             "timeout" => self.timeout_ms = Some(units::millis(&meta.value()?.parse()?)?),
             "queue_timeout" => {
                 self.queue_timeout_ms = Some(units::millis(&meta.value()?.parse()?)?)
@@ -86,8 +115,9 @@ impl TaskAttribute {
             }
             _ => {
                 return Err(meta.error(
-                    "#[task] takes `name`, `retries`, `backoff`, `timeout`, `queue_timeout`, \
-                     `priority`, `resources`, `idempotent`, `codec`, `wait` and `crate`",
+                    "#[task] takes `name`, `retries`, `when`, `backoff`, `delay`, `recurrent`, `memo`, `defer`, \
+                     `group`, `timeout`, `queue_timeout`, `deadline`, `priority`, `resources`, `idempotent`, \
+                     `codec`, `wait` and `crate`",
                 ));
             }
         }
@@ -125,6 +155,20 @@ fn name(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
         return Err(syn::Error::new(name.span(), "a task's name has at least one letter"));
     }
     Ok(name)
+}
+
+fn group(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
+    /// As in `allhands_common::policy`.
+    const GROUP_BYTES_MAX: usize = 128;
+
+    let name: LitStr = meta.value()?.parse()?;
+    match name.value().len() {
+        1..=GROUP_BYTES_MAX => Ok(name),
+        _ => Err(syn::Error::new(
+            name.span(),
+            "the name of a group has at least one byte, and at most 128",
+        )),
+    }
 }
 
 fn number(meta: &ParseNestedMeta<'_>) -> syn::Result<u32> {
@@ -214,8 +258,21 @@ fn resources(meta: &ParseNestedMeta<'_>) -> syn::Result<Resources> {
 }
 
 impl TaskAttribute {
-    /// The policy as a constant `TaskPolicy`.
-    pub(crate) fn policy(&self, private: &Tokens) -> Tokens {
+    /// The policy as a constant `TaskPolicy`, of a function that returns `output`.
+    pub(crate) fn policy(&self, private: &Tokens, output: &Type) -> Tokens {
+        let retry_when = option(self.when.as_ref().map(|when| {
+            quote_spanned!(when.span()=> #private::judge_of_output::<#output, _, _, _>(&#when))
+        }));
+        let equal_calls = option(match (self.memo, self.defer) {
+            (true, _) => Some(quote!(#private::EqualCalls::Memo)),
+            (_, true) => {
+                Some(quote!(#private::EqualCalls::Defer { key: ::core::option::Option::None }))
+            }
+            _ => None,
+        });
+        let group = option(self.group.as_ref().map(|name| quote!(#name)));
+        let delay_ms = option(self.delay_ms.map(|n| quote!(#n)));
+        let deadline_ms = option(self.deadline_ms.map(|n| quote!(#n)));
         let retries = option(self.retries.map(|n| quote!(#n)));
         let backoff = option(self.backoff.map(
             |(first_ms, max_ms)| quote!(#private::Backoff { first_ms: #first_ms, max_ms: #max_ms }),
@@ -236,8 +293,13 @@ impl TaskAttribute {
         quote!(#private::TaskPolicy {
             retries: #retries,
             backoff: #backoff,
+            retry_when: #retry_when,
+            equal_calls: #equal_calls,
+            group: #group,
+            delay_ms: #delay_ms,
             timeout_ms: #timeout_ms,
             queue_timeout_ms: #queue_timeout_ms,
+            deadline_ms: #deadline_ms,
             priority: #priority,
             resources: #resources,
             idempotent: #idempotent,
@@ -290,6 +352,10 @@ mod tests {
             name = "a.b",
             retries = 3,
             backoff(first = "10ms", max = "1s"),
+            when = busy,
+            delay = "2s",
+            recurrent,
+            deadline = "1h",
             timeout = "30s",
             queue_timeout = "5m",
             priority = -4,
@@ -301,6 +367,8 @@ mod tests {
         .unwrap();
         assert_eq!(read.name.as_ref().unwrap().value(), "a.b");
         assert_eq!((read.retries, read.backoff), (Some(3), Some((10, 1000))));
+        assert!(read.when.is_some() && read.recurrent);
+        assert_eq!((read.delay_ms, read.deadline_ms), (Some(2000), Some(3_600_000)));
         assert_eq!((read.timeout_ms, read.queue_timeout_ms), (Some(30_000), Some(300_000)));
         assert_eq!((read.priority, read.idempotent), (Some(-4), Some(false)));
         let resources = read.resources.as_ref().unwrap();
@@ -341,6 +409,9 @@ mod tests {
             assert_eq!(error(quote!(#ident)), says);
         }
         assert!(error(quote!(retry = 3)).starts_with("#[task] takes `name`, `retries`"));
+        assert!(error(quote!(memo, defer)).ends_with("say one of them"));
+        assert!(error(quote!(group = "")).starts_with("the name of a group"));
+        assert!(error(quote!(when = busy)).ends_with("without `retries = n` none is"));
         assert_eq!(error(quote!(retries = 3, retries = 4)), "`retries` is said twice");
         assert!(error(quote!(timeout = "5 days")).starts_with("a time is a whole number"));
         assert_eq!(error(quote!(codec = "json")), "a codec is \"bincode\" or \"cbor\"");

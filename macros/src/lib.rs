@@ -35,9 +35,16 @@ use quote::quote;
 /// |---|---|---|
 /// | `name = "..."` | stable name | path of the function |
 /// | `retries = n` | runs after a panic, timeout or `Err` | 0 |
+/// | `when = predicate` | which failures `retries` is about: a `fn(&E) -> bool`, or a `fn(&str) -> bool` on the text | all |
 /// | `backoff = "100ms"`, `backoff(first = "100ms", max = "30s")` | wait before a retry, doubling | 100 ms, 30 s |
+/// | `delay = "2s"` | how long after its submit it starts at the earliest | none |
+/// | `recurrent` | it returns `Option<T>`, or a `Result` of one, and is run again (after `delay`) until that is `Some`; its call gives a `T`. `delayed(f)` of it runs once | it runs once |
+/// | `memo` | equal calls that are submitted are one, the first; those of a `Parallel` all run | each runs |
+/// | `defer` | of equal calls that are submitted and were not begun the newest runs, and is all of them; usually with `delay` | each runs |
+/// | `group = "..."` | what its calls are part of, for people and to cancel them together | none |
+/// | `deadline = "1h"` | how long a call may take from its submit, with all its waits, tries and rounds | none |
 /// | `timeout = "30s"` | how long a run may take | none |
-/// | `queue_timeout = "5m"` | how long a call may wait for a slot | none |
+/// | `queue_timeout = "5m"` | how long a call may wait for a slot, once its delay is over and those are there that it waits for | none |
 /// | `priority = n` | higher first | 0 |
 /// | `resources(cpus = 2, memory = "2GiB", gpu = 1)` | what a run needs | one cpu |
 /// | `idempotent = false` | never run a second time after a lost worker | `true` |

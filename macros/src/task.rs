@@ -18,6 +18,12 @@ pub(crate) fn expand(attribute: Tokens, item: Tokens) -> syn::Result<Tokens> {
     })?;
     let attribute = TaskAttribute::parse(attribute)?;
     let parameters = signature::parameters(&function)?;
+    if let Some(when) = &attribute.when
+        && !signature::generics(&function.sig).params.is_empty()
+    {
+        let says = "of a generic task, `when` is said at the call: `.retry_when(predicate)`";
+        return Err(syn::Error::new_spanned(when, says));
+    }
     let krate = attribute.krate();
     let task = Task {
         wait: attribute.waits(&parameters)?,
@@ -67,7 +73,7 @@ impl Task<'_> {
 
     /// The task's record, in the program's list of tasks.
     fn record(&self, item: Tokens) -> Tokens {
-        let Self { private, name, attribute, wait, .. } = self;
+        let Self { private, name, attribute, wait, output, .. } = self;
         let full_name = match &attribute.name {
             Some(given) => quote!(#given),
             None => {
@@ -81,7 +87,7 @@ impl Task<'_> {
             Some(Codec::Cbor) => "cbor",
         };
         let digest = digest::constant(item, codec_name, private);
-        let policy = attribute.policy(private);
+        let policy = attribute.policy(private, output);
         let codec = attribute.codec(private);
         // A generic function has many types, known only where it is used.
         let function = (!self.is_generic()).then(|| quote!(#private::type_id_of(&#name)));
@@ -179,6 +185,13 @@ impl Task<'_> {
             generics.make_where_clause().predicates.push(bound);
             quote!(__Kind)
         };
+        let mut value = quote!(<#output as #krate::Ret<#kind>>::Value);
+        let recurrent = self.attribute.recurrent.then(|| quote!(.recurrent()));
+        if recurrent.is_some() {
+            let bound = syn::parse_quote!(#value: #krate::Recurs);
+            generics.make_where_clause().predicates.push(bound);
+            value = quote!(<#value as #krate::Recurs>::Value);
+        }
         let bounds = &generics.where_clause;
         let kind_of_call = match &self.function.sig.asyncness {
             Some(_) => quote!(#krate::Async<#kind>),
@@ -191,7 +204,7 @@ impl Task<'_> {
             #private::task_call::<#name, _, (#(#types,)*), #kind_of_call, _>(
                 #called #turbofish,
                 (#(#names,)*),
-            )
+            ) #recurrent
         };
         quote! {
             #[allow(dead_code, non_camel_case_types, clippy::too_many_arguments)]
@@ -200,7 +213,7 @@ impl Task<'_> {
                 #[inline]
                 #vis fn delayed #generics(
                     #(#names: impl #krate::IntoArg<#types>),*
-                ) -> #krate::Delayed<<#output as #krate::Ret<#kind>>::Value>
+                ) -> #krate::Delayed<#value>
                 #bounds
                 {
                     #call
@@ -210,7 +223,7 @@ impl Task<'_> {
                 #[inline]
                 #vis fn submit #generics(
                     #(#names: impl #krate::IntoArg<#types>),*
-                ) -> #krate::Result<#krate::Execution<<#output as #krate::Ret<#kind>>::Value>>
+                ) -> #krate::Result<#krate::Execution<#value>>
                 #bounds
                 {
                     #call.submit()
@@ -228,12 +241,16 @@ impl Task<'_> {
             quote_spanned!(parameter.ty.span()=> argument::<#ty>();)
         });
         let kind = if self.is_generic() { quote!(#krate::Value) } else { quote!(_) };
-        let result = quote_spanned!(output.span()=> result::<#output, #kind>(););
+        let mut result = quote_spanned!(output.span()=> result::<#output, #kind>(););
+        if self.attribute.recurrent && !self.is_generic() {
+            result.extend(quote_spanned!(output.span()=> recurs::<#output, #kind>();));
+        }
         quote! {
             #[allow(dead_code)]
             fn __allhands_check #generics() #bounds {
                 fn argument<T: #krate::Arg>() {}
                 fn result<R: #krate::Ret<K>, K>() {}
+                fn recurs<R: #krate::Ret<K, Value: #krate::Recurs>, K>() {}
                 #(#parameters)*
                 #result
             }

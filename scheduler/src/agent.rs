@@ -251,6 +251,8 @@ pub struct Load {
     pub segments: Vec<Bytes>,
     /// The outcomes of which arguments are made.
     pub given: Vec<Given>,
+    /// Its tasks that have had rounds before, in order, each with the round's number.
+    pub rounds: Vec<(u32, u32)>,
 }
 
 /// The worker's half of the protocol.

@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use allhands_common::bulk::{Bulk, Carries};
 use allhands_common::execution::Mention;
 use allhands_common::failure::Failed;
-use allhands_common::id::{AttemptId, BatchId, BootId, JobId, RequestId, SessionId, WorkerId};
+use allhands_common::id::{
+    AttemptId, BatchId, BootId, JobId, RequestId, SessionId, TaskId, WorkerId,
+};
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
 use allhands_common::range::TaskRange;
@@ -208,6 +210,20 @@ pub enum Command {
         /// To which.
         job: JobId,
     },
+    /// A deferred call was not begun, and a newer one that is equal was made: it is the same as that.
+    Forward {
+        /// Which.
+        task: TaskId,
+    },
+    /// The tasks of a job that are of a group end here, unless others want them.
+    CancelGroup {
+        /// Of which job.
+        job: JobId,
+        /// Which group.
+        group: String,
+        /// What they end of.
+        failed: Failed,
+    },
     /// A job that is over, and that nobody is attached to, has been kept long enough.
     ExpireJob {
         /// Which.
@@ -228,6 +244,8 @@ pub enum Charge {
     Suspicion,
     /// It was given out as one that must not run twice, and came back unstarted.
     Return,
+    /// It ran, and has no result yet.
+    Round,
 }
 
 impl Carries for Entry {
@@ -259,6 +277,8 @@ impl Carries for Command {
             | Self::JoinWorker { .. }
             | Self::LeaveWorker { .. }
             | Self::AttachJob { .. }
+            | Self::Forward { .. }
+            | Self::CancelGroup { .. }
             | Self::ExpireJob { .. }
             | Self::CancelTasks { .. } => {}
         }

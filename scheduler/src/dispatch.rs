@@ -16,6 +16,7 @@ mod check;
 mod check_graph;
 mod circles;
 mod clients;
+mod defers;
 mod deliver;
 mod detached;
 mod effects;
@@ -283,6 +284,10 @@ fn operator(state: &State, name: &str, question: &Question, out: &mut Vec<Action
         }
         Question::CancelBatch(batch) if state.batches.contains_key(batch) => {
             out.push(Action::Propose(Command::Stop { batch: *batch, rest }));
+        }
+        Question::CancelGroup(job, group) => {
+            let (job, group, failed) = (*job, group.clone(), rest);
+            out.push(Action::Propose(Command::CancelGroup { job, group, failed }));
         }
         Question::CancelJob(_)
         | Question::CancelBatch(_)

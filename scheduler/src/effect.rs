@@ -3,7 +3,9 @@
 
 use alloc::string::String;
 
-use allhands_common::id::{AttemptId, BatchId, JobId, RequestId, SegmentId, SessionId, WorkerId};
+use allhands_common::id::{
+    AttemptId, BatchId, JobId, RequestId, SegmentId, SessionId, TaskId, WorkerId,
+};
 use allhands_common::range::TaskRange;
 use bytes::Bytes;
 
@@ -117,6 +119,16 @@ pub enum Effect {
         batch: BatchId,
         /// Which task.
         index: u32,
+    },
+    /// A deferred call has not ended, and a newer one that is equal was made.
+    Superseded {
+        /// The older one.
+        task: TaskId,
+    },
+    /// A deferred call is the same as no other after all: it waits again.
+    NotForwarded {
+        /// Which.
+        task: TaskId,
     },
     /// A range that must not run twice may be sent to its worker now.
     Started {

@@ -33,7 +33,7 @@ pub use dispatch::{Config, Dispatcher, Explanation, Violation};
 pub use effect::Effect;
 pub use event::Event;
 pub use state::{
-    ArgumentSegment, Batch, Batches, Detached, Exception, Fate, Fault, FaultKind, Job, Links,
-    Located, OutcomeSegment, Parent, Progress, Session, SnapshotError, Started, State, Stop,
+    ArgumentSegment, Batch, Batches, CallKey, Detached, Exception, Fate, Fault, FaultKind, Job,
+    Links, Located, OutcomeSegment, Parent, Progress, Session, SnapshotError, Started, State, Stop,
     WorkerRecord,
 };

@@ -9,6 +9,7 @@ mod batches;
 mod call;
 mod check;
 mod detached;
+mod equals;
 mod links;
 mod locate;
 mod outcome;
@@ -21,7 +22,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use allhands_common::id::{
-    BatchId, BootId, JobId, LogIndex, RequestId, SegmentId, SessionId, WorkerId,
+    BatchId, BootId, JobId, LogIndex, RequestId, SegmentId, SessionId, TaskId, WorkerId,
 };
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::Program;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use batch::{ArgumentSegment, Batch, Exception, OutcomeSegment, Progress, Started, Stop};
 pub use batches::Batches;
 pub use detached::Detached;
+pub use equals::CallKey;
 pub use links::{Fate, Fault, FaultKind, Links, Parent};
 pub use locate::Located;
 pub use snapshot::SnapshotError;
@@ -95,6 +97,8 @@ pub struct Job {
     pub program: Program,
     /// The last few specifications, so that equal ones are stored once.
     pub specs: Vec<Arc<BatchSpec>>,
+    /// Of its calls that may be equal to others: the first, or the newest.
+    pub equals: BTreeMap<CallKey, TaskId>,
     /// What a job has that goes on without its client.
     pub detached: Option<Detached>,
 }
@@ -242,9 +246,12 @@ impl State {
                 }
             }
             Command::CancelTasks { batch, range, failed } => {
-                self.fail(batch, range, &failed, out);
-                out.push(Effect::CalledOff { batch, range });
+                self.cancel_tasks(batch, range, &failed, out);
             }
+            Command::CancelGroup { job, group, failed } => {
+                self.cancel_group(job, &group, &failed, out);
+            }
+            Command::Forward { task } => self.forward(task, out),
             Command::Call { worker, child } => self.call(worker, child, out),
         }
     }

@@ -47,6 +47,8 @@ fn no_seed_breaks_a_rule_and_each_runs_twice_alike() {
         "fault: messages overtaken",
         "fault: executors killed by their task",
         "fault: false starts of executors",
+        "rounds",
+        "tasks that were delayed",
         "calls of tasks",
         "tasks that waited",
         "outcomes awaited by clients",

@@ -99,6 +99,7 @@ async fn stored_programs_run_as_they_should() {
         shared: Shared { batch, job, owner, program, spec: spec.into(), context }.into(),
         segments: vec![builder.finish()],
         given: Vec::new(),
+        rounds: Vec::new(),
     };
     pool.load(executor, load);
     pool.flush();

@@ -162,6 +162,7 @@ pub(crate) struct JobView {
 struct BatchView {
     batch: String,
     name: String,
+    group: Option<String>,
     state: &'static str,
     tasks: u32,
     sealed: bool,
@@ -207,6 +208,7 @@ impl BatchView {
         Self {
             batch: batch.batch.to_string(),
             name: batch.name,
+            group: batch.group,
             state: match (batch.stopped, batch.sealed) {
                 (true, _) => "stopped",
                 (false, true) if batch.ended == batch.tasks => "ended",
@@ -249,12 +251,13 @@ impl Display for JobView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let JobSummaryView { job, name, owner, .. } = &self.summary;
         writeln!(f, "job {job}  {name}  of {owner}\n")?;
-        let heading = ["batch", "name", "state", "tasks", "ended", "failed", "given out"];
+        let heading = ["batch", "name", "group", "state", "tasks", "ended", "failed", "given out"];
         let mut table = Table::new(heading);
         for batch in &self.batches {
             table.row([
                 batch.batch.clone(),
                 batch.name.clone(),
+                batch.group.clone().unwrap_or_default(),
                 batch.state.into(),
                 // More may come while it is not sealed.
                 format!("{}{}", batch.tasks, if batch.sealed { "" } else { "+" }),

@@ -20,6 +20,7 @@ mod graphs;
 mod left;
 mod operator;
 mod places;
+mod policy;
 mod results;
 mod user;
 
@@ -73,6 +74,8 @@ const TESTS: [(&str, fn()); 31] = [
     ),
     ("a_job_is_cancelled_and_forgotten", detached::a_job_is_cancelled_and_forgotten),
     ("a_worker_with_blocked_parents_is_killed", graphs::a_worker_with_blocked_parents_is_killed),
+    ("policies_survive_their_leaders", policy::policies_survive_their_leaders),
+    ("an_operator_cancels_a_group", policy::an_operator_cancels_a_group),
 ];
 
 #[allhands::main]

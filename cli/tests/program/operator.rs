@@ -18,7 +18,7 @@ fn long_nap(n: u64) -> u64 {
     n
 }
 
-fn json(dev: &Dev, words: &[&str]) -> Value {
+pub(crate) fn json(dev: &Dev, words: &[&str]) -> Value {
     serde_json::from_str(&output(dev.ask(words).arg("--json"))).unwrap()
 }
 

@@ -1,7 +1,9 @@
 //! Codecs that calls choose, errors that they keep, policies that they say.
 
 use std::cell::Cell;
+use std::time::Duration;
 
+use allhands_common::resources::Resources;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::*;

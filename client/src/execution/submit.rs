@@ -13,7 +13,7 @@ use super::home::{self, Home};
 use super::named::Named;
 use super::slot::{Beginning, Slot};
 use crate::cluster::Cluster;
-use crate::delayed::{Delayed, Patch};
+use crate::delayed::{Delayed, Patch, function_name};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Finished, Reason, Result, RunError, error_of_end};
 use crate::parallel::lift::Lifting;
@@ -49,7 +49,10 @@ impl Encoded<'_> {
     /// # Errors
     /// Other processes cannot find it.
     pub(crate) fn function(&self) -> Result<FunctionName> {
-        self.entry.name().map_err(|source| fail(Reason::Function { index: 0, source }))
+        let said = self.patch.map_or(Ok(()), Patch::check);
+        said.map_err(|wrong| fail(Reason::Option(wrong)))?;
+        function_name(self.entry, self.patch)
+            .map_err(|source| fail(Reason::Function { index: 0, source }))
     }
 
     /// What its batch is.
@@ -99,6 +102,13 @@ impl Cluster {
     /// The session has ended, or the call cannot be sent.
     pub fn submit<R: DeserializeOwned>(&self, call: Delayed<R>) -> Result<Execution<R>> {
         submit(call, Some(self))
+    }
+
+    /// Cancels all calls of this session that are of the [`group`](Delayed::group) `name`, and all that its tasks have
+    /// called in it, as far as they have not ended. What is submitted to the group after that runs. A call that others
+    /// want too ([`memo`](Delayed::memo), [`defer`](Delayed::defer)) goes on for them.
+    pub fn cancel_group(&self, name: &str) {
+        self.session().cancel_group(name);
     }
 }
 

@@ -5,15 +5,17 @@ use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
 use allhands_common::limit::SEGMENT_BYTES_MAX;
 use allhands_common::names::{NAMES_MAX, Names};
-use allhands_common::policy::Function;
 use allhands_common::segment::{
-    ARITY_MAX, DONE, ERROR, FAILED, FORWARDED, STORED, Segment, split_argument_tag,
+    AGAIN, ARITY_MAX, DONE, ERROR, ERROR_FOR_GOOD, FAILED, FAILED_FOR_GOOD, FORWARDED, STORED,
+    Segment, split_argument_tag,
 };
+use allhands_common::wire::executor::Common;
 
 use super::fill::{Filled, Outcomes};
 use super::{loans, panics, tasks};
 use crate::entry::{CallFn, CallStatus, Entry};
 use crate::execution::named;
+use crate::judge;
 use crate::payload::Codec;
 use crate::shared::{mention, task};
 
@@ -27,22 +29,58 @@ const RESULT_BYTES_SENT: usize = 1 << 20;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// The functions of a batch, found in this program.
-pub(super) struct Functions(Vec<Result<CallFn, Cause>>);
+pub(super) struct Functions {
+    all: Vec<Result<CallFn, Cause>>,
+    /// Says what is tried again, if anything does.
+    retry_when: Option<Result<CallFn, Cause>>,
+    /// Says what is a result, if anything does.
+    recurs: Option<Result<CallFn, Cause>>,
+}
 
 impl Functions {
-    pub(super) fn find(functions: &[Function]) -> Self {
-        let find = |function: &Function| match Entry::resolve(function.name) {
+    pub(super) fn find(common: &Common) -> Self {
+        let find = |name, label: &str| match Entry::resolve(name) {
             Ok(entry) => Ok(entry.call()),
-            Err(error) => Err(Cause::Program { message: format!("{}: {error}", function.label) }),
+            Err(error) => Err(Cause::Program { message: format!("{label}: {error}") }),
         };
-        Self(functions.iter().map(find).collect())
+        let all = common.functions.iter().map(|function| find(function.name, &function.label));
+        Self {
+            all: all.collect(),
+            retry_when: common
+                .retry_when
+                .map(|name| find(name, "what says when it is tried again")),
+            recurs: common.recurs.map(|name| find(name, "what says whether it has a result")),
+        }
     }
 
     fn get(&self, function: u8) -> Result<CallFn, Cause> {
-        self.0.get(usize::from(function)).cloned().unwrap_or_else(|| {
+        self.all.get(usize::from(function)).cloned().unwrap_or_else(|| {
             let message = format!("its batch has no function {function}: the message was damaged");
             Err(Cause::Program { message })
         })
+    }
+
+    /// Makes of a task's result what counts as one.
+    #[inline]
+    fn value_of(
+        &self,
+        codec: Codec,
+        status: CallStatus,
+        out: &mut Vec<u8>,
+    ) -> Result<CallStatus, Cause> {
+        match &self.recurs {
+            None => Ok(status),
+            Some(recurs) => judge::value_of(recurs.clone()?, codec, status, out),
+        }
+    }
+
+    /// Whether a task that ended so is not to be tried again, because its own predicate says so.
+    #[inline]
+    fn is_for_good(&self, codec: u8, answer: &Result<CallStatus, Cause>, out: &[u8]) -> bool {
+        match (&self.retry_when, Codec::from_byte(codec)) {
+            (Some(Ok(when)), Some(codec)) => judge::is_for_good(*when, codec, answer, out),
+            _ => false,
+        }
     }
 }
 
@@ -88,7 +126,7 @@ pub(super) fn run(
         let refused = |answer: &Result<CallStatus, Cause>| {
             matches!(answer, Ok(CallStatus::BadArgument { .. }))
         };
-        if stand_ins == 0 {
+        let status = if stand_ins == 0 {
             task::run(
                 Vec::new(),
                 || panics::catch(|| call(codec, &strings[..arity], out)),
@@ -99,13 +137,19 @@ pub(super) fn run(
             let whole = filled.strings(&strings[..arity]);
             let run = || panics::catch(|| call(codec, &whole[..arity], out));
             task::run(filled.blobs(), run, refused)?
-        }
+        };
+        functions.value_of(codec, status?, out)
     });
     let answer = match mention::take() {
         arrays if arrays.is_empty() => answer,
         arrays => answer.and_then(|status| name(&arrays, status, identity, names)),
     };
+    let for_good = functions.is_for_good(segment.codec(), &answer, out);
     let tag = match answer {
+        Ok(CallStatus::Again) => {
+            out.clear();
+            AGAIN
+        }
         Ok(CallStatus::Done) if out.len() > RESULT_BYTES_SENT => leave(identity, out),
         Ok(CallStatus::Done) => DONE,
         Ok(CallStatus::Failed) if out.len() <= RESULT_BYTES_MAX => FAILED,
@@ -114,6 +158,11 @@ pub(super) fn run(
             FORWARDED
         }
         other => refuse(other, identity, out),
+    };
+    let tag = match tag {
+        FAILED if for_good => FAILED_FOR_GOOD,
+        ERROR if for_good => ERROR_FOR_GOOD,
+        tag => tag,
     };
     Ended { tag, named: named.iter().map(|named| named.slot.of().task).collect() }
 }
@@ -166,7 +215,9 @@ fn refuse(answer: Result<CallStatus, Cause>, identity: Identity, out: &mut Vec<u
             Cause::BadArgument { position, message }
         }
         Ok(CallStatus::BadResult { message }) => Cause::BadResult { message },
-        Ok(CallStatus::Done | CallStatus::Failed | CallStatus::Forwarded(_)) => Cause::BadResult {
+        Ok(
+            CallStatus::Done | CallStatus::Failed | CallStatus::Forwarded(_) | CallStatus::Again,
+        ) => Cause::BadResult {
             message: format!(
                 "it is an error of {} bytes, more than the {RESULT_BYTES_MAX} that one may be: shorten it",
                 out.len()

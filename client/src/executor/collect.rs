@@ -136,6 +136,7 @@ impl Collector {
 
     /// Task `index` of load `sequence` ended with `outcome`, after `run_us` where several lanes run.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "who, where, what and how long of one outcome")]
     pub(super) fn push(
         &self,
         sequence: u32,

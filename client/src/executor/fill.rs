@@ -148,6 +148,8 @@ fn fill(
         CallStatus::BadArgument { message, .. } | CallStatus::BadResult { message } => {
             Err(refused(message))
         }
-        CallStatus::Failed => Err(refused("it is an error, where a value is wanted".into())),
+        CallStatus::Failed | CallStatus::Again => {
+            Err(refused("it is an error, where a value is wanted".into()))
+        }
     }
 }

@@ -35,7 +35,7 @@ impl Batch {
     pub(super) fn new(common: executor::Common) -> Self {
         Self {
             id: common.batch,
-            functions: Functions::find(&common.functions),
+            functions: Functions::find(&common),
             context: common.context.bytes,
             idempotent: common.idempotent,
             env: common.env,
@@ -53,6 +53,8 @@ pub(super) struct Load {
     /// With the tasks of each, counted from the load's first.
     segments: Vec<(TaskRange, Segment)>,
     given: Outcomes,
+    /// Its tasks that have had rounds before, in order.
+    rounds: Vec<(u32, u32)>,
 }
 
 /// How a thread came out of a load.
@@ -98,12 +100,19 @@ impl Load {
             batch: Arc::clone(batch),
             segments,
             given: Outcomes::new(load.given),
+            rounds: load.rounds,
         })
     }
 
     /// The task at `place`, counted from the load's first.
     pub(super) fn task(&self, place: u32) -> TaskId {
         TaskId { batch: self.batch.id, index: self.range.start + place }
+    }
+
+    /// The round of the task at `place`, none as a rule.
+    pub(super) fn round(&self, place: u32) -> Option<u32> {
+        let index = self.range.start + place;
+        self.rounds.iter().find(|(task, _)| *task == index).map(|(_, round)| *round)
     }
 
     /// Of which attempt it is.

@@ -21,7 +21,7 @@ use super::lift::Lifting;
 use super::outcome::Decoder;
 use super::{OnError, Parallel};
 use crate::cluster::Cluster;
-use crate::delayed::Delayed;
+use crate::delayed::{Delayed, Patch};
 use crate::entry::Entry;
 use crate::error::{Finished, Reason, RunError};
 use crate::progress::Display;
@@ -270,9 +270,8 @@ impl<R> Call<R> {
         self.decoder.get_or_insert_with(|| call.result_decoder());
         let index = self.given;
         let entry = call.entry();
-        let name = entry.name().map_err(|source| Reason::Function { index, source })?;
-        let mut policy = self.base.policy.clone();
-        call.apply_policy(&mut policy);
+        let name = call.function_name().map_err(|source| Reason::Function { index, source })?;
+        let policy = policy_of(&self.base.policy, call)?;
         let shared = &self.base.shared;
         let function = || Function { name, label: shared.label(entry) };
         for (place, part) in self.parts.iter_mut().enumerate() {
@@ -445,4 +444,24 @@ impl<R> Drop for Call<R> {
             self.cluster.session().tell(note, &part.exchange);
         }
     }
+}
+
+/// The policy of a call among others of a `Parallel`.
+///
+/// # Errors
+/// It says what makes no sense there.
+pub(super) fn policy_of<R>(base: &Policy, call: &Delayed<R>) -> Result<Policy, Reason> {
+    let patch = call.patch();
+    patch.map_or(Ok(()), Patch::check).map_err(Reason::Option)?;
+    if patch.is_some_and(|patch| patch.equal_calls.is_some()) {
+        return Err(Reason::Option(
+            "`memo` and `defer` are of calls that are submitted one by one: say \
+             `f::delayed(x).memo().submit()`, or leave it out for the calls of a `Parallel`, which all run",
+        ));
+    }
+    let mut policy = base.clone();
+    call.apply_policy(&mut policy);
+    // What `#[task]` says of it is of calls that are submitted.
+    policy.equal_calls = None;
+    Ok(policy)
 }

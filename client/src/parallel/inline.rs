@@ -11,14 +11,15 @@ use allhands_common::policy::Policy;
 use allhands_common::segment::{DONE, ERROR, Segment, SegmentBuilder};
 use bytes::Bytes;
 
-use super::call::Common;
+use super::call::{Common, policy_of};
 use super::{IndexRun, OnError, Parallel};
 use crate::cluster::Cluster;
 use crate::delayed::Delayed;
-use crate::entry::CallStatus;
+use crate::entry::{CallStatus, Entry};
 use crate::error::{Finished, Reason, TaskError, TaskErrorKind};
 use crate::execution::{fill, named};
 use crate::executor::{context, panics};
+use crate::judge;
 use crate::payload::Codec;
 use crate::session::outcomes::Outcomes;
 use crate::shared::put::inline_on;
@@ -77,21 +78,36 @@ impl Inline {
         if let Some(source) = call.take_error() {
             return Err(Reason::Argument { index, source });
         }
-        let mut policy = self.policy.clone();
-        call.apply_policy(&mut policy);
-        let mut tries = 0;
+        let policy = policy_of(&self.policy, &call)?;
+        let (mut tries, mut failures) = (0, 0);
+        let given = Instant::now();
+        if let Some(delay_ms) = policy.delay_ms {
+            back_off(Duration::from_millis(delay_ms));
+        }
         loop {
             tries += 1;
+            if let Some(limit_ms) = policy.task_deadline_ms
+                && given.elapsed() >= Duration::from_millis(limit_ms)
+            {
+                return Ok(self.ended(&call, index, Cause::DeadlinePassed { limit_ms }, tries - 1));
+            }
             if let Some(limit_ms) = policy.deadline_ms
                 && self.begun.elapsed() >= Duration::from_millis(limit_ms)
             {
                 return Ok(self.ended(&call, index, Cause::DeadlinePassed { limit_ms }, tries - 1));
             }
-            let status = self.call(&call);
-            let again = policy.idempotent && tries <= policy.retries;
+            let status = self.call(&call, &policy);
+            let again = policy.idempotent && failures < policy.retries;
             match status {
-                Ok(CallStatus::Failed) | Err(Cause::Panicked { .. }) if again => {
-                    back_off(Duration::from_millis(policy.backoff.after(tries)));
+                Ok(CallStatus::Failed) | Err(Cause::Panicked { .. })
+                    if again && self.may_be_tried_again(&call, &policy, &status) =>
+                {
+                    failures += 1;
+                    back_off(Duration::from_millis(policy.backoff.after(failures)));
+                }
+                Ok(CallStatus::Again) => {
+                    failures = 0;
+                    back_off(Duration::from_millis(policy.round_wait_ms()));
                 }
                 // A call in this thread leads nowhere: the execution is its value.
                 Ok(status @ (CallStatus::Done | CallStatus::Failed | CallStatus::Forwarded(_))) => {
@@ -116,7 +132,18 @@ impl Inline {
         }
     }
 
-    fn call<R>(&mut self, call: &Delayed<R>) -> Result<CallStatus, Cause> {
+    /// Whether the call's own predicate has nothing against another try.
+    fn may_be_tried_again<R>(
+        &self,
+        call: &Delayed<R>,
+        policy: &Policy,
+        status: &Result<CallStatus, Cause>,
+    ) -> bool {
+        let when = policy.retry_when.and_then(|name| Entry::resolve(name).ok());
+        when.is_none_or(|when| !judge::is_for_good(when.call(), call.codec(), status, &self.out))
+    }
+
+    fn call<R>(&mut self, call: &Delayed<R>, policy: &Policy) -> Result<CallStatus, Cause> {
         self.out.clear();
         let filled = match call.needs() {
             [] => None,
@@ -147,7 +174,10 @@ impl Inline {
         // Until the result is read: nobody else may have it.
         self.named = mention::take().into_iter().map(|named| named.whole).collect();
         context::swap(outer);
-        status?
+        match policy.recurs.and_then(|name| Entry::resolve(name).ok()) {
+            Some(recurs) => judge::value_of(recurs.call(), call.codec(), status??, &mut self.out),
+            None => status?,
+        }
     }
 
     /// The encoded result of the last task, and what it holds handles on.

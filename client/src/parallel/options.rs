@@ -9,7 +9,7 @@ use allhands_common::resources::Resources;
 
 use super::{Collect, FailAfter, OnError, Parallel};
 use crate::cluster::Cluster;
-use crate::delayed::millis;
+use crate::delayed::{check_group, millis};
 use crate::error::Reason;
 use crate::progress::Progress;
 
@@ -98,6 +98,9 @@ impl<M: OnError> Parallel<M> {
                 "pre_dispatch is less than batch_size: no executor would ever get as many tasks as \
                  batch_size says; raise one or lower the other",
             ));
+        }
+        if let Some(group) = &policy.group {
+            check_group(group).map_err(Reason::Option)?;
         }
         if self.mode.stop_after() == Some(0) {
             return Err(Reason::Option(
@@ -190,7 +193,7 @@ impl<M: OnError> Parallel<M> {
         self
     }
 
-    /// How long each task may wait for a slot.
+    /// How long each task may wait for a slot, once those are there that it waits for and its delay is over.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.queue_timeout_ms = Some(millis(timeout));
         self
@@ -239,6 +242,13 @@ impl<M: OnError> Parallel<M> {
     /// What people see the call named. The default is its first function.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = Some(name.into());
+        self
+    }
+
+    /// The group that its calls are of, unless they say another: for people, and for
+    /// [`cancel_group`](Cluster::cancel_group).
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.options.policy.group = Some(name.into());
         self
     }
 

@@ -12,6 +12,7 @@ use allhands_common::id::TaskId;
 use serde::Serialize;
 use serde::ser::{Impossible, Serializer};
 
+use crate::entry::CallStatus;
 use crate::execution::handle;
 
 /// What a result is, as far as the cluster has to know.
@@ -29,6 +30,16 @@ pub(crate) enum Kind {
 #[inline]
 pub(crate) fn kind<T: Serialize + ?Sized>(value: &T) -> Kind {
     value.serialize(Probe::Result).unwrap_or(Kind::Value)
+}
+
+/// How a call ended that returned `value`, which could be encoded.
+#[inline]
+pub(crate) fn kind_status<T: Serialize + ?Sized>(value: &T) -> CallStatus {
+    match kind(value) {
+        Kind::Value => CallStatus::Done,
+        Kind::Failed => CallStatus::Failed,
+        Kind::Forwarded(task) => CallStatus::Forwarded(task),
+    }
 }
 
 /// The task whose outcome is that of one that returned `value`, if that is an execution or an `Ok` of one.

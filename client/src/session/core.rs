@@ -269,6 +269,12 @@ impl Core {
                     self.say(peer, FromClient::CancelTasks { batch, range }, out);
                 }
             }
+            // The session's own are cancelled one by one as well: this is said once, to whoever leads.
+            Event::CancelGroup { group } => {
+                if let Some(peer) = self.leader {
+                    self.say(peer, FromClient::CancelGroup { group }, out);
+                }
+            }
             Event::CancelTasks { batch, range } => self.change(batch, |outbox| {
                 outbox.unwanted.insert(range);
                 outbox.unwanted_due.insert(range);

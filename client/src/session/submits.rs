@@ -378,8 +378,9 @@ impl Session {
         let mut table = self.submits.table();
         let Some(batch) = table.batches.get_mut(&id) else { return 0 };
         batch.delivered += 1;
-        let (delivered, came) = (batch.delivered, batch.came(range, segment, &arrays.into()));
+        let (delivered, mut came) = (batch.delivered, batch.came(range, segment, &arrays.into()));
         drop(table);
+        came.take_same().iter().for_each(|slot| self.await_outcome(slot));
         came.settle();
         delivered
     }
@@ -455,6 +456,22 @@ impl Session {
         table.cut(task.batch);
         let range = TaskRange::new(task.index, task.index + 1);
         table.events.push(Event::CancelTasks { batch: task.batch, range });
+        self.note_submits(table);
+    }
+
+    /// Ends the calls of a group that have not ended, and those that tasks have made in it.
+    pub(crate) fn cancel_group(&self, group: &str) {
+        let mut table = self.submits.table();
+        let theirs = table.batches.iter().filter(|(_, batch)| batch.key.group() == Some(group));
+        let theirs: Vec<BatchId> = theirs.map(|(id, _)| *id).collect();
+        for id in theirs {
+            // What the cluster has not heard of, nobody but this can end.
+            table.cut(id);
+            let tasks = table.batches.get(&id).map_or(0, |batch| batch.tasks);
+            let range = TaskRange::new(0, tasks);
+            table.events.push(Event::CancelTasks { batch: id, range });
+        }
+        table.events.push(Event::CancelGroup { group: group.into() });
         self.note_submits(table);
     }
 

@@ -24,10 +24,24 @@ pub const STORED: u16 = 3;
 /// execution's [task](crate::id::TaskId::to_bytes), then the whole encoded result.
 pub const FORWARDED: u16 = 4;
 
+/// Tag of an outcome: the call is the same as another, whose outcome is its own, whatever that is. The string is that
+/// other's [task](crate::id::TaskId::to_bytes).
+pub const SAME: u16 = 8;
+
 /// Whether a task with this tag has a value.
 pub const fn is_value(tag: u16) -> bool {
-    tag == DONE || tag == STORED || tag == FORWARDED
+    tag == DONE || tag == STORED || tag == FORWARDED || tag == SAME
 }
 
 /// Tag of an outcome: there is no value; the string is an encoded [`crate::failure::Failed`].
 pub const ERROR: u16 = 2;
+
+/// Tag of an outcome on its way from a worker: as [`FAILED`], and the function's `when` says that it is not to be tried
+/// again. The leader makes it a [`FAILED`].
+pub const FAILED_FOR_GOOD: u16 = 5;
+
+/// The same of an [`ERROR`].
+pub const ERROR_FOR_GOOD: u16 = 6;
+
+/// Tag of an outcome on its way from a worker: none yet, the task is to be run again. The leader keeps it to itself.
+pub const AGAIN: u16 = 7;

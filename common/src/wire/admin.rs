@@ -24,6 +24,8 @@ pub enum Question {
     CancelJob(JobId),
     /// End a batch.
     CancelBatch(BatchId),
+    /// End all tasks of a job that are of a group.
+    CancelGroup(JobId, String),
     /// Blobs of which the leader knows a holder.
     Blobs,
 }
@@ -180,6 +182,8 @@ pub struct BatchView {
     pub batch: BatchId,
     /// For people.
     pub name: String,
+    /// The group that its tasks are of.
+    pub group: Option<String>,
     /// Tasks so far.
     pub tasks: u32,
     /// Whether that is all.

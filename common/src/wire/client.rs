@@ -180,6 +180,11 @@ pub enum FromClient {
         /// For people.
         reason: String,
     },
+    /// End all tasks of the session's jobs that are of a group, those that others have called too.
+    CancelGroup {
+        /// Which.
+        group: String,
+    },
     /// It has handles on these blobs: workers have to keep them. Said again after each attach; at most
     /// [`crate::limit::BLOB_NEWS_MAX`] at a time, [`crate::limit::SESSION_KEEPS_MAX`] in all.
     Keep {
@@ -251,6 +256,7 @@ impl Carries for FromClient {
             | Self::Read(_)
             | Self::LookAtJob(_)
             | Self::CancelJob { .. }
+            | Self::CancelGroup { .. }
             | Self::Keep { .. }
             | Self::LetGo { .. }
             | Self::Fetched { .. }

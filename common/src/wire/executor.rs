@@ -30,12 +30,13 @@ use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Cause;
+use crate::function::FunctionName;
 use crate::id::{AttemptId, BatchId, TaskId, WorkerId};
 use crate::policy::{BatchSpec, Function};
 use crate::range::TaskRange;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Where an executor finds its worker: `PID:PATH`, the worker's process and the socket to connect to.
 /// A process is meant only if its parent is that process.
@@ -104,6 +105,10 @@ pub struct Common {
     pub batch: BatchId,
     /// The functions that its argument segments' tags count.
     pub functions: Vec<Function>,
+    /// The program's function that says what is tried again.
+    pub retry_when: Option<FunctionName>,
+    /// The program's function that says what is run again.
+    pub recurs: Option<FunctionName>,
     /// Whether a task may be run again, so that outcomes may wait for one another.
     pub idempotent: bool,
     /// The context of `map_with`; empty when there is none.
@@ -129,6 +134,8 @@ pub struct Load {
     pub timed: bool,
     /// The outcomes of which their arguments are made.
     pub given: Vec<Given>,
+    /// Tasks that have had rounds before, in order, each with a number that is another one in each round.
+    pub rounds: Vec<(u32, u32)>,
 }
 
 /// What an executor says.

@@ -414,6 +414,8 @@ pub struct Run {
     pub task_ns: Option<u64>,
     /// The outcomes of which their arguments are made.
     pub given: Vec<Given>,
+    /// Tasks that have had rounds before, in order, each with a number that is another one in each round.
+    pub rounds: Vec<(u32, u32)>,
 }
 
 impl Carries for ToWorker {

@@ -34,6 +34,8 @@ pub(super) struct Attempt {
     pub(super) task_ns: Option<u64>,
     /// The outcomes of which its arguments are made.
     pub(super) given: Vec<Given>,
+    /// Its tasks that have had rounds before.
+    pub(super) rounds: Vec<(u32, u32)>,
 }
 
 /// Part of an attempt, for one executor.
@@ -197,6 +199,11 @@ impl Agent {
 }
 
 impl Attempt {
+    /// Those of the tasks `range` that have had rounds before.
+    pub(super) fn rounds_of(&self, range: TaskRange) -> Vec<(u32, u32)> {
+        self.rounds.iter().filter(|(index, _)| range.contains(*index)).copied().collect()
+    }
+
     /// The argument segments of just `range`, in order.
     pub(super) fn slice(&self, range: TaskRange) -> Vec<Bytes> {
         let mut parts = Vec::new();

@@ -85,7 +85,8 @@ impl Agent {
     }
 
     fn take_run(&mut self, run: Run) {
-        let Run { attempt: id, batch, range, segments, threads, alone, task_ns, given } = run;
+        let Run { attempt: id, batch, range, segments, threads, alone, task_ns, given, rounds } =
+            run;
         if self.attempts.contains_key(&id) {
             return;
         }
@@ -123,6 +124,7 @@ impl Agent {
                 wanted_back: 0,
                 task_ns,
                 given,
+                rounds,
             },
         );
         self.waiting.push_back(Piece { attempt: id, range });

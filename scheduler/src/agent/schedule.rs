@@ -202,6 +202,7 @@ impl Agent {
             shared: shared.clone(),
             segments: attempt.slice(piece.range),
             given: attempt.given.clone(),
+            rounds: attempt.rounds_of(piece.range),
         };
         out.push(AgentAction::Load { executor: id, load });
     }

@@ -103,6 +103,7 @@ fn owing(outcomes: &[usize]) -> (Agent, Vec<AgentAction>) {
             alone: false,
             task_ns: Some(1),
             given: Vec::new(),
+            rounds: Vec::new(),
         })
     }));
     let mut events = vec![

@@ -10,7 +10,7 @@ use allhands_common::policy::{Policy, Prefer};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::ClusterTime;
 
-use super::limits::passed;
+use super::limits::{could_start, passed};
 use super::queue::{ClassId, Place};
 use super::size::Cost;
 use super::unfetched::Unfetched;
@@ -29,6 +29,9 @@ pub(super) struct Active {
     pub(super) delayed: BTreeMap<u32, ClusterTime>,
     /// Tasks that wait for others to end: for how many.
     waiting: BTreeMap<u32, u32>,
+    /// Tasks that have waited for others: since when they could be given out. Noted only where a queue timeout counts
+    /// from there.
+    pub(super) ready: BTreeMap<u32, ClusterTime>,
     /// Whether a task of it has ever waited for another after it had begun.
     pub(super) blocks: bool,
     /// Tasks that wait for an entry about them to come back.
@@ -54,6 +57,7 @@ impl Active {
             held: RangeSet::new(),
             delayed: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            ready: BTreeMap::new(),
             blocks: false,
             charging: RangeSet::new(),
             ranges: 0,
@@ -106,20 +110,37 @@ impl Active {
         self.waiting.iter().map(|(index, others)| (*index, *others))
     }
 
-    /// One of those that a task waits for is there.
-    pub(super) fn let_go(&mut self, index: u32) {
-        let Some(others) = self.waiting.get_mut(&index) else { return };
+    /// One of those that a task waits for is there. Whether it was the last.
+    pub(super) fn let_go(&mut self, index: u32) -> bool {
+        let Some(others) = self.waiting.get_mut(&index) else { return false };
         *others = others.saturating_sub(1);
-        if *others == 0 {
+        let last = *others == 0;
+        if last {
             self.waiting.remove(&index);
             self.pending.insert(TaskRange::new(index, index + 1));
         }
+        last
     }
 
     /// What a task waits for will never come: the log has to know.
     pub(super) fn give_up(&mut self, index: u32) {
         self.waiting.remove(&index);
         self.charging.insert(TaskRange::new(index, index + 1));
+    }
+
+    /// A task that is with no attempt waits for an entry about it. Whether it is one.
+    pub(super) fn take_unbegun(&mut self, index: u32) -> bool {
+        let one = TaskRange::new(index, index + 1);
+        let here = self.pending.contains(index)
+            || self.delayed.contains_key(&index)
+            || self.waiting.contains_key(&index);
+        if here {
+            self.pending.remove(one);
+            self.delayed.remove(&index);
+            self.waiting.remove(&index);
+            self.charging.insert(one);
+        }
+        here
     }
 
     /// Tasks have ended, or are with an attempt: whatever they named.
@@ -219,7 +240,8 @@ impl Dispatcher {
         }
         self.cap(id, batch);
         let policy = &batch.spec.policy;
-        let waits = [policy.deadline_ms, policy.queue_timeout_ms].into_iter().flatten().min();
+        let limits = [policy.deadline_ms, policy.queue_timeout_ms, policy.task_deadline_ms];
+        let waits = limits.into_iter().flatten().min();
         if let Some(wait) = waits {
             let at = self.instant_of(passed(batch.opened, wait));
             self.timers.set(at, Timer::Batch(id));
@@ -241,17 +263,36 @@ impl Dispatcher {
     /// Lets those of the tasks `range` that could start wait until they may.
     pub(super) fn put_off(&mut self, state: &State, id: BatchId, range: TaskRange) {
         let Some(batch) = state.batches.get(&id) else { return };
-        let Some(delay_ms) = batch.spec.policy.delay_ms else { return };
+        if batch.spec.policy.delay_ms.is_none() || cfg!(plant = "delay_ignored") {
+            return;
+        }
         let Some(active) = self.activate(state, id) else { return };
         let mut first = None;
         for argument in batch.arguments_of(range) {
-            let until = passed(batch.opened, u64::from(argument.after_ms) + delay_ms);
+            let until = could_start(batch, argument);
             let tasks = argument.tasks.intersection(range);
             (tasks.start..tasks.end).for_each(|index| active.delay(index, until));
             first = first.min(Some(until)).or(Some(until));
         }
         if let Some(until) = first {
             self.timers.set(self.instant_of(until), Timer::Batch(id));
+        }
+    }
+
+    /// Whom a task has waited for is there: its queue timeout counts from now, or from when its delay is over. When
+    /// that was, the log does not say: where nobody saw it, as when the leader has changed, it is now.
+    pub(super) fn note_ready(&mut self, state: &State, id: BatchId, index: u32) {
+        let Some(batch) = state.batches.get(&id) else { return };
+        let policy = &batch.spec.policy;
+        if policy.queue_timeout_ms.is_none() {
+            return;
+        }
+        let one = TaskRange::new(index, index + 1);
+        let Some(argument) = batch.arguments_of(one).next() else { return };
+        let due = could_start(batch, argument);
+        if let Some(active) = self.activate(state, id) {
+            active.ready.insert(index, due.max(state.at));
+            self.check_queue_timeout(batch, id);
         }
     }
 

@@ -108,6 +108,15 @@ impl Dispatcher {
                 }
                 Command::StopJob { job, rest: cancelled(reason) }
             }
+            FromClient::CancelGroup { group } => {
+                let jobs = state.jobs.iter().filter(|(_, known)| known.session == session);
+                for (job, _) in jobs {
+                    let failed = cancelled("its group is not wanted any more".into());
+                    let (job, group) = (*job, group.clone());
+                    out.push(Action::Propose(Command::CancelGroup { job, group, failed }));
+                }
+                return;
+            }
             FromClient::OpenBatch {
                 batch,
                 sequence,

@@ -9,7 +9,7 @@ use allhands_common::wire::client::ToClient;
 use allhands_common::wire::worker::{Order, Run};
 
 use super::attempt::UNSENT;
-use super::limits::passed;
+use super::limits::{could_start, passed};
 use super::report::Origin;
 use super::{Dispatcher, Timer};
 use crate::{Action, Command, Effect, State};
@@ -65,6 +65,8 @@ impl Dispatcher {
             Effect::Settled { worker, attempt, batch, range } => {
                 self.settled(state, Origin { batch, attempt, worker }, range);
             }
+            Effect::Superseded { task } => self.supersede(state, task, out),
+            Effect::NotForwarded { task } => self.not_forwarded(state, task),
             Effect::Charged { batch, index } => self.recharge(now, state, batch, index),
             Effect::Started { batch, attempt, worker, range } => {
                 self.started(now, state, Origin { batch, attempt, worker }, range, out);
@@ -103,11 +105,17 @@ impl Dispatcher {
         self.depend(state, id, range);
         self.put_off(state, id, range);
         if let Some(batch) = state.batches.get(&id)
-            && let Some(limit) = batch.spec.policy.queue_timeout_ms
             && let Some(argument) = batch.arguments.last()
         {
-            let late = passed(batch.opened, u64::from(argument.after_ms) + limit);
-            self.timers.set(self.instant_of(late), Timer::Batch(id));
+            let policy = &batch.spec.policy;
+            let late =
+                policy.queue_timeout_ms.map(|limit| could_start(batch, argument).after(limit));
+            let after_ms = u64::from(argument.after_ms);
+            let deadline = policy.task_deadline_ms.map(|limit| after_ms.saturating_add(limit));
+            let deadline = deadline.map(|limit| passed(batch.opened, limit));
+            for moment in late.into_iter().chain(deadline) {
+                self.timers.set(self.instant_of(moment), Timer::Batch(id));
+            }
         }
         self.requeue(state, id);
         let bytes = state.batches.get(&id).and_then(|batch| batch.arguments.last());
@@ -120,11 +128,11 @@ impl Dispatcher {
             active.pending.remove(range);
             active.charging.remove(range);
             active.wait_no_more(range);
-            let gone: Vec<u32> =
-                active.delayed.range(range.start..range.end).map(|(index, _)| *index).collect();
-            gone.iter().for_each(|index| {
-                active.delayed.remove(index);
-            });
+            for times in [&mut active.delayed, &mut active.ready] {
+                let gone = times.range(range.start..range.end).map(|(index, _)| *index);
+                let gone: Vec<u32> = gone.collect();
+                gone.iter().for_each(|index| _ = times.remove(index));
+            }
         }
         self.release(state, id, range);
         self.needs.ended(id, range);
@@ -162,9 +170,11 @@ impl Dispatcher {
         let whole = !known.called_off;
         if whole && self.workers.get(&worker).is_some_and(|known| known.present) {
             let (segments, threads) = (Vec::new(), known.threads);
-            let given = Vec::new();
+            let (given, rounds) = (Vec::new(), Vec::new());
             let alone = false;
-            let run = Run { attempt, batch, range, segments, threads, alone, task_ns: None, given };
+            let task_ns = None;
+            let run =
+                Run { attempt, batch, range, segments, threads, alone, task_ns, given, rounds };
             self.send_run(state, worker, run);
         } else {
             self.withdraw(state, attempt, range, false);
@@ -179,6 +189,7 @@ impl Dispatcher {
             if let Some(active) = self.active.get_mut(&id) {
                 active.pending = RangeSet::new();
                 active.delayed.clear();
+                active.ready.clear();
                 active.wait_no_more(TaskRange::new(0, u32::MAX));
             }
             self.release(state, id, TaskRange::new(0, u32::MAX));

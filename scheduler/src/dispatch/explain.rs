@@ -54,7 +54,12 @@ pub enum Explanation {
         /// Which of them have not.
         on: Vec<TaskId>,
     },
-    /// It failed before and waits to be tried again.
+    /// It has ended as the same call as another.
+    Same {
+        /// Which.
+        as_: TaskId,
+    },
+    /// It waits until its delay is over, or to be tried again.
     Delayed {
         /// Until when.
         until: ClusterTime,
@@ -98,7 +103,10 @@ impl Dispatcher {
             return Explanation::NotSubmitted { tasks: batch.tasks };
         }
         if batch.has_ended(task.index) {
-            return Explanation::Ended;
+            return match state.same_as(task) {
+                other if other != task => Explanation::Same { as_: other },
+                _ => Explanation::Ended,
+            };
         }
         if let Some(stop) = batch.stopped() {
             return Explanation::Stopped { reason: format!("{}", stop.rest.cause) };

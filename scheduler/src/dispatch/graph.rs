@@ -93,6 +93,10 @@ impl Dispatcher {
                 }
             }
             if waits == 0 && hopeless.is_none() {
+                // They were there when it was submitted, or this leader does not know since when they are.
+                if self.awaited.is_some() && named.iter().any(|(_, need)| need.waits()) {
+                    self.note_ready(state, id, *index);
+                }
                 continue;
             }
             let Some(active) = self.activate(state, id) else { return };
@@ -181,8 +185,9 @@ impl Dispatcher {
         match self.hope(state, task, named, need) {
             Hope::Waiting => self.look_for_circle(state, task),
             Hope::Fulfilled => {
-                if let Some(active) = self.active.get_mut(&task.batch) {
-                    active.let_go(task.index);
+                let active = self.active.get_mut(&task.batch);
+                if active.is_some_and(|active| active.let_go(task.index)) {
+                    self.note_ready(state, task.batch, task.index);
                 }
                 self.put_off(state, task.batch, TaskRange::new(task.index, task.index + 1));
             }
@@ -349,7 +354,7 @@ pub(super) fn outcome_bytes(state: &State, task: TaskId) -> usize {
 
 /// Where the outcome of a task is waited for.
 pub(super) fn end_of(state: &State, awaited: Awaited) -> TaskId {
-    if awaited.follow { state.follow(awaited.task).0 } else { awaited.task }
+    if awaited.follow { state.follow(awaited.task).0 } else { state.same_as(awaited.task) }
 }
 
 /// Where whoever asks has to wait, and whether nobody has heard of that task; `None`: there is an answer.

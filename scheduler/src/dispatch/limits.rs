@@ -11,7 +11,7 @@ use allhands_common::wire::worker::{ALL_TASKS, Order};
 
 use super::attempt::UNSENT;
 use super::{Dispatcher, Timer};
-use crate::state::Batch;
+use crate::state::{ArgumentSegment, Batch};
 use crate::{Action, Command, State};
 
 impl Dispatcher {
@@ -38,6 +38,8 @@ impl Dispatcher {
         let late = policy
             .queue_timeout_ms
             .and_then(|limit_ms| self.end_late(now, state, (id, batch), limit_ms, out));
+        let ends = end_overdue(id, batch, time, out);
+        let deadline = deadline.into_iter().chain(ends).min();
         let retry = self.retry_due(id, time);
         let moments = deadline.into_iter().chain(retry).map(|at| self.instant_of(at)).chain(late);
         if let Some(next) = moments.min() {
@@ -78,12 +80,21 @@ impl Dispatcher {
         let time = self.cluster_time(now);
         let (mut late, mut next) = (RangeSet::new(), None);
         for argument in &batch.arguments {
-            let limit = passed(batch.opened, u64::from(argument.after_ms) + limit_ms);
+            let limit = could_start(batch, argument).after(limit_ms);
             if limit > time {
                 next = Some(self.instant_of(limit));
                 break;
             }
             late.insert(argument.tasks);
+        }
+        // Who has waited for others waits for a slot since these have ended.
+        let ready = self.active.get(&id).into_iter().flat_map(|active| &active.ready);
+        for (index, since) in ready {
+            let limit = since.after(limit_ms.saturating_add(1));
+            if limit > time && late.contains(*index) {
+                late.remove(TaskRange::new(*index, *index + 1));
+                next = next.into_iter().chain([self.instant_of(limit)]).min();
+            }
         }
         // Who was tried has had a slot in time.
         let exceptions = batch.progress().into_iter().flat_map(|progress| &progress.exceptions);
@@ -151,4 +162,32 @@ impl Dispatcher {
 /// When `ms` milliseconds are certainly over after `from`, which was rounded down.
 pub(super) const fn passed(from: ClusterTime, ms: u64) -> ClusterTime {
     from.after(ms.saturating_add(1))
+}
+
+/// When tasks may be begun at the earliest, for all that they themselves say.
+pub(super) fn could_start(batch: &Batch, argument: &ArgumentSegment) -> ClusterTime {
+    let delay_ms = batch.spec.policy.delay_ms.unwrap_or(0);
+    passed(batch.opened, u64::from(argument.after_ms).saturating_add(delay_ms))
+}
+
+/// Ends the tasks of a batch that have taken too long, whatever they wait for or do. When the next ones have.
+fn end_overdue(
+    id: BatchId,
+    batch: &Batch,
+    time: ClusterTime,
+    out: &mut Vec<Action>,
+) -> Option<ClusterTime> {
+    let limit_ms = batch.spec.policy.task_deadline_ms?;
+    for argument in &batch.arguments {
+        let limit = passed(batch.opened, u64::from(argument.after_ms).saturating_add(limit_ms));
+        if limit > time {
+            return Some(limit);
+        }
+        for range in batch.unfinished(argument.tasks).iter() {
+            let cause = Cause::DeadlinePassed { limit_ms };
+            let failed = Failed { cause, worker: None, attempt: None, tries: 0 };
+            out.push(Action::Propose(Command::CancelTasks { batch: id, range, failed }));
+        }
+    }
+    None
 }

@@ -6,8 +6,11 @@ use allhands_common::codec;
 use allhands_common::execution::Mention;
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::limit::SYSTEM_RETRIES;
-use allhands_common::range::TaskRange;
-use allhands_common::segment::{ARITY_MAX, ERROR, FAILED, Segment, SegmentBuilder, is_value};
+use allhands_common::range::{RangeSet, TaskRange};
+use allhands_common::segment::{
+    AGAIN, ARITY_MAX, ERROR, ERROR_FOR_GOOD, FAILED, FAILED_FOR_GOOD, Segment, SegmentBuilder,
+    is_value,
+};
 use allhands_common::time::Instant;
 use allhands_common::wire::worker::Order;
 use bytes::Bytes;
@@ -23,8 +26,18 @@ struct Again {
     index: u32,
     /// Whether this very failure was counted before.
     counted: bool,
+    why: Why,
+}
+
+/// Why a task is to be run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It failed of itself.
+    Failed,
     /// Its worker could not provide what it maps: not at once, or that would be asked again.
-    unlent: bool,
+    Unlent,
+    /// It has had a round, and is to have another.
+    Round,
 }
 
 /// How long a task waits whose worker could not provide its data; twice as long the second time, and so on.
@@ -54,12 +67,13 @@ impl Dispatcher {
         if let Some(active) = self.active.get_mut(&batch).filter(|_| !known.kept) {
             active.unfetched.note(range, &segment);
         }
+        let (segment, for_good) = without_words(range, segment);
         let segment = with_tries(known, range, &segment).unwrap_or(segment);
         if known.unfinished(range).is_empty() {
             self.unsettle(origin, range);
             return self.put_back(state, batch, range);
         }
-        let again = to_try_again(known, origin, range, &segment);
+        let again = to_try_again(known, origin, range, (&segment, &for_good));
         if again.is_empty() {
             return propose_finish(origin, range, segment.bytes().clone(), mentions, out);
         }
@@ -74,20 +88,24 @@ impl Dispatcher {
             }
             start = index + 1;
         }
-        for Again { index, counted, unlent } in again {
+        for Again { index, counted, why } in again {
             let one = TaskRange::new(index, index + 1);
             self.unsettle(origin, one);
             if counted {
                 self.put_back(state, batch, one);
                 continue;
             }
-            if unlent {
-                self.needs_not_there(origin.worker, origin.batch, index);
-            }
             let failures = known.exception(index).failures + 1;
-            let least = if unlent { UNLENT_WAIT_MS * u64::from(failures) } else { 0 };
-            let wait = known.spec.policy.backoff.spread(failures, index.into()).max(least);
-            self.charge(now, state, origin, index, Charge::Failure, wait, out);
+            let backoff = known.spec.policy.backoff.spread(failures, index.into());
+            let (charge, wait) = match why {
+                Why::Failed => (Charge::Failure, backoff),
+                Why::Unlent => {
+                    self.needs_not_there(origin.worker, origin.batch, index);
+                    (Charge::Failure, backoff.max(UNLENT_WAIT_MS * u64::from(failures)))
+                }
+                Why::Round => (Charge::Round, known.spec.policy.round_wait_ms()),
+            };
+            self.charge(now, state, origin, index, charge, wait, out);
         }
     }
 
@@ -130,45 +148,77 @@ fn with_tries(known: &Batch, range: TaskRange, segment: &Segment) -> Option<Segm
     Segment::parse(builder.finish()).ok()
 }
 
-/// Tasks of a segment that may be tried again: those that failed of themselves as often as their policy says, and those
-/// whose worker could not provide their data a few times in any case.
-fn to_try_again(known: &Batch, origin: Origin, range: TaskRange, segment: &Segment) -> Vec<Again> {
+/// The outcomes of `range` as the log has them, and which of the failures the function itself does not want to be tried
+/// again.
+fn without_words(range: TaskRange, segment: Segment) -> (Segment, RangeSet) {
+    let mut for_good = RangeSet::new();
+    for (tag, rows) in segment.runs() {
+        if tag == FAILED_FOR_GOOD || tag == ERROR_FOR_GOOD {
+            for_good.insert(TaskRange::new(range.start + rows.start, range.start + rows.end));
+        }
+    }
+    if for_good.is_empty() {
+        return (segment, for_good);
+    }
+    let mut builder = SegmentBuilder::new(segment.codec());
+    for row in 0..range.len() {
+        let mut strings = [&[][..]; ARITY_MAX];
+        let Some((tag, arity)) = segment.row(row, &mut strings) else { continue };
+        let tag = match tag {
+            FAILED_FOR_GOOD => FAILED,
+            ERROR_FOR_GOOD => ERROR,
+            other => other,
+        };
+        builder.push(tag, strings[..arity].iter().copied());
+    }
+    (Segment::parse(builder.finish()).unwrap_or(segment), for_good)
+}
+
+/// Tasks of a segment that are to be run again: those that have had a round, those that failed of themselves as often as
+/// their policy says, and those whose worker could not provide their data a few times in any case.
+fn to_try_again(
+    known: &Batch,
+    origin: Origin,
+    range: TaskRange,
+    (segment, for_good): (&Segment, &RangeSet),
+) -> Vec<Again> {
     let policy = &known.spec.policy;
     let mut again = Vec::new();
-    if !policy.idempotent {
-        return again;
-    }
     let retries_of = |cause: &Cause| match cause {
-        Cause::Unlent { .. } => (policy.retries.max(SYSTEM_RETRIES.into()), true),
-        cause if cause.is_users() => (policy.retries, false),
-        _ => (0, false),
+        Cause::Unlent { .. } => (policy.retries.max(SYSTEM_RETRIES.into()), Why::Unlent),
+        cause if cause.is_users() => (policy.retries, Why::Failed),
+        _ => (0, Why::Failed),
     };
     for (tag, rows) in segment.runs().filter(|(tag, _)| !is_value(*tag)) {
-        if tag == FAILED && policy.retries == 0 {
+        let is_tried = policy.idempotent && (tag != FAILED || policy.retries > 0);
+        if (tag != AGAIN || cfg!(plant = "round_taken_for_result")) && !is_tried {
             continue;
         }
         // Many tasks may have ended of the very same: it is read once.
-        let mut last = (&[][..], (0, false));
+        let mut last = (&[][..], (0, Why::Failed));
         for row in rows.start..rows.end {
             let index = range.start + row;
-            let (retries, unlent) = match (tag, segment.value(row)) {
-                (FAILED, _) => (policy.retries, false),
+            let (retries, why) = match (tag, segment.value(row)) {
+                (AGAIN, _) => (u32::MAX, Why::Round),
+                _ if for_good.contains(index) => (0, Why::Failed),
+                (FAILED, _) => (policy.retries, Why::Failed),
                 (ERROR, Some((_, text))) => {
                     if last.0 != text {
                         let failed = codec::decode::<Failed>(text).ok();
-                        last =
-                            (text, failed.map_or((0, false), |failed| retries_of(&failed.cause)));
+                        let read = failed.map(|failed| retries_of(&failed.cause));
+                        last = (text, read.unwrap_or((0, Why::Failed)));
                     }
                     last.1
                 }
-                _ => (0, false),
+                _ => (0, Why::Failed),
             };
             let exception = known.exception(index);
             let counted = retries > 0 && exception.charged >= origin.attempt;
             if !known.has_ended(index) && (counted || exception.failures < retries) {
-                again.push(Again { index, counted, unlent });
+                again.push(Again { index, counted, why });
             }
         }
     }
+    again.sort_unstable_by_key(|again| again.index);
     again
 }

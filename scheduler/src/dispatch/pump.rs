@@ -187,8 +187,9 @@ impl Dispatcher {
         self.queues.count(batch.job, true);
         self.count_range(state, id, true);
         let segments = Vec::new();
-        let given = Vec::new();
-        let run = Run { attempt, batch: id, range, segments, threads, alone, task_ns, given };
+        let (given, rounds) = (Vec::new(), Vec::new());
+        let run =
+            Run { attempt, batch: id, range, segments, threads, alone, task_ns, given, rounds };
         if policy.idempotent || cfg!(plant = "run_before_commit") {
             self.send_run(state, worker, run);
         } else {
@@ -230,12 +231,27 @@ impl Dispatcher {
         let given: BTreeSet<Awaited> = given.collect();
         bytes += given.iter().map(|of| GIVEN_BYTES + outcome_bytes(state, of.task)).sum::<usize>();
         let given = given.into_iter().map(|of| Given { of, outcome: Bulk::default() }).collect();
-        self.order_of(id, Order::Run(Run { given, ..run }), bytes);
+        let rounds = rounds_of(batch, run.range);
+        self.order_of(id, Order::Run(Run { given, rounds, ..run }), bytes);
         let number = self.workers.get(&id).map(|worker| worker.sent + 1 + worker.cuts.len() as u64);
         if let (Some(attempt), Some(number)) = (self.attempts.get_mut(&attempt), number) {
             attempt.sent = number;
         }
     }
+}
+
+/// The tasks of `range` that have had rounds before.
+fn rounds_of(batch: &Batch, range: TaskRange) -> Vec<(u32, u32)> {
+    if batch.spec.policy.recurs.is_none() {
+        return Vec::new();
+    }
+    let exceptions = batch.progress().into_iter().flat_map(|progress| {
+        progress
+            .exceptions
+            .range(range.start..range.end)
+            .map(|(index, known)| (*index, known.rounds))
+    });
+    exceptions.filter(|(_, rounds)| *rounds > 0).collect()
 }
 
 /// The tasks whose values those of `range` take.

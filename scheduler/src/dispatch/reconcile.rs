@@ -249,6 +249,7 @@ impl Dispatcher {
                 }
             }
         }
+        self.supersede_all(state, out);
     }
 }
 

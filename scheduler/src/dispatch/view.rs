@@ -102,6 +102,7 @@ impl Dispatcher {
         Some(BatchView {
             batch: id,
             name: shown(&batch.spec.name),
+            group: batch.spec.policy.group.as_deref().map(shown),
             tasks: batch.tasks,
             sealed: batch.sealed,
             ended: batch.ended(),

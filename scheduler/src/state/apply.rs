@@ -1,5 +1,6 @@
 //! Sessions, jobs and batches: how they come and grow.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,6 +15,7 @@ use allhands_common::time::ClusterTime;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::links::Callees;
 use super::{ArgumentSegment, Batch, Detached, Job, Session, Started, State};
 use crate::{Charge, Effect};
 
@@ -60,8 +62,8 @@ impl State {
         self.next_job.0 += 1;
         known.replies.insert(request, job);
         let owner = known.owner.clone();
-        let (specs, detached) = (Vec::new(), detached.map(Detached::new));
-        let opened = Job { session, request, owner, name, program, specs, detached };
+        let (specs, equals, detached) = (Vec::new(), BTreeMap::new(), detached.map(Detached::new));
+        let opened = Job { session, request, owner, name, program, specs, equals, detached };
         self.jobs.insert(job, opened);
         out.push(Effect::JobOpened { session, request, job });
     }
@@ -137,7 +139,7 @@ impl State {
         if tasks > 0 {
             known.grow(segment, TaskRange::new(0, tasks), bytes.len(), 0);
             self.next_segment.0 += 1;
-            out.push(Effect::Keep { segment, bytes });
+            out.push(Effect::Keep { segment, bytes: bytes.clone() });
         }
         known.sealed = sealed;
         let over = known.over();
@@ -146,6 +148,7 @@ impl State {
         if over {
             self.end_batch(batch, out);
         }
+        self.meet_equals(batch, TaskRange::new(0, tasks), bytes, out);
     }
 
     /// A batch that is open is opened again, perhaps with more than the first time: its client did not
@@ -191,8 +194,9 @@ impl State {
         known.grow(segment, range, bytes.len(), at.0 - known.opened.0);
         self.next_segment.0 += 1;
         self.link(batch, range, mentions);
-        out.push(Effect::Keep { segment, bytes });
+        out.push(Effect::Keep { segment, bytes: bytes.clone() });
         out.push(Effect::Appended { batch, range });
+        self.meet_equals(batch, range, bytes, out);
     }
 
     pub(super) fn seal(&mut self, batch: BatchId, tasks: u32, out: &mut Vec<Effect>) {
@@ -222,20 +226,27 @@ impl State {
             return;
         }
         let exception = known.progress_mut().exceptions.entry(index).or_default();
+        let news = attempt > exception.charged;
         match charge {
             Charge::Return => {}
-            Charge::Failure | Charge::Death | Charge::Loss | Charge::Suspicion
-                if attempt <= exception.charged => {}
+            Charge::Failure | Charge::Death | Charge::Loss | Charge::Suspicion | Charge::Round
+                if !news => {}
             Charge::Failure => exception.failures = exception.failures.saturating_add(1),
             Charge::Death => exception.deaths = exception.deaths.saturating_add(1),
             Charge::Loss => exception.losses = exception.losses.saturating_add(1),
             Charge::Suspicion => exception.suspect = true,
+            Charge::Round => exception.end_round(),
         }
         if charge != Charge::Return {
             exception.charged = exception.charged.max(attempt);
         }
         exception.not_before = exception.not_before.max(not_before);
         known.unstart(index);
+        if charge == Charge::Round && news {
+            // What it has called in this round is not what it calls in the next.
+            let one = TaskRange::new(index, index + 1);
+            self.let_go_of_children(batch, one, Callees::Of(attempt));
+        }
         out.push(Effect::Charged { batch, index });
     }
 

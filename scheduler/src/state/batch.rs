@@ -117,6 +117,8 @@ pub struct Exception {
     pub deaths: u8,
     /// Workers that were lost while it ran.
     pub losses: u8,
+    /// Of a task that runs until it has a result: how often it was tried up to its last round, which went well.
+    pub rounds: u32,
     /// Whether it has to run alone: others ran when its executor died.
     pub suspect: bool,
     /// Not to be tried before.
@@ -128,7 +130,18 @@ pub struct Exception {
 impl Exception {
     /// Whether the task was ever started, as far as is known.
     pub const fn was_tried(&self) -> bool {
-        self.suspect || self.failures > 0 || self.deaths > 0 || self.losses > 0
+        self.suspect || self.rounds > 0 || self.tries() > 0
+    }
+
+    /// How often it was tried since its last round.
+    const fn tries(&self) -> u32 {
+        self.failures + self.deaths as u32 + self.losses as u32
+    }
+
+    /// It has had another round. What went wrong before that counts no more.
+    pub(super) const fn end_round(&mut self) {
+        self.rounds = self.rounds.saturating_add(self.tries() + 1);
+        (self.failures, self.deaths, self.losses, self.suspect) = (0, 0, 0, false);
     }
 }
 
@@ -227,7 +240,7 @@ impl Batch {
     /// Which try the next one of a task is, from 1.
     pub fn next_try(&self, index: u32) -> u32 {
         let exception = self.exception(index);
-        1 + exception.failures + u32::from(exception.deaths) + u32::from(exception.losses)
+        1 + exception.rounds + exception.tries()
     }
 }
 

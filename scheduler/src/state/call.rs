@@ -49,7 +49,7 @@ impl State {
         let range = TaskRange::new(0, 1);
         let name = self.name_segment();
         opened.grow(name, range, segment.bytes.len(), 0);
-        opened.links_mut().parent = Some(Parent { task: parent, attempt, depth });
+        opened.links_mut().parent = Some(Parent { task: parent, attempt, depth, let_go: false });
         opened.progress_mut().done = true;
         self.batches.insert(batch, opened);
         self.take_early_pins(batch);
@@ -58,10 +58,11 @@ impl State {
             caller.links_mut().children.entry(parent.index).or_default().push(batch);
         }
         self.link(batch, range, &mentions);
-        out.push(Effect::Keep { segment: name, bytes: segment.bytes });
+        out.push(Effect::Keep { segment: name, bytes: segment.bytes.clone() });
         if let Effect::Called { new, .. } = &mut called {
             *new = true;
         }
         out.push(called);
+        self.meet_equals(batch, range, segment.bytes, out);
     }
 }

@@ -24,6 +24,17 @@ impl State {
             let what = format!("{:?}, {:?}", self.loose, self.unwanted);
             return broken("what a command lets loose it sweeps", what);
         }
+        for (id, job) in &self.jobs {
+            let key_of = |task: &TaskId| {
+                let batch = self.batches.get(&task.batch).filter(|batch| batch.job == *id);
+                batch.and_then(Batch::links).and_then(|links| links.keys.get(&task.index))
+            };
+            if let Some((key, task)) =
+                job.equals.iter().find(|(key, task)| key_of(task) != Some(key))
+            {
+                return broken("equal calls are those of a batch", format!("{key:?}: {task}"));
+            }
+        }
         for (id, batch) in &self.batches {
             if self.job_of(batch).is_none() {
                 return broken("a batch has a job", format!("{id}"));
@@ -62,7 +73,7 @@ impl State {
             let children = above.and_then(|above| above.children.get(&parent.task.index));
             let listed = children.is_some_and(|children| children.contains(&id));
             let waits = self.fate(parent.task) == Fate::Unfinished;
-            if waits != listed {
+            if (waits && !parent.let_go) != listed {
                 return broken("who has called it knows its child", format!("{id}: {parent:?}"));
             }
         }
@@ -74,6 +85,13 @@ impl State {
         let mut kept = ended.filter(|_| batch.kept).flat_map(|range| range.start..range.end);
         if let Some(index) = kept.find(|index| batch.outcome_of(*index).is_none()) {
             return broken("a kept outcome is found", format!("{id}:{index}"));
+        }
+        if let Some(index) = links.same.iter().find(|index| !links.forwards.contains_key(index)) {
+            return broken("what is the same as another says which", format!("{id}:{index}"));
+        }
+        let open = |index: &&u32| !waits(index);
+        if let Some(index) = links.wanted.keys().find(open) {
+            return broken("only unfinished tasks are wanted by others", format!("{id}:{index}"));
         }
         for index in links.forwards.keys() {
             let task = TaskId { batch: id, index: *index };

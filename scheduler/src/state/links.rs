@@ -8,7 +8,7 @@
 //! Chains of such batches may be long. Nothing here recurses: what became loose or unwanted is put on a
 //! list, and the command that did it works the lists off at its end.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -19,10 +19,10 @@ use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::{AttemptId, BatchId, TaskId};
 use allhands_common::limit::FORWARDS_MAX;
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{ERROR, FAILED, FORWARDED, Segment};
+use allhands_common::segment::{ERROR, FAILED, FORWARDED, SAME, Segment};
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, OutcomeSegment, State};
+use super::{Batch, CallKey, OutcomeSegment, State};
 
 /// Longest text of a root cause that dependants are told, in bytes.
 const MESSAGE_BYTES_MAX: usize = 400;
@@ -44,8 +44,14 @@ pub struct Links {
     pub places: BTreeMap<u32, u32>,
     /// Tasks that ended without a value, or with the function's own error: by the first one of each stretch.
     pub faults: BTreeMap<u32, Fault>,
-    /// Tasks that ended by returning an execution.
+    /// Tasks that ended by returning an execution, or as the same as another.
     pub forwards: BTreeMap<u32, TaskId>,
+    /// Of these, those that ended as the same as another.
+    pub same: BTreeSet<u32>,
+    /// By what its tasks are equal to others, where that is asked for.
+    pub keys: BTreeMap<u32, CallKey>,
+    /// Of unfinished tasks that others are the same as: which of these tasks, itself included, are still wanted.
+    pub wanted: BTreeMap<u32, BTreeSet<TaskId>>,
 }
 
 /// The call that a batch is.
@@ -57,6 +63,8 @@ pub struct Parent {
     pub attempt: AttemptId,
     /// How many parents there are above it, itself included.
     pub depth: u32,
+    /// Whether it is the parent's no more: that has ended, or has had a round since.
+    pub let_go: bool,
 }
 
 /// How a stretch of kept tasks ended without a value.
@@ -152,7 +160,10 @@ impl Batch {
                 match tag {
                     ERROR => links.note_fault(one, failed(text)),
                     FAILED => links.note_fault(one, FaultKind::Returned),
-                    FORWARDED => {
+                    FORWARDED | SAME => {
+                        if tag == SAME {
+                            links.same.insert(task);
+                        }
                         if let Some((to, _)) = text.split_first_chunk::<TASK_ID_BYTES>() {
                             links.forwards.insert(task, TaskId::from_bytes(*to));
                         }
@@ -261,14 +272,29 @@ impl State {
         };
         let links = known.links_mut();
         let mentions = take_range(&mut links.mentions, ended);
-        let children = take_range(&mut links.children, ended);
+        take_range(&mut links.wanted, ended);
         for (on, _) in mentions.into_iter().flatten() {
             if !cfg!(plant = "mention_pins_for_ever") {
                 self.unpin(on.batch);
             }
         }
+        self.let_go_of_children(batch, ended, by);
+    }
+
+    /// Whom tasks of `batch` have called is theirs no more: they, or a round of theirs, have ended.
+    pub(super) fn let_go_of_children(&mut self, batch: BatchId, of: TaskRange, by: Callees) {
+        let Some(known) = self.batches.get_mut(&batch).filter(|known| known.links().is_some())
+        else {
+            return;
+        };
+        let children = take_range(&mut known.links_mut().children, of);
         for child in children.into_iter().flatten() {
-            let parent = self.batches.get(&child).and_then(|known| known.links()?.parent);
+            let links = self.batches.get_mut(&child).map(Batch::links_mut);
+            let parent = links.and_then(|links| links.parent.as_mut());
+            let parent = parent.map(|parent| {
+                parent.let_go = true;
+                *parent
+            });
             let stays = match by {
                 Callees::All => true,
                 Callees::Of(attempt) if !cfg!(plant = "claimed_child_cancelled") => {

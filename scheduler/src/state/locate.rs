@@ -26,8 +26,13 @@ pub enum Located {
 impl State {
     /// Where the outcome is that a question is for; who asks is of `owner`, if that is to be looked at.
     pub fn locate(&self, of: Awaited, owner: Option<&str>) -> Located {
-        let (task, fate) =
-            if of.follow { self.follow(of.task) } else { (of.task, self.fate(of.task)) };
+        let (task, fate) = match of.follow {
+            true => self.follow(of.task),
+            false => {
+                let task = self.same_as(of.task);
+                (task, self.fate(task))
+            }
+        };
         let batch = self.batches.get(&task.batch);
         let theirs = batch.and_then(|batch| self.job_of(batch)).map(|job| job.owner.as_str());
         if owner.is_some() && theirs.is_some() && owner != theirs {

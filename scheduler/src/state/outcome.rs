@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use allhands_common::codec;
 use allhands_common::execution::Mention;
 use allhands_common::failure::{Cause, Failed};
-use allhands_common::id::{AttemptId, BatchId, JobId, SegmentId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, JobId, SegmentId, TaskId, WorkerId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::{ERROR, FAILED, Segment, SegmentBuilder, is_value};
 use bytes::Bytes;
@@ -107,7 +107,11 @@ impl State {
             if let Some(batch) = self.unwanted.pop() {
                 let cause =
                     Cause::Cancelled { reason: "the task that had called it has ended".into() };
-                self.stop(batch, Failed { cause, worker: None, attempt: None, tries: 0 }, out);
+                let failed = Failed { cause, worker: None, attempt: None, tries: 0 };
+                // It is one task, or the same as another, which others may want.
+                if let Some(end) = self.nobody_wants(TaskId { batch, index: 0 }) {
+                    self.stop_call(batch, end, failed, out);
+                }
             } else if let Some(batch) = self.loose.pop() {
                 self.forget_if_done(batch, out);
             } else {
@@ -116,9 +120,41 @@ impl State {
         }
     }
 
+    /// Stops what a task has called: a batch of one task, or what that is the same as.
+    fn stop_call(&mut self, batch: BatchId, end: TaskId, failed: Failed, out: &mut Vec<Effect>) {
+        if end.batch == batch {
+            return self.stop(batch, failed, out);
+        }
+        let range = TaskRange::new(end.index, end.index + 1);
+        self.fail(end.batch, range, &failed, out);
+        out.push(Effect::CalledOff { batch: end.batch, range });
+    }
+
     pub(super) fn stop_job(&mut self, job: JobId, rest: &Failed, out: &mut Vec<Effect>) {
         let batches: Vec<BatchId> = self.batches_of(job).map(|(id, _)| *id).collect();
         batches.into_iter().for_each(|batch| self.stop(batch, rest.clone(), out));
+    }
+
+    /// Whoever made a group wants no more of it. A kept batch, whose tasks were submitted one by one, may go on with
+    /// others.
+    pub(super) fn cancel_group(
+        &mut self,
+        job: JobId,
+        group: &str,
+        failed: &Failed,
+        out: &mut Vec<Effect>,
+    ) {
+        let theirs = self.batches_of(job).filter(|(_, batch)| {
+            batch.spec.policy.group.as_deref() == Some(group) && !batch.over()
+        });
+        let theirs: Vec<(BatchId, bool, u32)> =
+            theirs.map(|(id, batch)| (*id, batch.kept, batch.tasks)).collect();
+        for (batch, kept, tasks) in theirs {
+            match kept {
+                true => self.cancel_tasks(batch, TaskRange::new(0, tasks), failed, out),
+                false => self.stop(batch, failed.clone(), out),
+            }
+        }
     }
 
     /// Stops a batch that has had too many failures, and ends one that has had all outcomes.

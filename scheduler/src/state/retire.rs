@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, JobId, SessionId};
+use allhands_common::id::{BatchId, JobId, SessionId, TaskId};
 use allhands_common::range::TaskRange;
 use allhands_common::wire::client::DONE_WITH_BATCH;
 
@@ -96,6 +96,13 @@ impl State {
         let tasks = self.batches.get(&batch).map_or(0, |known| known.tasks);
         self.unlink(batch, TaskRange::new(0, tasks), Callees::None);
         let Some(gone) = self.batches.remove(&batch) else { return };
+        for (index, key) in gone.links().into_iter().flat_map(|links| &links.keys) {
+            if let Some(job) = self.jobs.get_mut(&gone.job)
+                && job.equals.get(key) == Some(&TaskId { batch, index: *index })
+            {
+                job.equals.remove(key);
+            }
+        }
         // Others may name it yet: of another client, or of the same, which goes with all that it has.
         let pins = gone.links().map_or(0, |links| links.pins);
         if pins > 0 {

@@ -6,7 +6,7 @@ use allhands_common::codec::{self, DecodeError};
 
 use super::State;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const DIGEST_BYTES: usize = 32;
 
 /// Bytes that are not a state.

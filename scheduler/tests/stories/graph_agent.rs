@@ -60,6 +60,7 @@ fn run(number: u64, sequence: u32, range: TaskRange) -> Order {
         alone: false,
         task_ns: None,
         given: Vec::new(),
+        rounds: Vec::new(),
     })
 }
 

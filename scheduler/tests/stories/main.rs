@@ -5,7 +5,9 @@
 mod blobs;
 mod cancels;
 mod changes;
+mod delays;
 mod detached;
+mod equals;
 mod fails;
 mod graph;
 mod graph_agent;
@@ -14,6 +16,7 @@ mod graph_circles;
 mod limits;
 mod places;
 mod replicas;
+mod rounds;
 mod runs;
 mod support;
 mod unfetched;

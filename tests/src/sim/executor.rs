@@ -273,6 +273,12 @@ impl World {
             let (execution, fate, run_us) =
                 self.oracle.start(self.now, &shared, index, attempt, &self.climate)?;
             self.stats.count("executions");
+            if fate == Fate::Again {
+                self.stats.count("rounds");
+            }
+            if shared.spec.policy.delay_ms.is_some() {
+                self.stats.count("tasks that were delayed");
+            }
             let (late, made) = (false, Made::Nothing);
             let running = Running { execution, batch, attempt, index, fate, run_us, late, made };
             let given = loaded.load.given.clone();

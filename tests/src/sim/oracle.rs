@@ -47,6 +47,8 @@ struct Task {
     failures: u32,
     timeouts: u32,
     deaths: u32,
+    /// Executions that ended without a result, or would have.
+    rounds: u32,
     /// Executions that ended, or waited for others, and whose outcome went with their executor.
     lost: u32,
 }
@@ -262,7 +264,8 @@ impl Oracle {
         let waits = climate.is_calm() && policy.idempotent && task.starts == 0;
         if let Some(limit) = policy.queue_timeout_ms.filter(|_| waits) {
             // What it takes to ask for it back.
-            let late = limit * MS + 3 * climate.delay_max + 2 * climate.commit_max + MS;
+            let limit = limit + policy.delay_ms.unwrap_or(0);
+            let late = limit * MS + 3 * climate.delay_max + 2 * climate.commit_max + 2 * MS;
             if known.committed_at + late < now {
                 let what = format!("{batch}:{index} at {} ms", now / MS);
                 return Err(broken("what has waited too long is not started", what));
@@ -276,8 +279,14 @@ impl Oracle {
                 return Err(broken("what was cancelled is not started", what));
             }
         }
+        let delay_ms = policy.delay_ms.unwrap_or(0);
+        if now < known.opened_at + delay_ms * MS {
+            let what =
+                format!("{batch}:{index} at {} ms, opened at {} us", now / MS, known.opened_at);
+            return Err(broken("nothing starts before its delay is over", what));
+        }
         // Each try but the first follows one that failed, or that somebody has cut short.
-        let ended = task.failures + task.deaths + task.lost;
+        let ended = task.failures + task.deaths + task.lost + task.rounds;
         if climate.is_calm() && task.starts > ended {
             let what = format!("{batch}:{index}, now as {attempt}: {task:?}");
             return Err(broken("a task runs no more than its attempts say", what));
@@ -285,6 +294,7 @@ impl Oracle {
         let (fate, run_us) = known.plan.fate(index, task.starts);
         task.starts += 1;
         task.failures += u32::from(matches!(fate, Fate::Panic | Fate::Err));
+        task.rounds += u32::from(fate == Fate::Again);
         known.running += 1;
         let id = ExecutionId(self.executions.len() as u64);
         self.executions.push(Execution { batch, index, attempt, fate });
@@ -423,7 +433,8 @@ impl Oracle {
                 Cause::TimedOut { .. } => task.timeouts > 0 && tried,
                 Cause::QueueTimedOut { limit_ms } => {
                     let waited = task.starts == 0 || !calm || known.bereaved;
-                    policy.queue_timeout_ms == Some(limit_ms) && passed(limit_ms) && waited
+                    let since = policy.delay_ms.unwrap_or(0);
+                    policy.queue_timeout_ms == Some(limit_ms) && passed(limit_ms + since) && waited
                 }
                 Cause::Lost { workers } => {
                     !calm && workers > SYSTEM_RETRIES && self.worker_faults >= workers.into()
@@ -439,8 +450,12 @@ impl Oracle {
                     cancelled.push(index);
                     known.unwanted.contains(index)
                 }
-                Cause::DeadlinePassed { .. }
-                | Cause::BadArgument { .. }
+                Cause::DeadlinePassed { limit_ms } => {
+                    // What of it still runs is asked back, as if it had been cancelled.
+                    cancelled.push(index);
+                    policy.task_deadline_ms == Some(limit_ms) && passed(limit_ms)
+                }
+                Cause::BadArgument { .. }
                 | Cause::BadResult { .. }
                 | Cause::BlobLost { .. }
                 | Cause::SourceChanged { .. }

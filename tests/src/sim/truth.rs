@@ -252,7 +252,10 @@ impl Oracle {
         match self.truths.of.get(&parent) {
             None if self.is_cut(parent.batch) => Ok(()),
             None => wrong("its parent has not ended".into()),
-            Some(Truth { cause: Some(Cause::Cancelled { .. }), .. }) => Ok(()),
+            Some(Truth {
+                cause: Some(Cause::Cancelled { .. } | Cause::DeadlinePassed { .. }),
+                ..
+            }) => Ok(()),
             Some(truth) => {
                 let by = truth.execution.and_then(|execution| self.attempt_of(execution));
                 let claimed = |by: AttemptId| self.claims.contains(&(by, child));

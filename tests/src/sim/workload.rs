@@ -49,7 +49,12 @@ struct Behaviour {
     deadly: u32,
     hangs: u32,
     slow: u32,
+    /// Per mille of tasks that have rounds before their result.
+    rounds: u32,
 }
+
+/// Rounds of a task, at most.
+const ROUNDS_MAX: u32 = 4;
 
 /// How one execution of a task will end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub(super) enum Fate {
     Death,
     /// It would run far longer than any timeout.
     Hang,
+    /// It has no result yet.
+    Again,
 }
 
 impl Plan {
@@ -69,7 +76,10 @@ impl Plan {
     }
 
     pub(super) fn of(rng: &mut Rng, climate: &Climate, biggest: &Resources) -> Self {
-        let policy = policy(rng, biggest);
+        let mut policy = policy(rng, biggest);
+        let recurs = policy.idempotent && rng.chance(100);
+        policy.recurs = recurs.then_some(FunctionName { module: 0, offset: 96 });
+        let rounds = if recurs { 500 } else { 0 };
         let appends = match rng.within(0..10) {
             0 => Vec::new(),
             1..4 => vec![1],
@@ -96,6 +106,7 @@ impl Plan {
                 deadly,
                 hangs,
                 slow,
+                rounds,
             },
             context: match rng.chance(200) {
                 true => Bytes::from(rng.next().to_le_bytes().to_vec()),
@@ -137,6 +148,8 @@ impl Plan {
         policy.resources.custom.remove("tpu");
         // On a worker that drains they wait until somebody ends it.
         policy.idempotent |= climate.has(Fault::WorkerDrain);
+        // What a task calls in a round is not what it calls in the next, and the nodes know of no rounds.
+        (policy.recurs, plan.behaviour.rounds) = (None, 0);
         plan.behaviour.hangs = 0;
         plan.behaviour.run_max = plan.behaviour.run_max.min(30 * MS);
         let tasks = plan.tasks();
@@ -170,8 +183,13 @@ impl Plan {
 
     /// Whether all its tasks return a value at once.
     pub(super) const fn behaves(&self) -> bool {
-        let Behaviour { panics, errs, deadly, hangs, slow, .. } = self.behaviour;
-        panics + errs + deadly + hangs == 0 && (slow == 0 || self.spec.policy.timeout_ms.is_none())
+        let Behaviour { panics, errs, deadly, hangs, slow, rounds, .. } = self.behaviour;
+        let policy = &self.spec.policy;
+        // What is delayed is not all there when its range is cut.
+        let waits = policy.delay_ms.is_some() || policy.task_deadline_ms.is_some();
+        panics + errs + deadly + hangs + rounds == 0
+            && !waits
+            && (slow == 0 || self.spec.policy.timeout_ms.is_none())
     }
 
     /// What the `tries`-th execution (from 0) of a task does, and how long it takes.
@@ -192,6 +210,8 @@ impl Plan {
             Fate::Err
         } else if is(behaviour.hangs) {
             Fate::Hang
+        } else if is(behaviour.rounds) && tries < ROUNDS_MAX {
+            Fate::Again
         } else {
             Fate::Value
         };
@@ -225,10 +245,15 @@ fn policy(rng: &mut Rng, biggest: &Resources) -> Policy {
     Policy {
         retries: rng.pick(&[0, 0, 1, 3]),
         backoff: Backoff { first_ms: rng.within(0..200), max_ms: 400 },
-        delay_ms: None,
+        retry_when: None,
+        recurs: None,
+        group: None,
+        equal_calls: None,
+        delay_ms: rng.chance(100).then(|| rng.within(1..600)),
         timeout_ms: rng.chance(200).then(|| rng.within(150..400)),
         queue_timeout_ms: rng.chance(80).then(|| rng.within(20..3000)),
         deadline_ms: rng.chance(80).then(|| rng.within(20..8000)),
+        task_deadline_ms: rng.chance(60).then(|| rng.within(20..8000)),
         priority: rng.pick(&[0, 0, 0, -1, 5]),
         resources,
         idempotent,

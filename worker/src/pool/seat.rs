@@ -96,12 +96,14 @@ impl Seat {
     }
 
     pub(super) fn load(&self, load: Load) {
-        let Load { attempt, range, shared, segments, given } = load;
+        let Load { attempt, range, shared, segments, given, rounds } = load;
         let (batch, timeout_ms) = (shared.batch, shared.spec.policy.timeout_ms);
         if self.batches.borrow_mut().insert(batch) {
             self.send(&mut ToExecutor::Batch(executor::Common {
                 batch,
                 functions: shared.spec.functions.clone(),
+                retry_when: shared.spec.policy.retry_when,
+                recurs: shared.spec.policy.recurs,
                 idempotent: shared.spec.policy.idempotent,
                 context: shared.context.clone(),
                 env: shared.spec.env.clone(),
@@ -125,6 +127,7 @@ impl Seat {
             segments,
             timed,
             given,
+            rounds,
         }));
         if timed {
             self.changed.notify_one();

@@ -71,6 +71,7 @@ fn a_load_of_several_segments_and_the_next_one_behind_it() {
                 range: TaskRange::new(100, 130),
                 segments: vec![first.segment, second.segment],
                 given: Vec::new(),
+                rounds: Vec::new(),
             },
         );
         let next = calls((0..5).map(delayed(half)));

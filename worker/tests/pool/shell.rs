@@ -95,6 +95,7 @@ fn run(number: u32, calls: &Calls) -> Vec<Order> {
         alone: false,
         task_ns: None,
         given: Vec::new(),
+        rounds: Vec::new(),
     };
     vec![Order::Batch(Box::new((*calls.shared).clone())), Order::Run(run)]
 }

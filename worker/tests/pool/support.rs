@@ -130,6 +130,7 @@ impl Rig {
             range,
             segments: vec![segment],
             given: Vec::new(),
+            rounds: Vec::new(),
         };
         self.pool.load(executor, load);
         self.pool.flush();

@@ -223,7 +223,8 @@ impl Fake {
             | FromClient::Program(_)
             | FromClient::Read(_)
             | FromClient::LookAtJob(_)
-            | FromClient::CancelJob { .. } => {
+            | FromClient::CancelJob { .. }
+            | FromClient::CancelGroup { .. } => {
                 unreachable!("the job is the session's own")
             }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),

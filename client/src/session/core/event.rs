@@ -98,6 +98,11 @@ pub(crate) enum Event {
         /// Which.
         range: TaskRange,
     },
+    /// The calls of a group are not wanted any more, those of tasks too.
+    CancelGroup {
+        /// Which.
+        group: String,
+    },
     /// Nobody in this process has an execution of a kept batch any more.
     Release {
         /// Which.

@@ -10,7 +10,7 @@ use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::BatchId;
 use allhands_common::limit::{MENTIONS_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_TARGET};
 use allhands_common::range::TaskRange;
-use allhands_common::segment::{Segment, SegmentBuilder, is_value};
+use allhands_common::segment::{SAME, Segment, SegmentBuilder, is_value};
 use allhands_common::time::Instant;
 use bytes::Bytes;
 
@@ -39,6 +39,14 @@ const COPIED_BYTES_MAX: usize = 16 << 10;
 pub(crate) struct Key {
     pub(crate) entry: &'static Entry,
     pub(crate) patch: Option<Patch>,
+}
+
+impl Key {
+    /// The group of such calls.
+    pub(super) fn group(&self) -> Option<&str> {
+        let said = self.patch.as_ref().and_then(|patch| patch.group.as_deref());
+        said.or_else(|| self.entry.task()?.policy.group)
+    }
 }
 
 impl PartialEq for Key {
@@ -107,6 +115,8 @@ pub(super) struct Committed {
 #[derive(Debug, Default)]
 pub(super) struct Came {
     settled: Vec<(Arc<Slot>, Settled)>,
+    /// Slots of calls that are the same as others: their outcomes are still to come.
+    same: Vec<Arc<Slot>>,
     keeps: Keeps,
 }
 
@@ -119,6 +129,11 @@ pub(super) struct Ended {
 }
 
 impl Came {
+    /// The slots whose outcomes have to be asked for.
+    pub(super) fn take_same(&mut self) -> Vec<Arc<Slot>> {
+        std::mem::take(&mut self.same)
+    }
+
     pub(super) fn settle(self) {
         self.settled.into_iter().for_each(|(slot, settled)| slot.settle(settled));
         drop(self.keeps);
@@ -265,6 +280,10 @@ impl Submitted {
             let slot = at.and_then(|at| self.slots.get_mut(at)).map(std::mem::take);
             let Some(slot) = slot.and_then(|slot| slot.upgrade()) else { continue };
             let settled = match segment.value(row) {
+                Some((SAME, _)) => {
+                    came.same.push(slot);
+                    continue;
+                }
                 Some((tag, string)) => {
                     let of = kept.iter().find(|kept| !is_value(tag) && kept.range.contains(task));
                     let arguments =

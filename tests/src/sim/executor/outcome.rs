@@ -4,7 +4,7 @@ use allhands_common::codec;
 use allhands_common::execution::{Mention, Need};
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::id::WorkerId;
-use allhands_common::segment::{DONE, ERROR, FAILED, FORWARDED, SegmentBuilder};
+use allhands_common::segment::{AGAIN, DONE, ERROR, FAILED, FORWARDED, SegmentBuilder};
 use bytes::Bytes;
 
 use super::{Made, Running};
@@ -46,6 +46,7 @@ impl Running {
             (Fate::Value | Fate::Death | Fate::Hang, _) => {
                 builder.push(DONE, [&whole[..]].into_iter());
             }
+            (Fate::Again, _) => builder.push(AGAIN, [&number[..]].into_iter()),
             (Fate::Err, _) => builder.push(FAILED, [&whole[..]].into_iter()),
             (Fate::Panic, _) => {
                 let failed = Failed {

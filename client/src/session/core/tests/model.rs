@@ -417,7 +417,8 @@ impl Model {
             | FromClient::Program(_)
             | FromClient::Read(_)
             | FromClient::LookAtJob(_)
-            | FromClient::CancelJob { .. } => {
+            | FromClient::CancelJob { .. }
+            | FromClient::CancelGroup { .. } => {
                 unreachable!("the job is the session's own")
             }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),
