@@ -38,6 +38,12 @@ impl Shell {
             Question::Explain(task) => {
                 explained(*task, &dispatcher.explain(self.now(), state, *task))
             }
+            Question::Record { job, from } => {
+                match dispatcher.record(self.now(), state, *job, *from) {
+                    Some(page) => Answer::Record(Box::new(page)),
+                    None => self.unknown_job(*job),
+                }
+            }
             Question::Blobs => Answer::Blobs(dispatcher.blobs()),
             Question::CancelJob(id) => {
                 if !state.jobs.contains_key(id) {

@@ -12,8 +12,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use allhands_common::execution::Awaited;
 use allhands_common::id::WorkerId;
-use allhands_common::wire::executor::{FromExecutor, ToExecutor};
+use allhands_common::wire::executor::{Begun, FromExecutor, ToExecutor};
 use allhands_store::cell::Cell;
 use rustix::process::Pid;
 
@@ -232,7 +233,7 @@ impl Crew {
         shift: &Arc<Shift>,
         lane: u32,
         had_left: bool,
-        blocked: FromExecutor,
+        (task, on): (Begun, Vec<Awaited>),
     ) -> io::Result<()> {
         let sequence = shift.load.sequence;
         self.read_apart()?;
@@ -242,10 +243,10 @@ impl Crew {
         }
         self.deck.suspend(shift, lane, || self.hire())?;
         if had_left {
-            self.outcomes.say(blocked);
+            self.outcomes.say(FromExecutor::Blocked { task, on, run_us: None });
             return Ok(());
         }
-        self.outcomes.say_after(sequence, blocked);
+        self.outcomes.say_blocked(task, on);
         if shift.leave(true) {
             self.outcomes.finish(sequence, false);
         }

@@ -300,8 +300,7 @@ impl Blocked {
         }
         let lane = current.lane.get();
         let (started_us, since_us) = (crew.cell.started_us(lane), monotonic_us());
-        let word = FromExecutor::Blocked { task, on };
-        let suspended = crew.suspend(&current.shift, lane, current.waited.get(), word);
+        let suspended = crew.suspend(&current.shift, lane, current.waited.get(), (task, on));
         suspended.map_err(|_| NotHere::NoThread)?;
         current.waited.set(true);
         Ok(Self { current, task, started_us, since_us })

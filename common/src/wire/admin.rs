@@ -1,5 +1,6 @@
 //! Command line ↔ coordinator: questions, and the few orders of an operator. One request, one reply.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bulk::{Bulk, Carries};
 use crate::id::{BatchId, BlobId, CoordinatorId, JobId, TaskId, Term, WorkerId};
 use crate::resources::Resources;
+use crate::wire::record::Page;
 
 /// What an operator asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,13 @@ pub enum Question {
     CancelBatch(BatchId),
     /// Blobs of which the leader knows a holder.
     Blobs,
+    /// What has happened to the tasks of a job.
+    Record {
+        /// Which.
+        job: JobId,
+        /// Where the page begins: 0, or what the page before says.
+        from: u64,
+    },
 }
 
 /// The answer.
@@ -50,6 +59,8 @@ pub enum Answer {
     },
     /// To [`Question::Blobs`].
     Blobs(Blobs),
+    /// To [`Question::Record`].
+    Record(Box<Page>),
 }
 
 /// Blobs of which the leader knows a holder.

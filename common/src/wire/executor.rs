@@ -35,7 +35,7 @@ use crate::policy::{BatchSpec, Function};
 use crate::range::TaskRange;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Where an executor finds its worker: `PID:PATH`, the worker's process and the socket to connect to.
 /// A process is meant only if its parent is that process.
@@ -150,6 +150,8 @@ pub enum FromExecutor {
         task: Begun,
         /// For what.
         on: Vec<Awaited>,
+        /// How long it ran before that, if it is known, in microseconds.
+        run_us: Option<u64>,
     },
     /// A blocked task goes on, in this lane: its outcome comes in a [`FromExecutor::Late`].
     Resumed {

@@ -152,6 +152,8 @@ pub struct Held {
     pub owed: Vec<TaskRange>,
     /// Of the open tasks, those that wait for the outcomes of others.
     pub blocked: Vec<Blocked>,
+    /// For how long it has held it, in microseconds; 0 where it only owes.
+    pub since_us: u64,
 }
 
 /// A task that has begun and waits for the outcomes of others: it occupies no slot.
@@ -161,6 +163,8 @@ pub struct Blocked {
     pub index: u32,
     /// For what it waits: each is answered by an [`Order::Give`], also if one would do.
     pub on: Vec<Awaited>,
+    /// For how long it has waited, in microseconds.
+    pub since_us: u64,
 }
 
 /// Part of an attempt is over.
@@ -193,6 +197,8 @@ pub enum How {
     Blocked {
         /// Which.
         on: Vec<Awaited>,
+        /// How long it ran before that, if it is known, in microseconds.
+        run_us: Option<u64>,
     },
     /// Not an end: the one task in `range` goes on.
     Resumed,

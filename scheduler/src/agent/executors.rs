@@ -34,7 +34,7 @@ pub(super) struct Executor {
     /// How long all of it is expected to take.
     expected_ns: u64,
     /// Tasks that it has begun and that wait, for what.
-    pub(super) suspended: BTreeMap<(AttemptId, u32), Vec<Awaited>>,
+    pub(super) suspended: BTreeMap<(AttemptId, u32), Suspended>,
     /// Tasks that have waited and go on.
     pub(super) resumed: BTreeSet<(AttemptId, u32)>,
     /// What it occupies while it has work.
@@ -47,6 +47,15 @@ pub(super) struct Executor {
     pub(super) spare_until: Instant,
     /// Whether it was told to end.
     pub(super) ending: bool,
+}
+
+/// A task that has begun and waits.
+#[derive(Debug)]
+pub(super) struct Suspended {
+    /// For what.
+    pub(super) on: Vec<Awaited>,
+    /// Since when.
+    pub(super) since: Instant,
 }
 
 /// A piece that an executor has.
@@ -196,8 +205,8 @@ impl Agent {
                 self.measure(attempt, range.len(), run_us);
                 self.owe_or_defer(attempt, range, segment, (run_us, mentions));
             }
-            ExecutorEvent::Blocked { attempt, index, on, returned } => {
-                self.block(id, (attempt, index), on, returned);
+            ExecutorEvent::Blocked { attempt, index, on, returned, run_us } => {
+                self.block(id, (attempt, index), (on, run_us), returned, now);
             }
             ExecutorEvent::Resumed { attempt, index } => self.resume(id, (attempt, index)),
             ExecutorEvent::Called(child) => self.call(id, child),

@@ -12,6 +12,7 @@ mod graph_calls;
 mod graph_circles;
 mod limits;
 mod places;
+mod records;
 mod replicas;
 mod runs;
 mod support;

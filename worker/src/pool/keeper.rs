@@ -359,8 +359,8 @@ impl Keeper {
                     }
                 }
             }
-            FromExecutor::Blocked { task, on } => {
-                let event = self.block(task, on)?;
+            FromExecutor::Blocked { task, on, run_us } => {
+                let event = self.block(task, on, run_us)?;
                 self.tell(event).await;
             }
             FromExecutor::Resumed { task } => {
@@ -394,7 +394,12 @@ impl Keeper {
     }
 
     /// A task waits for others: it leaves its load, of which nothing more is begun.
-    fn block(&self, task: Begun, on: Vec<Awaited>) -> Result<ExecutorEvent, String> {
+    fn block(
+        &self,
+        task: Begun,
+        on: Vec<Awaited>,
+        run_us: Option<u64>,
+    ) -> Result<ExecutorEvent, String> {
         let words = || format!("it sent word of a task {} that it does not run", task.place);
         let known = self.seat.find(task).ok_or_else(words)?;
         let Suspended { attempt, task: TaskId { index, .. }, .. } = known;
@@ -409,7 +414,7 @@ impl Keeper {
                 load.window.set(limit.min(window));
             }
         }
-        Ok(ExecutorEvent::Blocked { attempt, index, on, returned })
+        Ok(ExecutorEvent::Blocked { attempt, index, on, returned, run_us })
     }
 
     /// A task that has waited for others and has not ended.
