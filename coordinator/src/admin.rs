@@ -38,6 +38,10 @@ impl Shell {
             Question::Explain(task) => {
                 explained(*task, &dispatcher.explain(self.now(), state, *task))
             }
+            Question::Said(job) => match dispatcher.said(self.now(), state, *job) {
+                Some(said) => Answer::Said(said),
+                None => self.unknown_job(*job),
+            },
             Question::Record { job, from } => {
                 match dispatcher.record(self.now(), state, *job, *from) {
                     Some(page) => Answer::Record(Box::new(page)),

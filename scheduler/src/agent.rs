@@ -32,6 +32,7 @@ use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
+use allhands_common::wire::note::Note;
 use allhands_common::wire::worker::{ChildCall, FromWorker, Registration, Shared, ToWorker};
 use bytes::Bytes;
 
@@ -138,6 +139,8 @@ pub enum ExecutorEvent {
     },
     /// A task has called another.
     Called(ChildCall),
+    /// What tasks that it runs say.
+    Said(Vec<Note>),
     /// A task wants another ended, here or elsewhere.
     Cancels {
         /// Which.

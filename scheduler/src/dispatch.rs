@@ -32,6 +32,7 @@ mod reconcile;
 mod record;
 mod recorded;
 mod report;
+mod said;
 mod size;
 mod threads;
 mod timers;
@@ -69,6 +70,7 @@ use graph::Graph;
 use needs::Needs;
 use queue::Queues;
 use record::Records;
+use said::Said;
 use size::Cost;
 use timers::{Timer, Timers};
 use workers::Worker;
@@ -143,6 +145,7 @@ pub struct Dispatcher {
     graph: Graph,
     needs: Needs,
     records: Records,
+    said: Said,
     timers: Timers,
     /// Whether a look at who is idle is planned.
     balancing: bool,
@@ -180,6 +183,7 @@ impl Dispatcher {
             graph: Graph::default(),
             needs: Needs::default(),
             records: Records::default(),
+            said: Said::default(),
             timers,
             balancing: false,
             balanced_to: None,
@@ -305,6 +309,7 @@ fn operator(state: &State, name: &str, question: &Question, out: &mut Vec<Action
         | Question::Job(_)
         | Question::Explain(_)
         | Question::Record { .. }
+        | Question::Said(_)
         | Question::Blobs => {}
     }
 }

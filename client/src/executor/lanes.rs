@@ -22,6 +22,7 @@ use super::collect::Collector;
 use super::deck::{Deck, Shift};
 use super::link::{Link, Reader};
 use super::load::{Batch, Batches, Load, Worked};
+use super::notes::Notes;
 use super::tasks::{self, Asked};
 use super::{leave, panics, watch};
 use crate::payload::forget_what_was_read;
@@ -35,6 +36,7 @@ pub(super) struct Crew {
     pub(super) outcomes: Collector,
     pub(super) deck: Deck,
     pub(super) asked: Asked,
+    pub(super) notes: Notes,
     /// Whoever has it reads.
     desk: Mutex<Desk>,
     /// Whether a thread reads that does nothing else.
@@ -62,6 +64,7 @@ pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
         outcomes: Collector::start(writer)?,
         deck: Deck::new(lanes),
         asked: Asked::default(),
+        notes: Notes::default(),
         desk: Mutex::new(Desk { reader, batches: Batches::new() }),
         apart: AtomicBool::new(lanes > 1),
         several: lanes > 1,

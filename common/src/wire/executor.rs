@@ -30,9 +30,10 @@ use crate::bulk::{self, Bulk, BulkMismatch, Carries};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Cause;
-use crate::id::{AttemptId, BatchId, TaskId, WorkerId};
+use crate::id::{AttemptId, BatchId, JobId, TaskId, WorkerId};
 use crate::policy::{BatchSpec, Function};
 use crate::range::TaskRange;
+use crate::wire::note::Said;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
 pub const VERSION: u16 = 4;
@@ -102,6 +103,10 @@ pub struct Begun {
 pub struct Common {
     /// Which batch.
     pub batch: BatchId,
+    /// Its job.
+    pub job: JobId,
+    /// How long each task may run, in milliseconds.
+    pub timeout_ms: Option<u64>,
     /// The functions that its argument segments' tags count.
     pub functions: Vec<Function>,
     /// Whether a task may be run again, so that outcomes may wait for one another.
@@ -172,6 +177,8 @@ pub enum FromExecutor {
         /// Which.
         task: TaskId,
     },
+    /// What tasks say to people; of one that has ended meanwhile it is not heard.
+    Said(Vec<(Begun, Said)>),
 }
 
 /// A call from a task.
@@ -302,6 +309,7 @@ impl Carries for FromExecutor {
             Self::Hello { .. }
             | Self::Blocked { .. }
             | Self::Resumed { .. }
+            | Self::Said(_)
             | Self::Cancel { .. } => {}
         }
     }

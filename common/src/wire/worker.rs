@@ -22,6 +22,7 @@ use crate::program::{Platform, Program, ProgramId};
 use crate::range::TaskRange;
 use crate::resources::Resources;
 use crate::wire::data::Holder;
+use crate::wire::note::Note;
 
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +82,8 @@ pub enum FromWorker {
         /// Which.
         blob: BlobId,
     },
+    /// What tasks that run here say to people; at most [`crate::wire::note::NOTES_MAX`]. Not said again.
+    Said(Vec<Note>),
 }
 
 /// A call that a task has submitted: a batch of one task.
@@ -231,6 +234,7 @@ impl Carries for FromWorker {
             | Self::WantBlob { .. }
             | Self::Cancel { .. }
             | Self::CannotKeep { .. }
+            | Self::Said(_)
             | Self::HaveBlobs { .. } => {}
             Self::Submit(children) => {
                 children.iter_mut().for_each(|child| visit(&mut child.segment));

@@ -12,7 +12,7 @@ use allhands_common::program::ProgramId;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::How;
+use allhands_common::wire::worker::{FromWorker, How};
 
 use super::balance::PATIENCE;
 use super::holdings::Piece;
@@ -210,6 +210,12 @@ impl Agent {
             }
             ExecutorEvent::Resumed { attempt, index } => self.resume(id, (attempt, index)),
             ExecutorEvent::Called(child) => self.call(id, child),
+            ExecutorEvent::Said(notes) => {
+                // Nobody else would hear it, and it does not matter so much that it waits.
+                if self.registered {
+                    out.push(AgentAction::Send(FromWorker::Said(notes)));
+                }
+            }
             ExecutorEvent::Cancels { task } => self.want_cancelled(id, task, out),
             ExecutorEvent::Finished { attempt } => self.finished(now, id, attempt),
             ExecutorEvent::Taken { attempt, range } => self.taken(now, id, attempt, range),

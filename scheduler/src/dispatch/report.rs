@@ -136,6 +136,7 @@ impl Dispatcher {
         attempt.blocked.remove(range);
         attempt.owed.remove(range);
         attempt.asked = None;
+        self.said.ended(attempt.job, batch, range);
         if come {
             attempt.settling.insert(range);
         } else {

@@ -18,6 +18,7 @@ use allhands_common::segment::Segment;
 use allhands_common::wire::executor::{
     Begun, FromExecutor, Outcomes, Part, Submitted, ToExecutor, VERSION, write_frame,
 };
+use allhands_common::wire::note::{NOTES_MAX, Note};
 use allhands_common::wire::worker::ChildCall;
 use allhands_store::cell::monotonic_us;
 use allhands_store::passing;
@@ -377,6 +378,16 @@ impl Keeper {
                 }
                 self.seat.begun.borrow_mut().remove(&task);
                 self.tell(outcomes(attempt, part)).await;
+            }
+            FromExecutor::Said(said) => {
+                let notes = said.into_iter().filter_map(|(task, said)| {
+                    let Suspended { attempt, task, .. } = self.seat.find(task)?;
+                    Some(Note { task, attempt, said })
+                });
+                let mut notes = notes.take(NOTES_MAX).peekable();
+                if notes.peek().is_some() {
+                    self.tell(ExecutorEvent::Said(notes.collect())).await;
+                }
             }
             FromExecutor::Cancel { task } => self.tell(ExecutorEvent::Cancels { task }).await,
             FromExecutor::Submit(submitted) => {

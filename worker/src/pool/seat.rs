@@ -101,6 +101,8 @@ impl Seat {
         if self.batches.borrow_mut().insert(batch) {
             self.send(&mut ToExecutor::Batch(executor::Common {
                 batch,
+                job: shared.job,
+                timeout_ms,
                 functions: shared.spec.functions.clone(),
                 idempotent: shared.spec.policy.idempotent,
                 context: shared.context.clone(),

@@ -12,6 +12,7 @@ use allhands_common::range::TaskRange;
 use allhands_common::wire::client::{FromClient, Keep, ToClient};
 use allhands_common::wire::data::Holder;
 use allhands_common::wire::needs::Needs;
+use allhands_common::wire::note::Note;
 use bytes::Bytes;
 
 /// A link to one coordinator, for as long as the session lives: its place in the list of addresses.
@@ -184,6 +185,8 @@ pub(crate) enum Action {
     Slots(u32),
     /// These workers are called so.
     Workers(Vec<(WorkerId, String)>),
+    /// Tasks say this.
+    Said(Vec<Note>),
     /// A worker wants a blob that is offered: dial it.
     Wanted {
         /// Which.
