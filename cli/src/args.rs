@@ -229,6 +229,9 @@ pub(crate) struct QueryJob {
     /// Print its tasks and what joins them as a graph for Graphviz: `allhands job 3 --graph | dot -Tsvg`
     #[arg(long, conflicts_with = "timeline")]
     pub(crate) graph: bool,
+    /// Print the lines that its tasks have logged last, also of one that has ended not long ago
+    #[arg(long, conflicts_with_all = ["timeline", "graph"])]
+    pub(crate) logs: bool,
     /// How many rows of the timeline to show: the last ones
     #[arg(long, value_name = "N", default_value = "200", requires = "timeline")]
     pub(crate) rows: usize,

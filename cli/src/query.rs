@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use allhands_common::id::JobId;
-use allhands_common::wire::admin::{Answer, Question};
+use allhands_common::wire::admin::{Answer, Question, SaidView};
 use allhands_common::wire::record::Page;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -15,12 +15,14 @@ use crate::output;
 
 mod blobs;
 mod graph;
+mod logs;
 mod record;
 mod timeline;
 mod view;
 
 use blobs::BlobsView;
 use graph::Graph;
+use logs::LogsView;
 use record::Record;
 use timeline::Timeline;
 use view::{CancelView, ExplanationView, JobView, JobsView, StatusView};
@@ -59,7 +61,12 @@ pub(crate) fn jobs(query: &Query) -> anyhow::Result<()> {
 }
 
 pub(crate) fn job(asked: &QueryJob) -> anyhow::Result<()> {
-    let QueryJob { job, query, timeline, graph, rows } = asked;
+    let QueryJob { job, query, timeline, graph, logs, rows } = asked;
+    if *logs {
+        return asking(query, async |operator| {
+            output::print(&LogsView::new(*job, said(operator, *job).await?), query.json)
+        });
+    }
     if *timeline || *graph {
         return asking(query, async |operator| {
             let record = Record::new(recorded(operator, *job).await?);
@@ -70,9 +77,20 @@ pub(crate) fn job(asked: &QueryJob) -> anyhow::Result<()> {
         });
     }
     asking(query, async |operator| match operator.ask(&Question::Job(*job)).await? {
-        Answer::Job(job) => output::print(&JobView::new(job), query.json),
+        Answer::Job(view) => {
+            let said = said(operator, *job).await?;
+            output::print(&JobView::new(view, said.progress), query.json)
+        }
         _ => Err(AskError::Unexpected.into()),
     })
+}
+
+/// What the tasks of a job say.
+async fn said(operator: &Operator, job: JobId) -> anyhow::Result<SaidView> {
+    match operator.ask(&Question::Said(job)).await? {
+        Answer::Said(said) => Ok(said),
+        _ => Err(AskError::Unexpected.into()),
+    }
 }
 
 /// All that is recorded of a job, page by page.

@@ -23,7 +23,7 @@ mod record;
 mod results;
 mod user;
 
-const TESTS: [(&str, fn()); 30] = [
+const TESTS: [(&str, fn()); 31] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -68,6 +68,7 @@ const TESTS: [(&str, fn()); 30] = [
     ("a_deadline_needs_no_coordinator", faults::a_deadline_needs_no_coordinator),
     ("a_graph_survives_its_leaders", graphs::a_graph_survives_its_leaders),
     ("a_worker_with_blocked_parents_is_killed", graphs::a_worker_with_blocked_parents_is_killed),
+    ("an_operator_hears_what_tasks_say", record::an_operator_hears_what_tasks_say),
     ("an_operator_sees_what_happened_when", record::an_operator_sees_what_happened_when),
 ];
 

@@ -1,10 +1,11 @@
 //! What an operator sees of a graph that has run: the timeline, the graph for Graphviz, and all of it as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use allhands::prelude::*;
-use allhands::{Execution, Failure, call};
+use allhands::{Execution, Failure, Level, call, context};
 use serde_json::Value;
 
 use crate::batch::{cluster, connect};
@@ -19,6 +20,54 @@ fn load(n: u64) -> u64 {
 
 fn add(a: u64, b: u64) -> u64 {
     a + b
+}
+
+/// Says what it does until it is let go.
+#[expect(clippy::disallowed_methods, reason = "the task is to take its time")]
+fn talks(until: PathBuf) -> u64 {
+    context().log(Level::Warn, "it begins", &[("rows", &7)]);
+    while !until.exists() {
+        context().progress(3, 9);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    3
+}
+
+/// What a task logs, and how far it is, is seen while it runs; the lines also after that.
+pub(crate) fn an_operator_hears_what_tasks_say() {
+    let dev = cluster();
+    let cluster = connect(&dev);
+    let (tell, told) = std::sync::mpsc::channel();
+    cluster.listen(move |note| _ = tell.send(note)).unwrap();
+    let until = dev.dir().join("until");
+    let execution: Execution<u64> = cluster.submit(delayed(talks)(until.clone())).unwrap();
+    let job = eventually("there is a job", || {
+        let jobs = json(&dev, &["jobs"]);
+        Some(jobs["jobs"].as_array()?.last()?["job"].as_u64()?.to_string())
+    });
+    let shown = eventually("it says how far it is", || {
+        let shown = json(&dev, &["job", &job]);
+        (!shown["progress"].as_array().unwrap().is_empty()).then_some(shown)
+    });
+    let progress = &shown["progress"][0];
+    assert_eq!((&progress["done"], &progress["total"]), (&3.into(), &9.into()));
+    assert_eq!(progress["task"], execution.id().to_string());
+    let people = output(&mut dev.ask(["job", &job]));
+    assert!(people.contains(&format!("{}  3     9", execution.id())), "{people}");
+    let logs = json(&dev, &["job", &job, "--logs"]);
+    let line = &logs["lines"][0];
+    assert_eq!((&line["level"], &line["text"]), (&"warn".into(), &"it begins".into()));
+    assert_eq!((&line["fields"]["rows"], &line["task"]), (&"7".into(), &progress["task"]));
+    let people = output(dev.ask(["job", &job]).arg("--logs"));
+    assert!(people.contains("  warn   ") && people.ends_with("it begins rows=7\n"), "{people}");
+    // The program hears the same.
+    let heard = told.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(heard.task, execution.id());
+    std::fs::write(&until, "").unwrap();
+    assert_eq!(execution.result().unwrap(), 3);
+    let over = json(&dev, &["job", &job]);
+    assert_eq!(over["progress"].as_array().unwrap().len(), 0, "{over}");
+    assert_eq!(json(&dev, &["job", &job, "--logs"])["lines"], logs["lines"]);
 }
 
 /// Waits for what it has called.

@@ -15,6 +15,7 @@ mod places;
 mod records;
 mod replicas;
 mod runs;
+mod says;
 mod support;
 mod unfetched;
 mod unplaceable;
