@@ -471,3 +471,78 @@ fn put_off(batch: &Batch, stretch: &Stretch) -> Option<Moment> {
     let delay_ms = batch.spec.policy.delay_ms?;
     Some(Moment(stretch.submitted.0.saturating_add(delay_ms.saturating_mul(1000))))
 }
+
+#[cfg(test)]
+mod tests {
+    use allhands_common::id::Term;
+    use allhands_common::policy::Policy;
+    use allhands_common::time::ClusterTime;
+
+    use super::*;
+
+    const BATCH: BatchId = BatchId([1; 16]);
+
+    fn batch(job: u64) -> Batch {
+        let policy = Policy::default();
+        let (name, functions, env) = ("call".into(), Vec::new(), Vec::new());
+        Batch {
+            job: JobId(job),
+            sequence: 0,
+            call: 0,
+            tasks: 100,
+            spec: BatchSpec { name, functions, policy, env }.into(),
+            opened: ClusterTime(0),
+            arguments: SmallVec::new(),
+            sealed: true,
+            kept: false,
+            progress: None,
+        }
+    }
+
+    fn assign(records: &mut Records, job: u64, range: TaskRange, number: u64) -> AttemptId {
+        let attempt = AttemptId { term: Term(1), number };
+        records.assigned((BATCH, &batch(job)), range, (attempt, WorkerId(1)), 0);
+        attempt
+    }
+
+    #[test]
+    fn the_oldest_jobs_are_forgotten() {
+        let mut records = Records::default();
+        let one = TaskRange::new(0, 1);
+        for job in 0..JOBS_MAX as u64 + 10 {
+            assign(&mut records, job, one, job);
+        }
+        assert!(records.of(JobId(9)).is_none() && records.of(JobId(10)).is_some());
+        let jobs = 1000..1000 + 2 * (STRETCHES_IN_ALL_MAX / STRETCHES_MAX) as u64;
+        for job in jobs.clone() {
+            let each = 0..STRETCHES_MAX as u64 + 5;
+            each.for_each(|number| _ = assign(&mut records, job, one, job << 32 | number));
+        }
+        let kept: usize = records.jobs.values().map(|record| record.stretches.len()).sum();
+        assert_eq!((kept, records.stretches), (STRETCHES_IN_ALL_MAX, STRETCHES_IN_ALL_MAX));
+        let newest = records.of(JobId(jobs.end - 1)).unwrap();
+        assert_eq!((newest.stretches.len(), newest.forgotten()), (STRETCHES_MAX, 5));
+        // What is not there any more ends without a trace.
+        records.close(AttemptId { term: Term(1), number: 0 });
+    }
+
+    #[test]
+    fn when_ranges_became_ready_is_noted_as_they_are_cut() {
+        let mut records = Records::default();
+        records.became_ready(BATCH, TaskRange::new(0, 10), Moment(5));
+        records.became_ready(BATCH, TaskRange::new(20, 30), Moment(7));
+        assert_eq!(records.take_ready(BATCH, TaskRange::new(12, 20)), None);
+        assert_eq!(records.take_ready(BATCH, TaskRange::new(4, 22)), Some(Moment(7)));
+        assert_eq!(records.take_ready(BATCH, TaskRange::new(4, 22)), None, "it is given out");
+        let at = [0, 3, 4, 10, 21, 22, 29, 30].map(|index| records.ready_at(BATCH, index));
+        let (five, seven) = (Some(Moment(5)), Some(Moment(7)));
+        assert_eq!(at, [five, five, None, None, None, seven, seven, None]);
+        records.forget_batch(BATCH);
+        assert!(records.ready.is_empty());
+    }
+
+    #[test]
+    fn a_stretch_is_small() {
+        assert!(size_of::<Stretch>() <= 288, "{}", size_of::<Stretch>());
+    }
+}

@@ -57,8 +57,8 @@ pub(super) struct Hearing {
     since: Instant,
     /// ... so many bytes.
     bytes: usize,
-    /// Lines that it was not told.
-    dropped: u32,
+    /// How many lines it was not told, and whose the last was.
+    dropped: Option<Note>,
 }
 
 impl Hearing {
@@ -129,15 +129,16 @@ impl Dispatcher {
             let Some(session) = state.jobs.get(&job).map(|job| job.session) else { continue };
             let Some(client) = self.clients.get_mut(&session) else { continue };
             let hearing = &mut client.hearing;
-            if !hearing.may_hear(now, bytes_of(&note)) {
-                hearing.dropped = hearing.dropped.saturating_add(lines_of(&note));
+            // That something is missing is short, and should not be missing as well.
+            let counts = matches!(note.said, Word::Dropped(_));
+            if !hearing.may_hear(now, bytes_of(&note)) && !counts {
+                let before = hearing.dropped.as_ref().map_or(0, lines_of);
+                let lines = before.saturating_add(lines_of(&note));
+                hearing.dropped = (lines > 0).then(|| Note { said: Word::Dropped(lines), ..note });
                 continue;
             }
             let notes = told.entry(session).or_default();
-            if hearing.dropped > 0 {
-                let said = Word::Dropped(core::mem::take(&mut hearing.dropped));
-                notes.push(Note { said, ..note.clone() });
-            }
+            notes.extend(hearing.dropped.take());
             notes.push(note);
         }
         for (session, notes) in told {

@@ -84,9 +84,13 @@ fn what_is_too_much_is_counted() {
     assert!((50..80).contains(&count), "{count}");
     let (lines, forgotten, _) = known(&leader);
     assert!(lines.len() < 70 && lines.len() as u64 + forgotten == 100, "{}", lines.len());
+    let missing = 100 - count as u32;
+    let heard = says(&mut leader, 1, vec![long(), Said::Dropped(5)]);
+    assert_eq!(heard, [Said::Dropped(missing + 1), Said::Dropped(5)]);
+    says(&mut leader, 1, vec![long()]);
     leader.now = leader.now + Duration::from_secs(1);
     let heard = says(&mut leader, 1, vec![line("again")]);
-    assert_eq!(heard, [Said::Dropped(100 - count as u32), line("again")]);
+    assert_eq!(heard, [Said::Dropped(1), line("again")]);
     says(&mut leader, 1, (0..2000).map(|_| line("")).collect());
     assert_eq!(known(&leader).0.len(), 1024);
 }
