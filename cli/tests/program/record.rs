@@ -220,7 +220,7 @@ pub(crate) fn an_operator_sees_what_happened_when() {
     for nap in naps {
         nap.result().unwrap();
     }
-    drop((cluster, sum, nested));
+    drop((cluster, a, b, sum, nested, failed, hopeless));
     eventually("it is said of a job that is over as well", || {
         let jobs = json(&dev, &["jobs"]);
         jobs["jobs"].as_array().unwrap().is_empty().then_some(())
