@@ -30,11 +30,12 @@ use crate::data::Data;
 use crate::enter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
-use crate::session::thread::{Running, Source, start};
+use crate::session::core::Purpose;
+use crate::session::thread::{Running, Source, Stay, start};
 
 /// How long a call waits for a leader before it is given up: longer than any failover, shorter than a
 /// user's own patience.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the first contact may take: two attempts, and an election of a cluster that just starts.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(6);
@@ -114,7 +115,7 @@ impl Cluster {
             Error::caused(ErrorKind::Identity { directory: directory.display().to_string() }, error)
         })?;
         let names: Vec<String> = places.iter().map(|place| place.name.clone()).collect();
-        let running = start(Source::Remote { identity, places }, patience)?;
+        let running = start(Source::Remote { identity, places, stay: Stay::ATTACHED }, patience)?;
         running.session.wait_attached(CONNECT_PATIENCE).map_err(|causes| {
             let causes = names.into_iter().zip(causes).collect();
             Error::new(ErrorKind::NoCluster { causes })
@@ -145,6 +146,19 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Another session with the same cluster, whose job is this.
+    ///
+    /// # Errors
+    /// It is an embedded one, which has one session; or a session cannot be had.
+    pub(crate) fn again(&self, name: Option<String>, purpose: Purpose) -> Result<Self> {
+        let Some(giving) = self.data().giving() else {
+            return Err(Error::new(ErrorKind::EmbeddedJob));
+        };
+        let (identity, places) = giving.place();
+        let stay = Stay { name, purpose };
+        Ok(Self::of(start(Source::Remote { identity, places, stay }, PATIENCE)?))
+    }
+
     /// The handle on a session that has begun.
     pub(crate) fn of(running: Running) -> Self {
         let running = Arc::new(running);
@@ -161,7 +175,9 @@ impl Cluster {
         let all: Vec<Self> = known().iter().filter_map(Weak::upgrade).map(Self).collect();
         if id == ClusterId::default() {
             // A task does not know what its cluster is called. Where there is one, it is that.
-            return <[Self; 1]>::try_from(all).ok().map(|[only]| only);
+            let mut clusters = all.iter().map(|known| known.data().cluster());
+            let first = clusters.next();
+            return all.first().filter(|_| clusters.all(|other| Some(other) == first)).cloned();
         }
         all.into_iter().find(|cluster| cluster.data().cluster() == id)
     }

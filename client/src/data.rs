@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use allhands_common::blob::BlobId;
-use allhands_common::id::{BatchId, ClusterId};
+use allhands_common::id::{ClusterId, TaskId};
 use allhands_store::blobs::Blob;
 #[cfg(feature = "embedded")]
 use allhands_worker::blobs::Blobs;
@@ -75,15 +75,15 @@ impl Data {
         }
     }
 
-    /// Takes over the long result that a task of `batch` has left, if it is there.
+    /// Takes over the long result that `task` has left, if it is there.
     #[cfg_attr(
         not(feature = "embedded"),
         expect(unused_variables, reason = "only an embedded one has it")
     )]
-    pub(crate) fn claim(&self, batch: BatchId, id: &BlobId) -> Option<Blob> {
+    pub(crate) fn claim(&self, task: TaskId, id: &BlobId) -> Option<Blob> {
         match self {
             #[cfg(feature = "embedded")]
-            Self::Embedded(_, blobs) => blobs.claim(batch, id),
+            Self::Embedded(_, blobs) => blobs.claim(task.batch, task.index, id),
             // What workers elsewhere have left is fetched first.
             Self::Elsewhere(_) => None,
             #[cfg(test)]
@@ -106,17 +106,17 @@ impl Data {
         }
     }
 
-    /// What a task of `batch` has left in this process, if it is there.
+    /// What `task` has left in this process, or what is there of the same bytes.
     #[cfg_attr(
         not(feature = "embedded"),
         expect(unused_variables, reason = "only an embedded one has it")
     )]
-    pub(crate) fn adopt(&self, batch: BatchId, id: &BlobId) -> Option<Arc<Whole>> {
+    pub(crate) fn adopt(&self, task: TaskId, id: &BlobId) -> Option<Arc<Whole>> {
         match self {
             #[cfg(feature = "embedded")]
             Self::Embedded(cluster, blobs) => {
                 let there = || blobs.store().ok()?.get(id);
-                let blob = blobs.claim(batch, id).or_else(there)?;
+                let blob = blobs.claim(task.batch, task.index, id).or_else(there)?;
                 Some(Whole::claimed(Stored::here(*cluster, blob)))
             }
             Self::Elsewhere(_) => None,

@@ -20,7 +20,7 @@ use std::fmt;
 use std::time::Duration;
 
 use allhands_common::failure::Cause;
-use allhands_common::id::{ClusterId, TaskId};
+use allhands_common::id::{ClusterId, JobId, TaskId};
 
 use crate::executor::tasks::NotHere;
 use crate::session::NoLink;
@@ -93,6 +93,14 @@ pub(crate) enum Kind {
     OtherExecution { execution: TaskId, cluster: ClusterId },
     /// A call names more executions than one may.
     TooManyNamed { function: String, named: usize, limit: usize },
+    /// A job that goes on without this process was asked of an embedded cluster.
+    EmbeddedJob,
+    /// A process leaves a job whose calls the cluster does not have.
+    Uncommitted { job: JobId, calls: usize },
+    /// A call of such a job names what this process would have to serve.
+    HeldHere { function: String },
+    /// A call was submitted to another's job.
+    OthersJob { job: JobId },
     /// Why a task cannot call or wait for another.
     InTask(NotHere),
     /// An array that a task has left with a worker cannot be had, or one cannot be left there.
@@ -169,6 +177,7 @@ impl Error {
             Kind::Leaderless { .. }
             | Kind::Expired
             | Kind::Forgotten
+            | Kind::Uncommitted { .. }
             | Kind::Unreadable { .. }
             | Kind::EmbeddedEnded { .. }
             | Kind::Data
@@ -189,6 +198,9 @@ impl Error {
             | Kind::OtherExecution { .. }
             | Kind::TooManyNamed { .. }
             | Kind::InTask(_)
+            | Kind::EmbeddedJob
+            | Kind::HeldHere { .. }
+            | Kind::OthersJob { .. }
             | Kind::NoTask
             | Kind::Closed => false,
             #[cfg(not(feature = "embedded"))]

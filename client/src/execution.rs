@@ -14,7 +14,7 @@ pub(crate) mod fill;
 mod future;
 pub(crate) mod handle;
 pub(crate) mod home;
-mod layers;
+pub(crate) mod layers;
 mod many;
 pub(crate) mod named;
 mod once;

@@ -17,6 +17,7 @@ pub mod executor;
 mod failure;
 mod function;
 mod into_arg;
+mod job;
 mod notice;
 mod parallel;
 mod payload;
@@ -50,6 +51,7 @@ pub use execution::{
 pub use failure::{Failure, OpaqueError};
 pub use function::{Arg, Args, Async, Function, NoCapture, Opaque, Ret, Value};
 pub use into_arg::{IntoArg, IntoArgs};
+pub use job::{Detached, Job, JobBatch, Results};
 pub use parallel::{BatchSize, Collect, FailAfter, FailFast, OnError, Parallel};
 pub use payload::{ArgWriter, ArgumentError, DecodeError, EncodeError};
 pub use progress::Progress;

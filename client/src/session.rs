@@ -24,10 +24,11 @@ pub(crate) mod program;
 mod shell;
 pub(crate) mod submits;
 pub(crate) mod thread;
+pub(crate) mod visiting;
 mod workers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use allhands_common::id::BlobId;
@@ -36,12 +37,13 @@ use allhands_common::wire::client::Keep;
 use allhands_common::wire::data::Holder;
 use tokio::sync::{Notify, mpsc};
 
-use self::core::End;
+use self::core::{End, Purpose};
 use exchange::{Exchange, Note};
 pub(crate) use fetching::CannotLoad;
 use fetching::{FetchedResult, Word};
 use listeners::Listeners;
 pub(crate) use shell::{Beginning, run};
+use visiting::Visiting;
 use workers::Workers;
 
 /// The callers' side of a session.
@@ -61,6 +63,9 @@ pub(crate) struct Session {
     workers: Mutex<Workers>,
     /// Who listens to what tasks say.
     pub(crate) listeners: Listeners,
+    /// What it is there for, once it has begun.
+    purpose: OnceLock<Purpose>,
+    visiting: Visiting,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +129,11 @@ impl Session {
     /// What the workers are called.
     pub(crate) fn workers(&self) -> MutexGuard<'_, Workers> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is there for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        self.purpose.get().copied().unwrap_or(Purpose::Attached)
     }
 
     /// Puts a batch into the list of what the loop looks at.

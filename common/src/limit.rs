@@ -102,6 +102,9 @@ pub const BLOB_PATIENCE_MS: u64 = 5_000;
 /// Other tasks that those of one segment name, at most: 25 bytes each, in a command of the log.
 pub const MENTIONS_MAX: usize = 1 << 16;
 
+/// Batches of another's job that a client reads at a time: each may have [`DELIVER_BYTES_MAX`] on its way.
+pub const READING_MAX: usize = 16;
+
 /// Outcomes that one client or one blocked task waits for at a time: 21 bytes each.
 pub const AWAITED_MAX: usize = 1 << 16;
 

@@ -323,6 +323,8 @@ impl Shell {
             | FromClient::Await(_)
             | FromClient::Unawait(_)
             | FromClient::AttachJob { .. }
+            | FromClient::Read(_)
+            | FromClient::LookAtJob(_)
             | FromClient::CancelJob { .. }
             | FromClient::Keep { .. }
             | FromClient::LetGo { .. }

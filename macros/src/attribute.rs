@@ -152,15 +152,13 @@ fn wait(meta: &ParseNestedMeta<'_>) -> syn::Result<Wait> {
     if !meta.input.peek(syn::token::Paren) {
         return Ok(Wait::All);
     }
-    let mut names = Vec::new();
-    meta.parse_nested_meta(|part| {
-        names.push(part.path.require_ident()?.clone());
-        Ok(())
-    })?;
-    match names[..] {
-        [] => Err(meta.error("`wait` alone waits for all executions, `wait(x)` for those in `x`")),
-        _ => Ok(Wait::Only(names)),
+    let listed;
+    syn::parenthesized!(listed in meta.input);
+    if listed.is_empty() {
+        return Err(meta.error("`wait` alone waits for all executions, `wait(x)` for those in `x`"));
     }
+    let names = listed.parse_terminated(Ident::parse_any, Token![,])?;
+    Ok(Wait::Only(names.into_iter().collect()))
 }
 
 fn codec(meta: &ParseNestedMeta<'_>) -> syn::Result<Codec> {

@@ -113,6 +113,25 @@ impl fmt::Display for Kind {
                 "execution {execution} is of cluster {cluster}, and the call goes to another one: take its \
                  result, and give that"
             ),
+            Self::EmbeddedJob => f.write_str(
+                "a job that goes on without this process needs a cluster that does: this one is embedded, and ends \
+                 with the process. Start one (`allhands dev`), and name it in ALLHANDS_CLUSTER",
+            ),
+            Self::Uncommitted { job, calls } => write!(
+                f,
+                "job {job} was left with {calls} calls that the cluster has not confirmed: they may never run. See \
+                 `allhands status`, and submit them again in another job"
+            ),
+            Self::HeldHere { function } => write!(
+                f,
+                "the call of {function} names an array, or has an argument beyond 1 MiB, that this process would have \
+                 to serve, and its job goes on without it: have a task make it, and pass its execution"
+            ),
+            Self::OthersJob { job } => write!(
+                f,
+                "job {job} was opened by another process, and takes calls only from that one: open another job \
+                 (`Cluster::detached`)"
+            ),
             Self::InTask(error) => error.fmt(f),
             Self::TooManyNamed { function, named, limit } => write!(
                 f,

@@ -15,7 +15,7 @@ use super::handle;
 
 /// What a type is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layers {
+pub(crate) enum Layers {
     /// Neither.
     Value,
     /// An `Execution<_>`.
@@ -24,7 +24,7 @@ pub(super) enum Layers {
     ResultOfExecution,
 }
 
-pub(super) fn of<T: DeserializeOwned>() -> Layers {
+pub(crate) fn of<T: DeserializeOwned>() -> Layers {
     match T::deserialize(Probe { in_result: false }) {
         Err(Answer(layers)) => layers,
         // It has no content.

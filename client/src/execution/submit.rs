@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Finished, Reason, Result, RunError, error_o
 use crate::parallel::lift::Lifting;
 use crate::payload::Arguments;
 use crate::session::Session;
+use crate::session::core::Purpose;
 use crate::session::needs::Parts;
 use crate::session::submits::{Keeps, Key, Submission, Untaken};
 use crate::shared::mention;
@@ -130,6 +131,14 @@ impl Session {
                 let (execution, cluster) = (named.slot.of().task, theirs);
                 return Err(Error::new(ErrorKind::OtherExecution { execution, cluster }));
             }
+        }
+        let is_held_here = !call.named.is_empty() || call.arguments.bytes() > LIFTED_BYTES_MIN;
+        match self.purpose() {
+            Purpose::Detached { .. } if is_held_here => {
+                return Err(Error::new(ErrorKind::HeldHere { function: call.entry.label() }));
+            }
+            Purpose::Visit(job) => return Err(Error::new(ErrorKind::OthersJob { job })),
+            Purpose::Attached | Purpose::Detached { .. } => {}
         }
         call.named.iter().try_for_each(|named| data.provide(&named.whole))?;
         let lifted = match call.arguments.bytes() > LIFTED_BYTES_MIN {

@@ -13,9 +13,11 @@ mod hear;
 mod keeps;
 mod offers;
 mod speak;
+mod visit;
 mod wants;
 
 pub(crate) use event::{Action, End, Event, Peer};
+pub(crate) use visit::{Purpose, Visited};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use bytes::Bytes;
 
 use batch::{Batch, Held, Inbox, Outbox, Step};
 use keeps::Kept;
+use visit::Visit;
 
 /// Something is said to the leader at least so often.
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
@@ -60,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) program: Program,
     /// Of the job, for people.
     pub(crate) name: String,
+    /// What the job is.
+    pub(crate) purpose: Purpose,
     /// How long a call waits for a leader.
     pub(crate) patience: Duration,
     /// How many batches a leader is told of at a time: [`BATCHES_MAX`], but for tests.
@@ -79,7 +84,8 @@ pub(crate) struct Core {
     leader: Option<Peer>,
     leaderless_since: Instant,
     job: Job,
-    /// Number of the request that opens the job.
+    visit: Visit,
+    /// Number of the request that opens the job, or attaches to it.
     request: RequestId,
     batches: BTreeMap<BatchId, Batch>,
     /// Segments that were given.
@@ -117,12 +123,14 @@ pub(crate) struct Core {
     workless_told: bool,
 }
 
-/// The session's one job: it is opened with the first batch.
+/// The session's one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Job {
     Idle,
     Asked,
     Open(JobId),
+    /// It cannot be had.
+    Refused,
 }
 
 /// What a batch says when its turn comes.
@@ -145,7 +153,7 @@ impl Turn {
 }
 
 impl Core {
-    pub(crate) const fn new(config: Config, now: Instant) -> Self {
+    pub(crate) fn new(config: Config, now: Instant) -> Self {
         Self {
             config,
             now,
@@ -154,6 +162,7 @@ impl Core {
             leader: None,
             leaderless_since: now,
             job: Job::Idle,
+            visit: Visit::default(),
             request: RequestId(0),
             batches: BTreeMap::new(),
             given: 0,
@@ -188,7 +197,8 @@ impl Core {
             Some(_) => Some(self.said_at + HEARTBEAT),
             None => {
                 let waiting = self.batches.values().filter(|batch| batch.is_wanted());
-                waiting.map(|batch| self.patient_until(batch)).min()
+                let patience = waiting.map(|batch| self.patient_until(batch));
+                patience.chain(self.visit_patient_until()).min()
             }
         }
     }
@@ -247,7 +257,10 @@ impl Core {
             Event::Await(outcomes) => self.await_outcomes(outcomes, out),
             Event::Unawait(outcomes) => self.unawait(outcomes, out),
             Event::Seal { batch } => self.change(batch, |outbox| outbox.sealing = Step::Due),
-            Event::Consumed { batch, segments } => self.consume(batch, segments),
+            Event::Consumed { batch, segments } => match self.batches.contains_key(&batch) {
+                true => self.consume(batch, segments),
+                false => self.consume_visited(batch, segments, out),
+            },
             Event::Cancel { batch, reason } => self.cancel(batch, reason),
             // One of a task's calls: it is said once, to whoever leads.
             Event::CancelTasks { batch, range } if !self.batches.contains_key(&batch) => {
@@ -266,6 +279,10 @@ impl Core {
             Event::Fetched { batch, tasks } => self.note_fetched(batch, tasks),
             Event::Want { blob } => self.want(blob, out),
             Event::Unwant { blob } => self.unwant(blob, out),
+            Event::Read { batches } => self.read(batches, out),
+            Event::StopReading => self.stop_reading(),
+            Event::LookAtJob => self.want_look(out),
+            Event::CancelJob { reason } => self.cancel_job(reason, out),
             Event::Tick => self.tick(out),
             Event::Detach => self.detach(out),
         }
@@ -385,6 +402,7 @@ impl Core {
             self.miss_workers(out);
             return;
         }
+        self.give_up_visit(out);
         let impatient = |batch: &Batch| batch.is_wanted() && self.patient_until(batch) <= now;
         let lost: Vec<(BatchId, End)> = self
             .batches

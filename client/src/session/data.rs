@@ -69,6 +69,11 @@ impl Giving {
         Self { session, identity, places, started: Mutex::new(None) }
     }
 
+    /// Who it is and where its cluster is.
+    pub(crate) fn place(&self) -> (Identity, Vec<Place>) {
+        (self.identity.clone(), self.places.clone())
+    }
+
     /// Whose cluster it is.
     pub(crate) fn cluster(&self) -> ClusterId {
         self.identity.own().cluster

@@ -85,21 +85,15 @@ impl Outcomes {
     }
 
     /// A segment with what `claim` gives of the long results that it names.
-    pub(crate) fn claimed(segment: Segment, claim: impl Fn(&BlobId) -> Option<Blob>) -> Self {
-        let names = Self::names(&segment);
-        let claimed = names.iter().filter_map(|reference| claim(&reference.id));
+    pub(crate) fn claimed(segment: Segment, claim: impl Fn(u32, &BlobId) -> Option<Blob>) -> Self {
+        let claimed = named(&segment).filter_map(|(row, reference)| claim(row, &reference.id));
         let stored = claimed.map(Stored::Claimed).collect();
         Self { segment, stored, named: Vec::new() }
     }
 
     /// The long results that a segment names, row by row.
     pub(crate) fn names(segment: &Segment) -> Vec<BlobRef> {
-        let mut names = Vec::new();
-        for (_, rows) in segment.runs().filter(|(tag, _)| *tag == STORED) {
-            let strings = (rows.start..rows.end).filter_map(|row| segment.value(row));
-            names.extend(strings.filter_map(|(_, string)| BlobRef::from_bytes(string)));
-        }
-        names
+        named(segment).map(|(_, reference)| reference).collect()
     }
 
     /// A segment with the results that it names. A task whose result cannot be had has an error in place of it.
@@ -155,6 +149,13 @@ impl Deref for Outcomes {
     fn deref(&self) -> &Segment {
         &self.segment
     }
+}
+
+/// Rows whose results are long, and what they are called.
+fn named(segment: &Segment) -> impl Iterator<Item = (u32, BlobRef)> + '_ {
+    let stored = segment.runs().filter(|(tag, _)| *tag == STORED);
+    let rows = stored.flat_map(|(_, rows)| rows.start..rows.end);
+    rows.filter_map(|row| Some((row, BlobRef::from_bytes(segment.value(row)?.1)?)))
 }
 
 /// The same outcomes, with an error of each task of which `why` says, by row, tag and string, why its result is lost.

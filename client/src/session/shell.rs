@@ -146,6 +146,7 @@ impl Drop for Shell {
         self.session.attached.notify_all();
         self.session.listeners.end();
         self.session.submits_ended(&end);
+        self.session.visiting.ended(&end);
         for opened in std::mem::take(&mut self.batches).into_values() {
             opened.end(&end);
         }
@@ -194,6 +195,7 @@ impl Shell {
         drop(state);
         // Before the batches of the notes, which may name executions.
         self.events.extend(self.session.take_submits(now));
+        self.events.extend(self.session.visiting.take_events());
         for some in offers.chunk_by(|(_, one), (_, next)| one == next) {
             let blobs = some.iter().map(|(blob, _)| *blob).collect();
             self.events.push(match some.first() {
@@ -441,6 +443,9 @@ impl Shell {
                     _ = self.session.order(Word::Holders { blob, holders });
                 }
                 Action::Given(given) => self.given(given),
+                Action::JobOpen(visited) => self.session.visiting.job_is(Ok(visited)),
+                Action::JobRefused(reason) => self.session.visiting.job_is(Err(reason)),
+                Action::JobSeen(summary) => self.session.visiting.job_seen(summary),
                 Action::Renamed(session) => self.session.submits_renamed(session),
                 Action::AskedAnew => _ = self.session.order(Word::AskedAnew),
                 Action::NoWorkers => notice(
@@ -471,7 +476,10 @@ impl Shell {
         self.convoys.retain(|convoy| *convoy != batch);
         match self.forget(&batch) {
             Some(opened) => opened.end(&end),
-            None => self.session.submits_end(batch, &end),
+            None => {
+                self.session.visiting.end(batch, &end);
+                self.session.submits_end(batch, &end);
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::execution::slot::{Settled, Slot};
 use crate::payload::Codec;
 use crate::shared::whole::Whole;
 use batch::Submitted;
+pub(super) use batch::string_of;
 pub(crate) use batch::{Keeps, Key};
 use foreign::Foreign;
 
@@ -140,6 +141,26 @@ impl Submits {
         table
     }
 
+    /// Waits until all calls that were taken are committed, for so long at most.
+    ///
+    /// # Errors
+    /// So many are not.
+    fn wait_committed(&self, patience: Duration) -> Result<(), usize> {
+        let until = std::time::Instant::now() + patience;
+        let mut table = self.table();
+        while table.ahead_calls > 0 {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() || table.ended.is_some() {
+                return Err(table.ahead_calls);
+            }
+            table.waiting += 1;
+            let waited = self.room.wait_timeout(table, left);
+            table = waited.unwrap_or_else(PoisonError::into_inner).0;
+            table.waiting -= 1;
+        }
+        Ok(())
+    }
+
     fn ring(&self, table: MutexGuard<'_, Table>) {
         let rings =
             table.waiting > 0 && (table.ended.is_some() || table.has_room(SUBMIT_BYTES_MAX / 4));
@@ -227,6 +248,14 @@ impl Table {
 }
 
 impl Session {
+    /// Waits until all calls that were submitted one by one are committed, for so long at most.
+    ///
+    /// # Errors
+    /// So many are not.
+    pub(crate) fn wait_committed(&self, patience: Duration) -> Result<(), usize> {
+        self.submits.wait_committed(patience)
+    }
+
     /// It is called so. To be said before anybody submits; the first word counts.
     pub(super) fn begin_submits(&self, cluster: ClusterId, session: SessionId) {
         self.submits.table().names.get_or_insert_with(|| Names::new(cluster, session));

@@ -13,7 +13,7 @@ pub(crate) use allhands_common::net::random::bytes as random_id;
 use allhands_common::wire::client::{FromClient, ToClient};
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::core::{BATCHES_MAX, Config, Peer};
+use super::core::{BATCHES_MAX, Config, Peer, Purpose};
 use super::data::Giving;
 use super::program::{Executable, program_name};
 use super::{Beginning, Session, link, run};
@@ -28,9 +28,22 @@ const GOODBYE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum Source {
     /// At these addresses, for the holder of this identity.
-    Remote { identity: Identity, places: Vec<Place> },
+    Remote { identity: Identity, places: Vec<Place>, stay: Stay },
     /// In this process.
     Embedded(EmbeddedConfig),
+}
+
+/// What a session is there for.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    /// What its job is called: after the program, if nobody says.
+    pub(crate) name: Option<String>,
+    pub(crate) purpose: Purpose,
+}
+
+impl Stay {
+    /// A job of its own.
+    pub(crate) const ATTACHED: Self = Self { name: None, purpose: Purpose::Attached };
 }
 
 /// A session whose thread runs; dropping it ends both.
@@ -93,8 +106,8 @@ fn live(
     let tell = begun.clone();
     let lived = local::run(async move {
         match source {
-            Source::Remote { identity, places } => {
-                remote(session, identity, places, patience, &begun).await;
+            Source::Remote { identity, places, stay } => {
+                remote(session, identity, (places, stay), patience, &begun).await;
             }
             Source::Embedded(config) => embedded(session, config, patience, &begun).await,
         }
@@ -108,12 +121,12 @@ fn live(
 async fn remote(
     session: Arc<Session>,
     identity: Identity,
-    places: Vec<Place>,
+    (places, stay): (Vec<Place>, Stay),
     patience: Duration,
     begun: &mpsc::SyncSender<Result<Data, Error>>,
 ) {
     let prepared =
-        config(identity.own().cluster, patience, Executable::hashed()).and_then(|prepared| {
+        config(identity.own().cluster, stay, patience, Executable::hashed()).and_then(|prepared| {
             let giving = Giving::new(Arc::clone(&session), identity.clone(), places.clone());
             let data = Data::Elsewhere(Arc::new(giving));
             let bound = Endpoint::bind_to_dial(identity, &places);
@@ -126,6 +139,7 @@ async fn remote(
             return;
         }
     };
+    session.purpose.get_or_init(|| config.purpose);
     let (events, links) = unbounded_channel();
     let peers = places.len();
     let keepers: Vec<_> = places
@@ -155,7 +169,7 @@ async fn embedded(
     patience: Duration,
     begun: &mpsc::SyncSender<Result<Data, Error>>,
 ) {
-    let prepared = config(embedded.cluster, patience, Executable::named())
+    let prepared = config(embedded.cluster, Stay::ATTACHED, patience, Executable::named())
         .and_then(|prepared| Ok((prepared, crate::embedded::start(embedded)?)));
     let ((config, executable), (cluster, client, why)) = match prepared {
         Ok(prepared) => prepared,
@@ -210,7 +224,8 @@ pub(crate) fn start_beside<F: Future<Output = ()> + 'static>(
             tokio::task::spawn_local(coordinator(theirs));
             let patience = Duration::from_secs(30);
             let executable = Executable::hashed();
-            let (config, executable) = config(cluster, patience, executable).unwrap();
+            let (config, executable) =
+                config(cluster, Stay::ATTACHED, patience, executable).unwrap();
             beside(own, (config, executable, Data::Nowhere(cluster)), client, Default::default())
                 .await;
         })
@@ -232,12 +247,15 @@ async fn embedded(
 
 pub(super) fn config(
     cluster: ClusterId,
+    stay: Stay,
     patience: Duration,
     executable: std::io::Result<Executable>,
 ) -> Result<(Config, Executable), Error> {
     let executable = executable.map_err(Error::executable)?;
     let session = SessionId(random_id().map_err(Error::thread)?);
     let program = executable.program.clone();
-    let (name, batches_max) = (program_name(), BATCHES_MAX);
-    Ok((Config { cluster, session, program, name, patience, batches_max }, executable))
+    let Stay { name, purpose } = stay;
+    let (name, batches_max) = (name.unwrap_or_else(program_name), BATCHES_MAX);
+    let config = Config { cluster, session, program, name, purpose, patience, batches_max };
+    Ok((config, executable))
 }

@@ -16,6 +16,7 @@ use crate::id::{
 use crate::policy::BatchSpec;
 use crate::program::{Program, ProgramId};
 use crate::range::TaskRange;
+use crate::wire::admin::JobSummary;
 use crate::wire::data::Holder;
 use crate::wire::needs::Needs;
 use crate::wire::note::Note;
@@ -164,6 +165,11 @@ pub enum FromClient {
         /// Which.
         job: JobId,
     },
+    /// It reads these batches of a job that it has attached to, each from this outcome segment on: they come as those
+    /// of its own batches do. Said again after each attach; at most [`crate::limit::READING_MAX`] in all.
+    Read(Vec<(BatchId, u32)>),
+    /// It wants to see how far a job is that it has attached to: answered by [`ToClient::JobSeen`].
+    LookAtJob(JobId),
     /// End a job: what of it has not ended becomes `Cancelled`.
     CancelJob {
         /// Which.
@@ -238,6 +244,8 @@ impl Carries for FromClient {
             | Self::Await(_)
             | Self::Unawait(_)
             | Self::AttachJob { .. }
+            | Self::Read(_)
+            | Self::LookAtJob(_)
             | Self::CancelJob { .. }
             | Self::Keep { .. }
             | Self::LetGo { .. }
@@ -353,8 +361,8 @@ pub enum ToClient {
     },
     /// The outcomes of tasks that the client awaits.
     Given(Vec<Given>),
-    /// The client is attached to a job that runs on without one. Its batches are the client's from now on: all their
-    /// outcomes come, from the first.
+    /// The client is attached to a job that runs on without one. Its batches are the client's from now on: it may
+    /// [read](FromClient::Read) their outcomes.
     JobAttached {
         /// The request.
         request: RequestId,
@@ -367,6 +375,8 @@ pub enum ToClient {
         /// Whether another message of the same request follows.
         more: bool,
     },
+    /// How far a job is.
+    JobSeen(JobSummary),
     /// What tasks of the client's jobs say, as far as it travels.
     Said(Vec<Note>),
 }
@@ -412,6 +422,7 @@ impl Carries for ToClient {
             | Self::Wanted { .. }
             | Self::JobAttached { .. }
             | Self::Said(_)
+            | Self::JobSeen(_)
             | Self::Holders { .. } => {}
         }
     }

@@ -104,6 +104,8 @@ impl Dispatcher {
                 Command::OpenJob { session, request, low, program, name, detached }
             }
             FromClient::AttachJob { request, job } => Command::AttachJob { session, request, job },
+            FromClient::Read(batches) => return self.read(state, session, batches, out),
+            FromClient::LookAtJob(job) => return self.look_at_job(state, session, job, out),
             FromClient::CancelJob { job, reason } => {
                 if state.jobs.get(&job).is_none_or(|known| known.session != session) {
                     return;

@@ -35,8 +35,12 @@ impl Dispatcher {
     pub(super) fn deliver(&mut self, state: &State, id: BatchId, out: &mut Vec<Action>) {
         let Some(batch) = state.batches.get(&id) else { return };
         // What a task has called is given to who asks for it.
-        let client = state.job_of(batch).filter(|_| batch.depth() == 0);
-        let Some(session) = client.map(|job| job.session) else { return };
+        let Some(job) = state.job_of(batch).filter(|_| batch.depth() == 0) else { return };
+        let session = job.session;
+        // Who has attached to a job says what it reads.
+        if job.is_visited() && !self.deliveries.contains_key(&id) {
+            return;
+        }
         if !self.clients.get(&session).is_some_and(|client| client.attached) {
             return;
         }

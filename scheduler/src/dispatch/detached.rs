@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use allhands_common::id::{BatchId, JobId, RequestId, SessionId};
+use allhands_common::limit::READING_MAX;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{JobBatch, ToClient};
 
@@ -17,7 +18,7 @@ const BATCHES_NAMED_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 256;
 
 impl Dispatcher {
-    /// A client is attached to a job: it is told of its batches, and gets all their outcomes.
+    /// A client is attached to a job: it is told of its batches.
     pub(super) fn job_attached(
         &mut self,
         state: &State,
@@ -35,6 +36,10 @@ impl Dispatcher {
             let name = name[..name.floor_char_boundary(NAME_BYTES_MAX)].into();
             JobBatch { batch: *id, name, tasks: batch.tasks }
         };
+        // What was read before, another client has read.
+        for (id, _) in &roots {
+            self.deliveries.remove(id);
+        }
         let mut parts = roots.chunks(BATCHES_NAMED_MAX).peekable();
         loop {
             let batches = parts.next().into_iter().flatten().map(named).collect();
@@ -44,8 +49,37 @@ impl Dispatcher {
                 break;
             }
         }
-        for (id, _) in roots {
-            self.redeliver(state, id, 0, out);
+    }
+
+    /// A client reads batches of a job that it has attached to.
+    pub(super) fn read(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        batches: Vec<(BatchId, u32)>,
+        out: &mut Vec<Action>,
+    ) {
+        let theirs = |id: &BatchId| {
+            let batch = state.batches.get(id).filter(|batch| batch.depth() == 0);
+            batch.and_then(|batch| state.job_of(batch)).is_some_and(|job| job.session == session)
+        };
+        for (id, from) in batches.into_iter().take(READING_MAX).filter(|(id, _)| theirs(id)) {
+            self.redeliver(state, id, from, out);
+        }
+    }
+
+    /// A client wants to see how far a job is. Nothing is said of one that is not its own.
+    pub(super) fn look_at_job(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        id: JobId,
+        out: &mut Vec<Action>,
+    ) {
+        if state.jobs.get(&id).is_some_and(|job| job.session == session)
+            && let Some(view) = self.job(state, id)
+        {
+            self.tell(session, ToClient::JobSeen(view.summary), out);
         }
     }
 

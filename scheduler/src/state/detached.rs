@@ -19,11 +19,13 @@ pub struct Detached {
     pub open: u32,
     /// When the last of them was, or the last client left.
     pub over_at: ClusterTime,
+    /// Whether another client than that which has opened it was attached.
+    pub visited: bool,
 }
 
 impl Detached {
     pub(super) const fn new(retention_ms: u64) -> Self {
-        Self { retention_ms, open: 0, over_at: ClusterTime(0) }
+        Self { retention_ms, open: 0, over_at: ClusterTime(0), visited: false }
     }
 
     /// When its outcomes may go, if it is over and nobody attaches to it.
@@ -41,6 +43,11 @@ impl Job {
         if let Some(detached) = &mut self.detached {
             detached.open = if more { detached.open + 1 } else { detached.open.saturating_sub(1) };
         }
+    }
+
+    /// Whether whoever is attached to it is not who has opened it.
+    pub fn is_visited(&self) -> bool {
+        self.detached.as_ref().is_some_and(|detached| detached.visited)
     }
 
     /// Something of it has ended now.
@@ -108,6 +115,9 @@ impl State {
         }
         if let Some(known) = self.jobs.get_mut(&job) {
             (known.session, known.request) = (session, request);
+            if let Some(detached) = &mut known.detached {
+                detached.visited = true;
+            }
         }
         out.push(Effect::JobAttached { session, request, job });
     }

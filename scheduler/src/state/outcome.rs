@@ -38,7 +38,10 @@ impl State {
         if outcomes.tasks() != range.len() || accepted.is_empty() {
             return;
         }
-        known.record(segment, range, &accepted, &outcomes);
+        // What a task has called is read by who asks for it; and nobody has to read what goes on without its client.
+        let goes_on = self.jobs.get(&known.job).is_some_and(|job| job.detached.is_some());
+        let is_read = !goes_on && known.depth() == 0;
+        known.record(segment, range, &accepted, &outcomes, is_read);
         self.next_segment.0 += 1;
         out.push(Effect::Keep { segment, bytes });
         let kept = known.kept;
@@ -196,10 +199,10 @@ impl Batch {
         range: TaskRange,
         accepted: &RangeSet,
         outcomes: &Segment,
+        is_read: bool,
     ) {
         let errors_count = self.spec.policy.errors_count;
         let bytes = u64::try_from(outcomes.bytes().len()).unwrap_or(u64::MAX);
-        let read = self.links().is_none_or(|links| links.parent.is_none());
         let progress = self.progress_mut();
         for (tag, rows) in outcomes.runs() {
             let tasks = TaskRange::new(range.start + rows.start, range.start + rows.end);
@@ -225,8 +228,7 @@ impl Batch {
                 bytes: u32::try_from(share).unwrap_or(u32::MAX),
                 last: number + 1 == parts.len(),
             });
-            // Nobody reads what a task has called, but who asks.
-            progress.unread_bytes += if read { share.min(u64::from(u32::MAX)) } else { 0 };
+            progress.unread_bytes += if is_read { share.min(u64::from(u32::MAX)) } else { 0 };
             progress.ended.insert(*part);
             let gone: Vec<u32> =
                 progress.exceptions.range(part.start..part.end).map(|(index, _)| *index).collect();

@@ -5,6 +5,7 @@
 mod blobs;
 mod cancels;
 mod changes;
+mod detached;
 mod fails;
 mod graph;
 mod graph_agent;

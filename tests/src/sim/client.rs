@@ -386,6 +386,7 @@ impl World {
             | ToClient::Wanted { .. }
             | ToClient::JobAttached { .. }
             | ToClient::Said(_)
+            | ToClient::JobSeen(_)
             | ToClient::Holders { .. } => Ok(()),
         }
     }

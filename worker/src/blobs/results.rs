@@ -78,11 +78,12 @@ impl Blobs {
         BlobRef { id, bytes }
     }
 
-    /// Takes over a result that a task of `batch` has left: from now on it stays as long as what is returned.
-    pub fn claim(&self, batch: BatchId, id: &BlobId) -> Option<Blob> {
+    /// Takes over what the `task`-th task of `batch` has left: from now on it stays as long as what is returned.
+    /// Equal bytes that another task has left are that one's.
+    pub fn claim(&self, batch: BatchId, task: u32, id: &BlobId) -> Option<Blob> {
         let mut results = self.results();
         let of_batch = results.kept.get_mut(&batch)?;
-        let at = of_batch.iter().position(|(_, blob)| blob.id() == *id)?;
+        let at = of_batch.iter().position(|(of, blob)| *of == task && blob.id() == *id)?;
         let (_, blob) = of_batch.swap_remove(at);
         if of_batch.is_empty() {
             results.kept.remove(&batch);

@@ -219,7 +219,10 @@ impl Fake {
             | FromClient::Fetched { .. }
             | FromClient::Needs { .. }
             | FromClient::Detach => {}
-            FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
+            FromClient::AttachJob { .. }
+            | FromClient::Read(_)
+            | FromClient::LookAtJob(_)
+            | FromClient::CancelJob { .. } => {
                 unreachable!("the job is the session's own")
             }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),

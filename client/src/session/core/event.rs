@@ -9,11 +9,14 @@ use allhands_common::id::{BatchId, BlobId, CoordinatorId, SessionId, WorkerId};
 use allhands_common::policy::BatchSpec;
 use allhands_common::program::ProgramId;
 use allhands_common::range::TaskRange;
+use allhands_common::wire::admin::JobSummary;
 use allhands_common::wire::client::{FromClient, Keep, ToClient};
 use allhands_common::wire::data::Holder;
 use allhands_common::wire::needs::Needs;
 use allhands_common::wire::note::Note;
 use bytes::Bytes;
+
+use super::visit::Visited;
 
 /// A link to one coordinator, for as long as the session lives: its place in the list of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +145,20 @@ pub(crate) enum Event {
         /// Which.
         tasks: TaskRange,
     },
+    /// The outcomes of these batches of a job are read to which the session is attached.
+    Read {
+        /// Which.
+        batches: Vec<BatchId>,
+    },
+    /// Nobody reads any more.
+    StopReading,
+    /// Somebody wants to see how far that job is.
+    LookAtJob,
+    /// Or ends it.
+    CancelJob {
+        /// For people.
+        reason: String,
+    },
     /// Time has passed.
     Tick,
     /// The last handle is gone.
@@ -203,6 +220,12 @@ pub(crate) enum Action {
     },
     /// These outcomes were awaited.
     Given(Vec<Given>),
+    /// The session's job is there, and others may attach to it; or it is another's.
+    JobOpen(Visited),
+    /// It is not, for this reason.
+    JobRefused(String),
+    /// How far a job is.
+    JobSeen(JobSummary),
     /// Another stay begins: batches are named after this one from now on.
     Renamed(SessionId),
     /// Another leader was asked for everything that is wanted, and has not answered.

@@ -4,7 +4,7 @@ use allhands_common::failure::Failed;
 use allhands_common::id::{BatchId, CoordinatorId, SessionId, Term};
 use allhands_common::wire::client::{Appended, ToClient};
 
-use super::{Action, Core, End, Job, Peer, Step};
+use super::{Action, Core, End, Peer, Step};
 
 impl Core {
     pub(super) fn hear(&mut self, peer: Peer, message: ToClient, out: &mut Vec<Action>) {
@@ -20,17 +20,28 @@ impl Core {
             }
             ToClient::Leader { term, leader } => self.follow(term, leader, out),
             ToClient::JobOpened { request, job } => {
-                if request == self.request && self.job == Job::Asked {
-                    self.job = Job::Open(job);
-                    self.request.0 += 1;
-                }
+                self.job_opened(request, job, out);
+            }
+            ToClient::JobAttached { request, job, name, batches, more } => {
+                self.job_attached((request, job), (name, batches, more), peer, out);
+            }
+            ToClient::JobSeen(summary) => {
+                self.looked();
+                out.push(Action::JobSeen(summary));
             }
             ToClient::Appended(batches) => {
                 batches.into_iter().for_each(|appended| self.appended(appended, out));
             }
             ToClient::Outcomes { batch: id, sequence, range, segment, last } => {
                 let Some(batch) = self.batches.get_mut(&id) else {
-                    return;
+                    let Some(inbox) = self.visited(id) else { return };
+                    inbox.take_in(sequence, range, segment.bytes, |range, segment| {
+                        out.push(Action::Deliver { batch: id, range, segment });
+                    });
+                    if last {
+                        inbox.end = Some((sequence + 1, None));
+                    }
+                    return self.settle_visited(id, out);
                 };
                 let wanted = batch.cancelled.is_none();
                 let outbox = &mut batch.outbox;
@@ -54,10 +65,8 @@ impl Core {
                 self.refused(id, End::Refused(reason), out);
             }
             ToClient::Refused { batch: None, request: Some(request), reason } => {
-                if request == self.request && self.job == Job::Asked {
-                    self.job = Job::Idle;
-                    self.request.0 += 1;
-                    self.end_all(&End::ProgramRefused(reason), out);
+                if self.has_asked(request) {
+                    self.job_refused(request, reason, out);
                 }
             }
             ToClient::Refused { batch: None, request: None, reason } => {
@@ -70,6 +79,9 @@ impl Core {
                     let end = End::Unreadable(format!("segment {segment}: {reason}"));
                     out.push(Action::End { batch, end });
                     self.cancel(batch, "its outcomes cannot be read".into());
+                } else if self.visited(batch).is_some() {
+                    let end = End::Unreadable(format!("segment {segment}: {reason}"));
+                    self.give_up_visited(batch, end, out);
                 }
             }
             ToClient::Slots { slots } => self.count_slots(slots, out),
@@ -81,8 +93,6 @@ impl Core {
                 }
             }
             ToClient::Given(given) => self.given(given, out),
-            // Nobody has asked to be attached to one.
-            ToClient::JobAttached { .. } => {}
             ToClient::Holders { blob, holders } => {
                 if self.wanted.contains(&blob) {
                     out.push(Action::Holders { blob, holders });
@@ -115,7 +125,9 @@ impl Core {
 
     fn ended(&mut self, id: BatchId, segments: u32, rest: Option<Failed>, out: &mut Vec<Action>) {
         let Some(batch) = self.batches.get_mut(&id) else {
-            return;
+            let Some(inbox) = self.visited(id) else { return };
+            inbox.end = Some((segments, rest));
+            return self.settle_visited(id, out);
         };
         batch.inbox.end = Some((segments, rest));
         if batch.cancelled.is_some() {
@@ -186,7 +198,7 @@ impl Core {
         let renewed = blake3::derive_key("allhands 2026 next session", &self.config.session.0);
         self.config.session = SessionId::from_hash(renewed.into());
         out.push(Action::Renamed(self.config.session));
-        self.job = Job::Idle;
+        self.job_expired(out);
         self.lose_leader();
         self.attach(peer, out);
     }

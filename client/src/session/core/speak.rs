@@ -10,7 +10,7 @@ use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
 use bytes::Bytes;
 
 use super::batch::Held;
-use super::{Action, Batch, Config, Core, End, Job, Peer, Step, Turn};
+use super::{Action, Batch, Core, End, Job, Peer, Purpose, Step, Turn};
 
 /// Acknowledgements wait for company, but not beyond this many batches (a frame's worth), ...
 const ACKNOWLEDGEMENTS_MAX: usize = 64;
@@ -30,6 +30,10 @@ impl Core {
     pub(super) fn speak(&mut self, out: &mut Vec<Action>) {
         let Some(peer) = self.leader else { return };
         let before = out.len();
+        if self.config.purpose != Purpose::Attached {
+            self.ask_for_job(peer, out);
+            self.end_refused(out);
+        }
         let mut early = 0;
         while let Some(turn) = self.next_to_speak() {
             let Some(batch) = self.batches.get(&turn.batch()) else {
@@ -91,19 +95,6 @@ impl Core {
             named.is_some_and(|named| !named.outbox.has_said(mention.on.index))
         };
         !batch.kept && unsaid.flat_map(|held| &held.mentions).any(is_unsaid)
-    }
-
-    fn ask_for_job(&mut self, peer: Peer, out: &mut Vec<Action>) {
-        if self.job == Job::Idle {
-            self.job = Job::Asked;
-            let Config { program, name, .. } = &self.config;
-            let (program, name) = (program.clone(), name.clone());
-            self.say(
-                peer,
-                FromClient::OpenJob { request: self.request, program, name, detached: None },
-                out,
-            );
-        }
     }
 
     /// Says what a batch has to say; `false` when the credit ended before.
@@ -210,6 +201,7 @@ impl Core {
         let mut acknowledged = Vec::with_capacity(due.len());
         for id in due {
             let Some(batch) = self.batches.get_mut(&id) else {
+                acknowledged.extend(self.acknowledge_visited(id).map(|segments| (id, segments)));
                 continue;
             };
             batch.inbox.acknowledging = false;
@@ -274,6 +266,7 @@ impl Core {
         self.keep_all(peer, out);
         self.want_all(peer, out);
         self.ask_all(peer, out);
+        self.visit_again(peer, out);
         forgotten.into_iter().for_each(|id| self.end(id, End::Forgotten, out));
         let again: Vec<(BatchId, u32)> =
             self.finished.iter().map(|(_, batch, segments)| (*batch, *segments)).collect();

@@ -5,6 +5,7 @@ mod keeps;
 mod kept;
 mod model;
 mod needs;
+mod visits;
 mod wants;
 
 use allhands_common::execution::Mention;
@@ -31,6 +32,7 @@ fn config() -> Config {
         session: SessionId([2; 16]),
         program,
         name: "p".into(),
+        purpose: Purpose::Attached,
         patience: Duration::from_secs(30),
         batches_max: BATCHES_MAX,
     }
@@ -63,9 +65,14 @@ impl Bench {
 
     fn attached() -> Self {
         let mut bench = Self::new();
-        bench.step(Event::LinkUp { peer: LEADER, coordinator: Some(CoordinatorId(1)) });
-        bench.hear(ToClient::Attached { term: Term(1), batches: Vec::new(), slots: 2 });
+        bench.attach();
         bench
+    }
+
+    /// The leader takes the session.
+    fn attach(&mut self) -> Vec<Action> {
+        self.step(Event::LinkUp { peer: LEADER, coordinator: Some(CoordinatorId(1)) });
+        self.hear(ToClient::Attached { term: Term(1), batches: Vec::new(), slots: 2 })
     }
 
     fn step(&mut self, event: Event) -> Vec<Action> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use allhands_common::blob::{BlobRef, Content};
 use allhands_common::execution::Given;
-use allhands_common::id::BatchId;
+use allhands_common::id::{BatchId, TaskId};
 use allhands_common::names::Names;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentError};
@@ -90,7 +90,7 @@ impl Shell {
         }
         let blob = BlobRef { id, bytes };
         let Some(giving) = self.data.giving() else {
-            return Ok(self.data.adopt(maker.batch, &id));
+            return Ok(self.data.adopt(TaskId { batch: maker.batch, index: maker.task }, &id));
         };
         if !self.session.may_keep() {
             return Err(whole::too_many_kept());

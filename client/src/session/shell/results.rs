@@ -1,6 +1,6 @@
 //! Handing outcomes on, some of them when the long results have come that they name.
 
-use allhands_common::id::{BatchId, BlobId};
+use allhands_common::id::{BatchId, BlobId, TaskId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{Segment, SegmentError};
 use bytes::Bytes;
@@ -14,8 +14,9 @@ use crate::session::outcomes::Outcomes;
 impl Shell {
     /// The next outcomes of a batch.
     pub(super) fn came(&mut self, batch: BatchId, range: TaskRange, segment: Bytes) {
-        let submitted = !self.batches.contains_key(&batch);
-        if submitted && !self.session.has_submitted(batch) {
+        let called = self.batches.contains_key(&batch);
+        let submitted = !called && self.session.has_submitted(batch);
+        if !called && !submitted && !self.session.visiting.reads(&batch) {
             return;
         }
         let segment = match Segment::parse(segment) {
@@ -32,12 +33,17 @@ impl Shell {
             let segments = self.session.submits_came(batch, range, &segment, named);
             return self.events.push(Event::Consumed { batch, segments });
         }
+        if !called {
+            return self.session.visiting.came(batch, range, segment, named);
+        }
         let names = Outcomes::names(&segment);
         if !names.is_empty() || !named.is_empty() {
             self.naming.insert(batch);
         }
         if self.data.elsewhere().is_none() {
-            let outcomes = Outcomes::claimed(segment, |id| self.data.claim(batch, id));
+            let outcomes = Outcomes::claimed(segment, |row, id| {
+                self.data.claim(TaskId { batch, index: range.start + row }, id)
+            });
             return self.deliver(batch, range, Ok(outcomes.naming(named)));
         }
         if names.is_empty() && !self.deliveries.is_waiting(&batch) {

@@ -4,14 +4,14 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
-use crate::session::thread::config;
+use crate::session::thread::{Stay, config};
 
 /// A session that is about to begin with `peers` coordinators, and what it hears of its links.
 fn beginning(peers: usize) -> (Beginning, UnboundedSender<LinkEvent>) {
     let (events, links) = unbounded_channel();
     let cluster = allhands_common::id::ClusterId([9; 16]);
     let (config, executable) =
-        config(cluster, Duration::from_secs(30), Executable::hashed()).unwrap();
+        config(cluster, Stay::ATTACHED, Duration::from_secs(30), Executable::hashed()).unwrap();
     (Beginning { config, executable, data: Data::Nowhere(cluster), peers, links }, events)
 }
 

@@ -303,7 +303,7 @@ impl Submitted {
 }
 
 /// A string of a segment, without the segment unless it is long.
-fn string_of(segment: &Segment, string: &[u8]) -> Bytes {
+pub(in crate::session) fn string_of(segment: &Segment, string: &[u8]) -> Bytes {
     match string.len() <= COPIED_BYTES_MAX {
         true => Bytes::copy_from_slice(string),
         false => segment.bytes().slice_ref(string),

@@ -55,7 +55,7 @@ fn a_result_stays_until_its_batch_is_forgotten_and_none_comes_after_that() {
     blobs.forget(BATCH);
     assert_eq!(blobs.batches(), [other]);
     assert!(!is_there(&blobs, &kept.id));
-    assert!(blobs.claim(BATCH, &kept.id).is_none());
+    assert!(blobs.claim(BATCH, 0, &kept.id).is_none());
     // A task that was cancelled comes to its end.
     let late = blobs.keep(of(0), sealed(b"late"), 4).unwrap();
     assert_eq!(blobs.batches(), [other], "nobody will ask for it");
@@ -85,12 +85,26 @@ fn what_is_claimed_stays_with_whoever_has_claimed_it() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = blobs(&dir);
     let kept = blobs.keep(of(0), sealed(b"a result"), 8).unwrap();
-    let claimed = blobs.claim(BATCH, &kept.id).unwrap();
+    let claimed = blobs.claim(BATCH, 0, &kept.id).unwrap();
     assert!(!blobs.is_awaited());
     blobs.forget(BATCH);
     assert!(is_there(&blobs, &kept.id));
     drop(claimed);
     assert!(!is_there(&blobs, &kept.id));
+}
+
+#[test]
+fn equal_results_are_claimed_by_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = blobs(&dir);
+    let kept = [0, 1, 2].map(|task| blobs.keep(of(task), sealed(b"the same"), 8).unwrap())[0];
+    let first = blobs.claim(BATCH, 0, &kept.id).unwrap();
+    // That the client has it is said later, and takes nothing from the others.
+    drop(first);
+    blobs.fetched(BATCH, &[TaskRange::new(0, 1)]);
+    assert!(blobs.claim(BATCH, 0, &kept.id).is_none());
+    let others = [2, 1].map(|task| blobs.claim(BATCH, task, &kept.id));
+    assert!(others.iter().all(Option::is_some) && !blobs.is_awaited());
 }
 
 #[test]

@@ -179,6 +179,9 @@ impl Model {
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
                 Action::Wanted { .. } => unreachable!("nothing is offered"),
                 Action::Holders { .. } | Action::AskedAnew => unreachable!("nothing is wanted"),
+                Action::JobOpen(_) | Action::JobRefused(_) | Action::JobSeen(_) => {
+                    unreachable!("the job is the session's own")
+                }
                 Action::Given(_) | Action::Renamed(_) => unreachable!("nothing is awaited"),
             }
         }
@@ -407,7 +410,10 @@ impl Model {
             | FromClient::Fetched { .. }
             | FromClient::Needs { .. }
             | FromClient::Detach => {}
-            FromClient::AttachJob { .. } | FromClient::CancelJob { .. } => {
+            FromClient::AttachJob { .. }
+            | FromClient::Read(_)
+            | FromClient::LookAtJob(_)
+            | FromClient::CancelJob { .. } => {
                 unreachable!("the job is the session's own")
             }
             FromClient::ProgramChunk { .. } => unreachable!("nobody asked"),

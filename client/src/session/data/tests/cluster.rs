@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 use crate::cluster::Cluster;
 use crate::data::Data;
 use crate::session::holdings::Holdings;
-use crate::session::thread::{Source, random_id, start};
+use crate::session::thread::{Source, Stay, random_id, start};
 
 const CLUSTER: ClusterId = ClusterId([3; 16]);
 
@@ -242,7 +242,7 @@ impl TestCluster {
 
     pub(super) fn client(&self) -> Cluster {
         let identity = identity(&self.authority, Role::Client, "client");
-        let source = Source::Remote { identity, places: self.places.clone() };
+        let source = Source::Remote { identity, places: self.places.clone(), stay: Stay::ATTACHED };
         let running = start(source, DEADLINE).unwrap();
         running.session.wait_attached(DEADLINE).unwrap();
         Cluster::of(running)
