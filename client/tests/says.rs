@@ -1,5 +1,7 @@
 //! What tasks say while they run reaches the program that has called them: real executor processes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;

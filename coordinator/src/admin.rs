@@ -119,9 +119,9 @@ fn explained(task: TaskId, found: &Explanation) -> Answer {
         }
         Explanation::Blocked { name, on } => vec![format!(
             "it has begun on worker {name} and waits, without a slot, for {}",
-            list(&on)
+            list(on)
         )],
-        Explanation::Waits { on } => vec![format!("it starts after {}", list(&on))],
+        Explanation::Waits { on } => vec![format!("it starts after {}", list(on))],
         Explanation::Delayed { until, tries } => vec![format!(
             "it failed {tries} times and waits to be tried again at cluster time {} ms",
             until.0

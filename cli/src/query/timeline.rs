@@ -135,7 +135,7 @@ impl Scale {
             _ => row.ready_us.unwrap_or(row.submitted_us),
         };
         let ran = matches!(row.state, State::Done | State::Failed | State::Killed);
-        let began = row.started_us.or(row.assigned_us.filter(|_| ran));
+        let began = row.started_us.or_else(|| row.assigned_us.filter(|_| ran));
         fill(self.column(row.submitted_us, false), self.column(ready, true), WAITS);
         fill(self.column(ready, false), self.column(began.unwrap_or(last), true), QUEUED);
         let began = began.or_else(|| row.blocked.first().map(|first| first.since_us));

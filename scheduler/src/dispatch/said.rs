@@ -134,7 +134,8 @@ impl Dispatcher {
             if !hearing.may_hear(now, bytes_of(&note)) && !counts {
                 let before = hearing.dropped.as_ref().map_or(0, lines_of);
                 let lines = before.saturating_add(lines_of(&note));
-                hearing.dropped = (lines > 0).then(|| Note { said: Word::Dropped(lines), ..note });
+                hearing.dropped =
+                    (lines > 0).then_some(Note { said: Word::Dropped(lines), ..note });
                 continue;
             }
             let notes = told.entry(session).or_default();
