@@ -105,6 +105,11 @@ impl Line {
         Self { level, text, fields: fields.collect() }
     }
 
+    /// Whether it is cut to what may travel: whoever runs other people's code looks.
+    pub fn fits(&self) -> bool {
+        self.bytes() <= LINE_BYTES_MAX && self.fields.len() <= FIELDS_MAX
+    }
+
     /// How many bytes it has.
     pub fn bytes(&self) -> usize {
         let fields = self.fields.iter().map(|(name, value)| name.len() + value.len());
@@ -128,6 +133,7 @@ mod tests {
         let long = "é".repeat(LINE_BYTES_MAX);
         let line = Line::new(Level::Info, &long, &[("name", &7)]);
         assert_eq!((line.bytes(), line.text.len()), (LINE_BYTES_MAX, LINE_BYTES_MAX));
+        assert!(line.fits() && !Line { text: long, ..line }.fits());
         let many: Vec<(&str, &dyn fmt::Display)> = (0..20).map(|_| ("n", &1 as _)).collect();
         assert_eq!(Line::new(Level::Warn, "x", &many).fields.len(), FIELDS_MAX);
         let line = Line::new(Level::Warn, "read", &[("rows", &3), ("of", &"file")]);

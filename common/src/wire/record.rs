@@ -35,7 +35,7 @@ pub const PAUSE_ON_MAX: usize = 16;
 /// Dependencies that one stretch names.
 pub const STRETCH_EDGES_MAX: usize = 1024;
 
-/// About what a page may have in its stretches: a quarter of what a reply holds.
+/// About what a page may have in its stretches, and in those that wait: a quarter of what a reply holds each.
 pub const PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// Stretches of a page that no attempt has: those that wait.

@@ -44,6 +44,9 @@ impl Dispatcher {
 
     /// What is recorded as under way is.
     fn check_records(&self) -> Result<(), Violation> {
+        if !self.records.is_counted_right() {
+            return broken("what is recorded is counted", format!("{:?}", self.records));
+        }
         match self.records.live().find(|id| !self.attempts.contains_key(id)) {
             Some(id) => broken("only attempts that there are go on in the record", format!("{id}")),
             None => Ok(()),

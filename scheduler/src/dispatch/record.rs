@@ -220,7 +220,8 @@ impl Records {
 
     /// So many of the tasks that have just ended are without a value.
     pub(super) fn failed(&mut self, attempt: AttemptId, range: TaskRange, failed: u32) {
-        self.ran(attempt, range, |stretch| stretch.failed += failed);
+        let mut failed = failed;
+        self.ran(attempt, range, |stretch| stretch.failed += core::mem::take(&mut failed));
     }
 
     /// Outcomes of an attempt are committed.
@@ -240,6 +241,12 @@ impl Records {
         self.live.keys()
     }
 
+    /// Whether what is counted is what is there.
+    pub(super) fn is_counted_right(&self) -> bool {
+        let all: usize = self.jobs.values().map(|record| record.stretches.len()).sum();
+        all == self.stretches && self.jobs.values().all(Record::is_counted_right)
+    }
+
     /// What is recorded of a job.
     pub(super) fn of(&self, job: JobId) -> Option<&Record> {
         self.jobs.get(&job)
@@ -250,7 +257,7 @@ impl Records {
         let Some(live) = self.live.get_mut(&attempt) else { return };
         let Some(record) = self.jobs.get_mut(&live.job) else { return };
         let before = record.stretches.len();
-        let mut rest: SmallVec<[Stretch; 2]> = SmallVec::new();
+        let (mut rest, mut moved): (SmallVec<[Stretch; 2]>, usize) = (SmallVec::new(), 0);
         for number in &live.numbers {
             let Some(stretch) = record.get_mut(*number).filter(|one| one.end.is_none()) else {
                 continue;
@@ -267,9 +274,12 @@ impl Records {
                 Stretch { range: one, edges, more_edges: 0, ..stretch.clone() }
             }));
             stretch.range = part;
+            moved += stretch.edges.len();
             stretch.edges.retain(|edge| part.contains(edge.index));
+            moved -= stretch.edges.len();
             change(stretch);
         }
+        record.edges -= moved;
         live.numbers.extend(rest.into_iter().map(|stretch| record.push(stretch)));
         self.stretches += record.stretches.len() - before;
         self.make_room(self.live[&attempt].job);
@@ -363,10 +373,11 @@ impl Records {
     /// Forgets what is too much: the oldest of a job, and the oldest jobs.
     fn make_room(&mut self, job: JobId) {
         if let Some(record) = self.jobs.get_mut(&job) {
+            let before = record.stretches.len();
             while record.stretches.len() > STRETCHES_MAX || record.edges > EDGES_MAX {
                 record.drop_first();
-                self.stretches -= 1;
             }
+            self.stretches -= before - record.stretches.len();
         }
         while self.stretches > STRETCHES_IN_ALL_MAX || self.jobs.len() > JOBS_MAX {
             let Some((_, oldest)) = self.jobs.pop_first() else { return };
@@ -391,6 +402,12 @@ impl Record {
     /// A batch of these stretches.
     pub(super) fn batch(&self, id: BatchId) -> Option<&Known> {
         self.batches.get(&id)
+    }
+
+    fn is_counted_right(&self) -> bool {
+        let edges: usize = self.stretches.iter().map(|stretch| stretch.edges.len()).sum();
+        let known: usize = self.batches.values().map(|known| known.stretches).sum();
+        edges == self.edges && known == self.stretches.len()
     }
 
     fn get_mut(&mut self, number: u64) -> Option<&mut Stretch> {

@@ -16,8 +16,8 @@ use super::view::shown;
 use crate::State;
 use crate::state::Batch;
 
-/// About what a stretch and its batch have in a page, besides the names, dependencies and waits.
-const STRETCH_BYTES: usize = 200;
+/// About what a stretch and its batch have in a page, besides dependencies and waits.
+const STRETCH_BYTES: usize = 400;
 
 /// What a dependency, or a task that another waits for, has there.
 const EDGE_BYTES: usize = 32;
@@ -79,6 +79,7 @@ impl Dispatcher {
                 batches.insert((batch.sequence, *id), batch);
             }
         }
+        let mut bytes = 0;
         for ((_, id), batch) in batches {
             let whole = TaskRange::new(0, batch.tasks);
             let idle: Vec<TaskRange> = match self.active.get(&id) {
@@ -86,11 +87,12 @@ impl Dispatcher {
                 None => batch.unfinished(whole).iter().collect(),
             };
             for range in idle.into_iter().filter(|range| !range.is_empty()) {
-                if page.waiting.len() >= WAITING_SHOWN_MAX {
+                if page.waiting.len() >= WAITING_SHOWN_MAX || bytes > PAGE_BYTES_MAX {
                     page.more_waiting += 1;
                     continue;
                 }
                 let stretch = new_stretch(id, batch, range);
+                bytes += bytes_of(&stretch);
                 let waits = self.active.get(&id).is_some_and(|active| active.waits(range.start));
                 let ready = (!waits).then(|| self.records.ready_at(id, range.start));
                 let ready = ready.map(|at| at.unwrap_or(stretch.submitted));

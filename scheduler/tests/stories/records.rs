@@ -272,6 +272,43 @@ fn the_record_outlives_the_job_and_is_bounded() {
 }
 
 #[test]
+fn dependencies_go_with_their_tasks_when_a_range_is_cut() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.kept(0, 1, &[]);
+    leader.done(1, attempt(0), task(0, 0));
+    let named: Vec<_> = (0..10).map(|index| value(index, task(0, 0))).collect();
+    let policy = Policy { batch_size: Some(10), ..Policy::default() };
+    let [(_, _, id)] = given_out(&leader.keep(1, 10, true, &named, policy))[..] else { panic!() };
+    // The stories' leader looks whether what is recorded is counted after each of these.
+    for part in [range(4, 6), range(0, 1), range(6, 10), range(1, 4)] {
+        leader.end(1, id, 1, part, ran(values(part), part));
+    }
+    let page = record(&leader);
+    let of_batch: Vec<_> = page.stretches.iter().filter(|one| one.batch == batch(1)).collect();
+    assert_eq!(of_batch.len(), 4);
+    for stretch in of_batch {
+        let part = stretch.range.start as usize..stretch.range.end as usize;
+        assert_eq!(stretch.edges, named[part]);
+    }
+}
+
+#[test]
+fn a_page_fits_a_reply() {
+    let mut leader = Leader::with_workers(1, 1);
+    let policy = || Policy { n_jobs: 1, ..Policy::default() };
+    leader.keep(0, 2000, true, &[], policy());
+    for sequence in 1..40 {
+        let named: Vec<_> = (0..2000).map(|n| value(n % 2, task(0, n))).collect();
+        leader.keep(sequence, 2, true, &named, policy());
+    }
+    let page = record(&leader);
+    assert!(page.waiting.len() > 1 && page.more_waiting > 10, "{}", page.more_waiting);
+    let mut bytes = Vec::new();
+    allhands_common::codec::encode(&page, &mut bytes).unwrap();
+    assert!(bytes.len() < 600 << 10, "{}", bytes.len());
+}
+
+#[test]
 fn many_waits_and_dependencies_are_counted_beyond_a_bound() {
     let mut leader = Leader::with_workers(1, 8);
     let many = STRETCH_EDGES_MAX as u32 + 10;

@@ -18,7 +18,7 @@ use allhands_common::segment::Segment;
 use allhands_common::wire::executor::{
     Begun, FromExecutor, Outcomes, Part, Submitted, ToExecutor, VERSION, write_frame,
 };
-use allhands_common::wire::note::{NOTES_MAX, Note};
+use allhands_common::wire::note::{NOTES_MAX, Note, Said};
 use allhands_common::wire::worker::ChildCall;
 use allhands_store::cell::monotonic_us;
 use allhands_store::passing;
@@ -380,7 +380,12 @@ impl Keeper {
                 self.tell(outcomes(attempt, part)).await;
             }
             FromExecutor::Said(said) => {
-                let notes = said.into_iter().filter_map(|(task, said)| {
+                let fits = |said: &Said| match said {
+                    Said::Line(line) => line.fits(),
+                    Said::Progress { .. } | Said::Dropped(_) => true,
+                };
+                let said = said.into_iter().filter(|(_, said)| fits(said));
+                let notes = said.filter_map(|(task, said)| {
                     let Suspended { attempt, task, .. } = self.seat.find(task)?;
                     Some(Note { task, attempt, said })
                 });
