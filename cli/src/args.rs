@@ -223,6 +223,18 @@ impl Query {
 pub(crate) struct QueryJob {
     /// Which, as `allhands jobs` lists it
     pub(crate) job: JobId,
+    /// Draw when its tasks waited and ran, also of one that has ended not long ago; with --json all that is recorded
+    #[arg(long)]
+    pub(crate) timeline: bool,
+    /// Print its tasks and what joins them as a graph for Graphviz: `allhands job 3 --graph | dot -Tsvg`
+    #[arg(long, conflicts_with = "timeline")]
+    pub(crate) graph: bool,
+    /// Print the lines that its tasks have logged last, also of one that has ended not long ago
+    #[arg(long, conflicts_with_all = ["timeline", "graph"])]
+    pub(crate) logs: bool,
+    /// How many rows of the timeline to show: the last ones
+    #[arg(long, value_name = "N", default_value = "200", requires = "timeline")]
+    pub(crate) rows: usize,
     #[command(flatten)]
     pub(crate) query: Query,
 }

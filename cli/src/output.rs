@@ -24,6 +24,14 @@ pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Columns of the terminal; where there is none, as many as fit most.
+pub(crate) fn width() -> usize {
+    const OTHERWISE: usize = 120;
+    let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let size = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col.into());
+    asked.or_else(size).filter(|columns| *columns > 0).unwrap_or(OTHERWISE)
+}
+
 /// Says something to the person at the terminal, who may be gone.
 pub(crate) fn say(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");

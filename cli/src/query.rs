@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use allhands_common::wire::admin::{Answer, Question};
+use allhands_common::id::JobId;
+use allhands_common::wire::admin::{Answer, Question, SaidView};
+use allhands_common::wire::record::Page;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
@@ -12,9 +14,17 @@ use crate::operator::{AskError, Operator};
 use crate::output;
 
 mod blobs;
+mod graph;
+mod logs;
+mod record;
+mod timeline;
 mod view;
 
 use blobs::BlobsView;
+use graph::Graph;
+use logs::LogsView;
+use record::Record;
+use timeline::Timeline;
 use view::{CancelView, ExplanationView, JobView, JobsView, StatusView};
 
 /// How long a coordinator may take to show that it is there, once the leader has answered.
@@ -50,11 +60,56 @@ pub(crate) fn jobs(query: &Query) -> anyhow::Result<()> {
     })
 }
 
-pub(crate) fn job(QueryJob { job, query }: &QueryJob) -> anyhow::Result<()> {
+pub(crate) fn job(asked: &QueryJob) -> anyhow::Result<()> {
+    let QueryJob { job, query, timeline, graph, logs, rows } = asked;
+    if *logs {
+        return asking(query, async |operator| {
+            output::print(&LogsView::new(*job, said(operator, *job).await?), query.json)
+        });
+    }
+    if *timeline || *graph {
+        return asking(query, async |operator| {
+            let record = Record::new(recorded(operator, *job).await?);
+            match graph {
+                true => output::print(&Graph(&record), query.json),
+                false => output::print(&Timeline::new(&record, output::width(), *rows), query.json),
+            }
+        });
+    }
     asking(query, async |operator| match operator.ask(&Question::Job(*job)).await? {
-        Answer::Job(job) => output::print(&JobView::new(job), query.json),
+        Answer::Job(view) => {
+            let said = said(operator, *job).await?;
+            output::print(&JobView::new(view, said.progress), query.json)
+        }
         _ => Err(AskError::Unexpected.into()),
     })
+}
+
+/// What the tasks of a job say.
+async fn said(operator: &Operator, job: JobId) -> anyhow::Result<SaidView> {
+    match operator.ask(&Question::Said(job)).await? {
+        Answer::Said(said) => Ok(said),
+        _ => Err(AskError::Unexpected.into()),
+    }
+}
+
+/// All that is recorded of a job, page by page.
+async fn recorded(operator: &Operator, job: JobId) -> anyhow::Result<Page> {
+    let mut all: Option<Page> = None;
+    loop {
+        let from = all.as_ref().and_then(|all| all.next).unwrap_or(0);
+        let Answer::Record(page) = operator.ask(&Question::Record { job, from }).await? else {
+            return Err(AskError::Unexpected.into());
+        };
+        let page = match all {
+            None => *page,
+            Some(all) => all.followed_by(*page),
+        };
+        match page.next {
+            Some(_) => all = Some(page),
+            None => return Ok(page),
+        }
+    }
 }
 
 pub(crate) fn explain(QueryTask { task, query }: &QueryTask) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ use allhands_common::net::place::{self, Place};
 pub use allhands_common::net::place::{
     ADDRESSES_FILE, CLIENT as IDENTITY_FOLDER, CLUSTER_VARIABLE, IDENTITY_VARIABLE,
 };
+use allhands_common::wire::note::Note;
 
 use crate::data::Data;
 use crate::enter;
@@ -189,6 +190,30 @@ impl Cluster {
     /// How many tasks of one slot can run at once, as last heard.
     pub fn slots(&self) -> u32 {
         self.0.session.slots()
+    }
+
+    /// Calls `hear` with what tasks of this program say while they run ([`Context::log`](crate::Context::log),
+    /// [`Context::progress`](crate::Context::progress)), from now on, in a thread of its own. What comes faster than
+    /// it hears, or than travels, is left out: of lines it is told how many, most of the time.
+    ///
+    /// Without a listener, lines become events of `tracing`, with the target `allhands::task`.
+    ///
+    /// ```no_run
+    /// use allhands::{Cluster, Said};
+    ///
+    /// let cluster = Cluster::embedded().start()?;
+    /// cluster.listen(|note| match note.said {
+    ///     Said::Progress { done, total } => println!("{}: {done} of {total}", note.task),
+    ///     Said::Line(line) => println!("{} {}: {line}", line.level, note.task),
+    ///     Said::Dropped(lines) => println!("{lines} lines were left out"),
+    /// })?;
+    /// # Ok::<(), allhands::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn listen(&self, hear: impl FnMut(Note) + Send + 'static) -> Result<()> {
+        self.0.session.listeners.add(hear).map_err(Error::thread)
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {

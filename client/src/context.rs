@@ -4,10 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task;
+use std::time::Instant;
 
-use allhands_common::id::{AttemptId, TaskId};
+use allhands_common::id::{AttemptId, JobId, TaskId};
+use allhands_common::wire::note::{Level, Line};
 
 use crate::executor::tasks::{self, Token};
+use crate::session::listeners;
 
 /// What the task that runs on this thread can learn of itself. Outside of a task, and in one that runs inline
 /// (`n_jobs(1)`), it says that there is none.
@@ -46,8 +49,53 @@ impl Context {
         self.token.as_ref().map(|token| token.attempt)
     }
 
-    /// A text that is the same in every try (and every round) of this task, and in no other task of any cluster: for services that
-    /// carry out a request once that comes twice.
+    /// Which job it is part of: `allhands job` tells more of it.
+    pub fn job(&self) -> Option<JobId> {
+        self.token.as_ref().map(|token| token.job)
+    }
+
+    /// When the task's [`timeout`](crate::Parallel::timeout) ends it, if it has one, as of when [`context`] was called:
+    /// the time in which it waits for others does not count. The deadline of a whole call is not in it.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.token.as_ref()?.deadline
+    }
+
+    /// Says a line to people, with values by name: to [`Cluster::listen`](crate::Cluster::listen) in the program that
+    /// has called the task, and to `allhands job ID --logs`. Outside of a task of a cluster it is an event of
+    /// `tracing` in this process.
+    ///
+    /// The task never waits for it. It comes if nothing is lost on the way: a process says at most 200 lines a second,
+    /// of 4 KiB, and the cluster keeps the last 1,024 lines of a job. What was left out is counted.
+    ///
+    /// ```
+    /// use allhands::{Level, context};
+    ///
+    /// fn read(path: String) -> usize {
+    ///     let rows = path.len();
+    ///     context().log(Level::Info, "read", &[("path", &path), ("rows", &rows)]);
+    ///     rows
+    /// }
+    /// # read("here".into());
+    /// ```
+    pub fn log(&self, level: Level, text: impl AsRef<str>, fields: &[(&str, &dyn fmt::Display)]) {
+        let line = Line::new(level, text.as_ref(), fields);
+        match &self.token {
+            Some(token) => token.log(line),
+            None => listeners::event(&line, &format_args!("{line}")),
+        }
+    }
+
+    /// Says how far the task is, in units of its own: to [`Cluster::listen`](crate::Cluster::listen) and to
+    /// `allhands job ID`. It may be said as often as one likes: the last of each 100 ms travels. Outside of a task of
+    /// a cluster it does nothing.
+    pub fn progress(&self, done: u64, total: u64) {
+        if let Some(token) = &self.token {
+            token.progress(done, total);
+        }
+    }
+
+    /// A text that is the same in every try (and every round) of this task, and in no other task of any cluster: for
+    /// services that carry out a request once that comes twice.
     pub fn idempotency_key(&self) -> Option<String> {
         let task = self.task()?;
         Some(format!("{}-{}", task.batch, task.index))
@@ -98,7 +146,11 @@ mod tests {
     #[test]
     fn outside_of_a_task_there_is_none() {
         let context = context();
-        assert_eq!((context.task(), context.attempt()), (None, None));
+        assert_eq!((context.task(), context.attempt(), context.job()), (None, None, None));
+        assert_eq!(context.deadline(), None);
+        // Nothing that could go wrong.
+        context.progress(1, 2);
+        context.log(Level::Info, "nobody listens", &[("n", &1)]);
         assert_eq!(context.idempotency_key(), None);
         let mut cancelled = context.cancelled();
         assert!(!cancelled.is_set());

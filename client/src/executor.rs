@@ -11,6 +11,7 @@
 //! * `load` and `call` run tasks, `fill` finds the arguments that are elsewhere, `panics` turns a panic into a cause, `context` lends a batch's
 //!   common value to its tasks.
 //! * `loans` is where tasks get the arrays that they map.
+//! * `notes` is what tasks say to people, on its way.
 //! * `collect` gathers outcomes and says when they go out.
 //!
 //! Nothing here survives a crash: what a dead executor had taken, its worker reads from the cell.
@@ -24,6 +25,7 @@ mod lanes;
 mod link;
 mod load;
 pub(crate) mod loans;
+mod notes;
 pub(crate) mod panics;
 pub(crate) mod tasks;
 mod watch;

@@ -33,6 +33,7 @@ pub use allhands_common::failure::Cause;
 pub use allhands_common::id::{AttemptId, BatchId, JobId, TaskId, WorkerId};
 pub use allhands_common::policy::Prefer;
 pub use allhands_common::resources::Resources;
+pub use allhands_common::wire::note::{Level, Line, Note, Said};
 pub use allhands_macros::{main, task, test};
 pub use batch::{Batch, Collected};
 pub use cluster::{

@@ -16,6 +16,7 @@ mod fetching;
 pub(crate) mod holdings;
 pub(crate) mod inbox;
 pub(crate) mod link;
+pub(crate) mod listeners;
 pub(crate) mod names;
 pub(crate) mod needs;
 pub(crate) mod outcomes;
@@ -40,6 +41,7 @@ use self::core::{End, Purpose};
 use exchange::{Exchange, Note};
 pub(crate) use fetching::CannotLoad;
 use fetching::{FetchedResult, Word};
+use listeners::Listeners;
 pub(crate) use shell::{Beginning, run};
 use visiting::Visiting;
 use workers::Workers;
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     /// Results that workers keep for this process.
     handles: AtomicU32,
     workers: Mutex<Workers>,
+    /// Who listens to what tasks say.
+    pub(crate) listeners: Listeners,
     /// What it is there for, once it has begun.
     purpose: OnceLock<Purpose>,
     visiting: Visiting,

@@ -55,6 +55,8 @@ pub struct Policy {
     pub fail_after: Option<u32>,
     /// Whether a function's own `Err` counts for `fail_after`.
     pub errors_count: bool,
+    /// Whether the leader records when what happened to the tasks.
+    pub record: bool,
 }
 
 impl Default for Policy {
@@ -79,6 +81,7 @@ impl Default for Policy {
             batch_size: None,
             fail_after: None,
             errors_count: false,
+            record: true,
         }
     }
 }

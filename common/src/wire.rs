@@ -9,6 +9,8 @@ pub mod client;
 pub mod data;
 pub mod executor;
 pub mod needs;
+pub mod note;
+pub mod record;
 pub mod worker;
 
 mod kinds {

@@ -40,6 +40,16 @@ impl Shell {
                 let group = group.and_then(|batch| batch.spec.policy.group.as_deref());
                 explained(*task, group, &dispatcher.explain(self.now(), state, *task))
             }
+            Question::Said(job) => match dispatcher.said(self.now(), state, *job) {
+                Some(said) => Answer::Said(said),
+                None => self.unknown_job(*job),
+            },
+            Question::Record { job, from } => {
+                match dispatcher.record(self.now(), state, *job, *from) {
+                    Some(page) => Answer::Record(Box::new(page)),
+                    None => self.unknown_job(*job),
+                }
+            }
             Question::Blobs => Answer::Blobs(dispatcher.blobs()),
             Question::CancelJob(id) => {
                 if !state.jobs.contains_key(id) {

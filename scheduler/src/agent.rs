@@ -32,6 +32,7 @@ use allhands_common::program::{Platform, Program, ProgramId};
 use allhands_common::range::TaskRange;
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
+use allhands_common::wire::note::Note;
 use allhands_common::wire::worker::{ChildCall, FromWorker, Registration, Shared, ToWorker};
 use bytes::Bytes;
 
@@ -126,6 +127,8 @@ pub enum ExecutorEvent {
         on: Vec<Awaited>,
         /// What of the load was not started, and is not started here any more; maybe nothing.
         returned: TaskRange,
+        /// How long it ran before that, if it is known, in microseconds.
+        run_us: Option<u64>,
     },
     /// A blocked task goes on. Its outcome comes as `Outcomes`.
     Resumed {
@@ -136,6 +139,8 @@ pub enum ExecutorEvent {
     },
     /// A task has called another.
     Called(ChildCall),
+    /// What tasks that it runs say.
+    Said(Vec<Note>),
     /// A task wants another ended, here or elsewhere.
     Cancels {
         /// Which.
@@ -362,7 +367,7 @@ impl Agent {
     fn take(&mut self, now: Instant, event: AgentEvent, out: &mut Vec<AgentAction>) {
         match event {
             AgentEvent::Tick => {}
-            AgentEvent::Connected { term } => self.connected(term, out),
+            AgentEvent::Connected { term } => self.connected(now, term, out),
             AgentEvent::Disconnected => {
                 self.registered = false;
                 self.alone_since.get_or_insert(now);
@@ -399,7 +404,7 @@ impl Agent {
             && !self.executors.values().any(begun)
     }
 
-    fn connected(&mut self, term: Term, out: &mut Vec<AgentAction>) {
+    fn connected(&mut self, now: Instant, term: Term, out: &mut Vec<AgentAction>) {
         if term < self.term {
             return;
         }
@@ -412,7 +417,7 @@ impl Agent {
             resources: self.config.resources.clone(),
             platform: self.config.platform.clone(),
             draining: self.draining,
-            held: self.inventory(),
+            held: self.inventory(now),
             // The shell has the store.
             depot: Box::default(),
         })));
@@ -426,7 +431,7 @@ impl Agent {
             self.flush_calls(out);
             self.flush_reports(out);
             let (number, processed) = (self.heartbeats, self.processed);
-            let held = self.inventory();
+            let held = self.inventory(now);
             out.push(AgentAction::Send(FromWorker::Heartbeat { number, processed, held }));
         }
         if self.alone_since.is_some_and(|since| since + ORPHAN_GRACE <= now) {

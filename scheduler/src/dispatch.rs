@@ -30,7 +30,10 @@ mod place;
 mod pump;
 mod queue;
 mod reconcile;
+mod record;
+mod recorded;
 mod report;
+mod said;
 mod size;
 mod threads;
 mod timers;
@@ -51,6 +54,7 @@ use allhands_common::id::{AttemptId, BatchId, CoordinatorId, SessionId, Term, Wo
 use allhands_common::program::ProgramId;
 use allhands_common::time::{ClusterTime, Instant};
 use allhands_common::wire::admin::Question;
+use allhands_common::wire::record::Moment;
 
 pub use check::Violation;
 pub use explain::Explanation;
@@ -66,6 +70,8 @@ use deliver::Delivery;
 use graph::Graph;
 use needs::Needs;
 use queue::Queues;
+use record::Records;
+use said::Said;
 use size::Cost;
 use timers::{Timer, Timers};
 use workers::Worker;
@@ -139,6 +145,8 @@ pub struct Dispatcher {
     blobs: Blobs,
     graph: Graph,
     needs: Needs,
+    records: Records,
+    said: Said,
     timers: Timers,
     /// Whether a look at who is idle is planned.
     balancing: bool,
@@ -175,6 +183,8 @@ impl Dispatcher {
             blobs: Blobs::default(),
             graph: Graph::default(),
             needs: Needs::default(),
+            records: Records::default(),
+            said: Said::default(),
             timers,
             balancing: false,
             balanced_to: None,
@@ -208,12 +218,13 @@ impl Dispatcher {
         events: impl IntoIterator<Item = Event>,
         out: &mut Vec<Action>,
     ) {
+        self.records.now = self.moment(now);
         events.into_iter().for_each(|event| self.take(now, state, event, out));
         self.fire_timers(now, state, out);
         if core::mem::take(&mut self.slots_changed) {
             self.requeue_capped(state);
         }
-        self.settle_graph(now, out);
+        self.settle_graph(now, state, out);
         self.pump(now, state, out);
         self.flush_orders(now, out);
         self.flush_notices(now, state, out);
@@ -249,6 +260,13 @@ impl Dispatcher {
     pub fn cluster_time(&self, now: Instant) -> ClusterTime {
         let (then, at) = self.epoch;
         at.after(u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The same, to the microsecond, for what is recorded.
+    fn moment(&self, now: Instant) -> Moment {
+        let (then, at) = self.epoch;
+        let since = u64::try_from(now.since(then).as_micros()).unwrap_or(u64::MAX);
+        Moment(at.0.saturating_mul(1000).saturating_add(since))
     }
 
     /// Own time of a moment of the cluster.
@@ -295,6 +313,8 @@ fn operator(state: &State, name: &str, question: &Question, out: &mut Vec<Action
         | Question::Jobs
         | Question::Job(_)
         | Question::Explain(_)
+        | Question::Record { .. }
+        | Question::Said(_)
         | Question::Blobs => {}
     }
 }

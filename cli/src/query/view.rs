@@ -156,6 +156,15 @@ pub(crate) struct JobView {
     batches: Vec<BatchView>,
     /// Batches that are not shown.
     more_batches: u64,
+    /// Tasks that run and say how far they are.
+    progress: Vec<ProgressView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProgressView {
+    task: String,
+    done: u64,
+    total: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -194,11 +203,21 @@ impl JobSummaryView {
 }
 
 impl JobView {
-    pub(crate) fn new(admin::JobView { summary, batches, more }: admin::JobView) -> Self {
+    pub(crate) fn new(
+        admin::JobView { summary, batches, more }: admin::JobView,
+        progress: Vec<(TaskId, u64, u64)>,
+    ) -> Self {
+        let progress = progress.into_iter();
+        let progress = progress.map(|(task, done, total)| ProgressView {
+            task: task.to_string(),
+            done,
+            total,
+        });
         Self {
             summary: JobSummaryView::new(summary),
             batches: batches.into_iter().map(BatchView::new).collect(),
             more_batches: more,
+            progress: progress.collect(),
         }
     }
 }
@@ -278,6 +297,13 @@ impl Display for JobView {
                 f,
                 "all {batches_total}: tasks {tasks}  ended {ended}  failed {failed}  given out {running}"
             )?;
+        }
+        if !self.progress.is_empty() {
+            let mut table = Table::new(["task", "done", "of"]);
+            for ProgressView { task, done, total } in &self.progress {
+                table.row([task.clone(), done.to_string(), total.to_string()]);
+            }
+            write!(f, "\n{table}")?;
         }
         match self.batches.first() {
             Some(first) => writeln!(f, "\none task: allhands explain {}:0", first.batch),

@@ -21,10 +21,11 @@ mod left;
 mod operator;
 mod places;
 mod policy;
+mod record;
 mod results;
 mod user;
 
-const TESTS: [(&str, fn()); 31] = [
+const TESTS: [(&str, fn()); 35] = [
     ("the_leader_is_killed", faults::the_leader_is_killed),
     ("the_leader_is_paused", faults::the_leader_is_paused),
     ("all_coordinators_are_killed", faults::all_coordinators_are_killed),
@@ -76,6 +77,8 @@ const TESTS: [(&str, fn()); 31] = [
     ("a_worker_with_blocked_parents_is_killed", graphs::a_worker_with_blocked_parents_is_killed),
     ("policies_survive_their_leaders", policy::policies_survive_their_leaders),
     ("an_operator_cancels_a_group", policy::an_operator_cancels_a_group),
+    ("an_operator_hears_what_tasks_say", record::an_operator_hears_what_tasks_say),
+    ("an_operator_sees_what_happened_when", record::an_operator_sees_what_happened_when),
 ];
 
 #[allhands::main]

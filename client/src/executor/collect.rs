@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use allhands_common::execution::{Mention, Need};
+use allhands_common::execution::{Awaited, Mention, Need};
 use allhands_common::id::TaskId;
 use allhands_common::range::TaskRange;
 use allhands_common::segment::{ARITY_MAX, Segment, SegmentBuilder};
@@ -168,14 +168,17 @@ impl Collector {
         self.shared.lock().say(message);
     }
 
-    /// The same, after what of load `sequence` has ended.
-    pub(super) fn say_after(&self, sequence: u32, message: FromExecutor) {
+    /// A task waits for the first time: says so, after what of its load has ended.
+    pub(super) fn say_blocked(&self, task: Begun, on: Vec<Awaited>) {
         let mut state = self.shared.lock();
-        let part = state.loads.iter_mut().find(|load| load.sequence == sequence);
-        if let Some(part) = part.map(|load| load.take(false)) {
+        let load = state.loads.iter_mut().find(|load| load.sequence == task.sequence);
+        let mut run_us = None;
+        if let Some(load) = load {
+            run_us = load.first_us();
+            let part = load.take(false);
             state.put(part);
         }
-        state.say(message);
+        state.say(FromExecutor::Blocked { task, on, run_us });
     }
 
     /// A task that has waited ended, as task `index` of its batch.
@@ -276,6 +279,16 @@ impl Collected {
     #[cold]
     fn name(&mut self, index: u32, named: &[TaskId]) {
         self.mentions.extend(mentions(self.first + index, named));
+    }
+
+    /// How long the task that runs has run, where that is known: nothing has ended since it began.
+    fn first_us(&self) -> Option<u64> {
+        match self.clock {
+            Clock::Since(before) if self.open.is_empty() => {
+                Some(before.elapsed().as_micros() as u64)
+            }
+            Clock::Since(_) | Clock::Sum(_) => None,
+        }
     }
 
     /// Ends the open part, if there is one.

@@ -12,8 +12,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use allhands_common::execution::Awaited;
 use allhands_common::id::WorkerId;
-use allhands_common::wire::executor::{FromExecutor, ToExecutor};
+use allhands_common::wire::executor::{Begun, FromExecutor, ToExecutor};
 use allhands_store::cell::Cell;
 use rustix::process::Pid;
 
@@ -21,6 +22,7 @@ use super::collect::Collector;
 use super::deck::{Deck, Shift};
 use super::link::{Link, Reader};
 use super::load::{Batch, Batches, Load, Worked};
+use super::notes::Notes;
 use super::tasks::{self, Asked};
 use super::{leave, panics, watch};
 use crate::payload::forget_what_was_read;
@@ -34,6 +36,7 @@ pub(super) struct Crew {
     pub(super) outcomes: Collector,
     pub(super) deck: Deck,
     pub(super) asked: Asked,
+    pub(super) notes: Notes,
     /// Whoever has it reads.
     desk: Mutex<Desk>,
     /// Whether a thread reads that does nothing else.
@@ -61,6 +64,7 @@ pub(super) fn run(link: Link, worker: Pid) -> io::Result<()> {
         outcomes: Collector::start(writer)?,
         deck: Deck::new(lanes),
         asked: Asked::default(),
+        notes: Notes::default(),
         desk: Mutex::new(Desk { reader, batches: Batches::new() }),
         apart: AtomicBool::new(lanes > 1),
         several: lanes > 1,
@@ -232,7 +236,7 @@ impl Crew {
         shift: &Arc<Shift>,
         lane: u32,
         had_left: bool,
-        blocked: FromExecutor,
+        (task, on): (Begun, Vec<Awaited>),
     ) -> io::Result<()> {
         let sequence = shift.load.sequence;
         self.read_apart()?;
@@ -242,10 +246,10 @@ impl Crew {
         }
         self.deck.suspend(shift, lane, || self.hire())?;
         if had_left {
-            self.outcomes.say(blocked);
+            self.outcomes.say(FromExecutor::Blocked { task, on, run_us: None });
             return Ok(());
         }
-        self.outcomes.say_after(sequence, blocked);
+        self.outcomes.say_blocked(task, on);
         if shift.leave(true) {
             self.outcomes.finish(sequence, false);
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use allhands_common::id::{AttemptId, BatchId, TaskId, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, JobId, TaskId, WorkerId};
 use allhands_common::range::TaskRange;
 use allhands_common::segment::Segment;
 use allhands_common::wire::executor;
@@ -27,6 +27,8 @@ pub(super) struct Batch {
     id: BatchId,
     functions: Functions,
     context: Bytes,
+    job: JobId,
+    timeout_ms: Option<u64>,
     idempotent: bool,
     env: Vec<(String, String)>,
 }
@@ -37,6 +39,8 @@ impl Batch {
             id: common.batch,
             functions: Functions::find(&common),
             context: common.context.bytes,
+            job: common.job,
+            timeout_ms: common.timeout_ms,
             idempotent: common.idempotent,
             env: common.env,
         }
@@ -120,6 +124,16 @@ impl Load {
         self.identity.attempt
     }
 
+    /// Of which job it is.
+    pub(super) fn job(&self) -> JobId {
+        self.batch.job
+    }
+
+    /// How long each of its tasks may run, in milliseconds.
+    pub(super) fn timeout_ms(&self) -> Option<u64> {
+        self.batch.timeout_ms
+    }
+
     /// The environment of its batch.
     pub(super) fn env(&self) -> &[(String, String)] {
         &self.batch.env
@@ -176,6 +190,7 @@ impl Load {
             let outcome = Outcome { tag, string: out, names: &names };
             let codec = segment.codec();
             crew.asked.forget(current.begun());
+            crew.notes.end(crew, current.begun());
             if current.has_waited() {
                 let task = self.task(index).index;
                 crew.outcomes.late(current.begun(), task, codec, outcome, named);

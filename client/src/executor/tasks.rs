@@ -12,11 +12,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use allhands_common::execution::{Awaited, Mention};
-use allhands_common::id::{AttemptId, BatchId, TaskId};
+use allhands_common::id::{AttemptId, BatchId, JobId, TaskId};
 use allhands_common::policy::BatchSpec;
 use allhands_common::wire::executor::{Begun, FromExecutor, Submitted};
+use allhands_common::wire::note::Line;
 use allhands_store::cell::Running;
 use allhands_store::cell::monotonic_us;
 use bytes::Bytes;
@@ -126,6 +128,14 @@ impl Current {
     fn task(&self) -> TaskId {
         self.shift.load.task(self.place.get())
     }
+
+    /// When its time is over: the worker looks at the same clock.
+    fn deadline(&self) -> Option<Instant> {
+        let timeout_ms = self.shift.load.timeout_ms()?;
+        let started_us = CREW.get()?.cell.started_us(self.lane());
+        let ran = Duration::from_micros(monotonic_us().saturating_sub(started_us));
+        Instant::now().checked_add(Duration::from_millis(timeout_ms).saturating_sub(ran))
+    }
 }
 
 /// No task runs on this thread.
@@ -224,6 +234,8 @@ pub(crate) fn this() -> Option<Token> {
         begun: current.begun(),
         task: current.task(),
         attempt: current.shift.load.attempt(),
+        job: current.shift.load.job(),
+        deadline: current.deadline(),
     })
 }
 
@@ -233,9 +245,26 @@ pub(crate) struct Token {
     begun: Begun,
     pub(crate) task: TaskId,
     pub(crate) attempt: AttemptId,
+    pub(crate) job: JobId,
+    /// When it is ended if it still runs, as things are.
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Token {
+    /// It says a line to people.
+    pub(crate) fn log(&self, line: Line) {
+        if let Some(crew) = CREW.get() {
+            crew.notes.line(crew, self.begun, line);
+        }
+    }
+
+    /// It says how far it is.
+    pub(crate) fn progress(&self, done: u64, total: u64) {
+        if let Some(crew) = CREW.get() {
+            crew.notes.progress(crew, self.begun, done, total);
+        }
+    }
+
     /// Whether it was cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         CREW.get().is_some_and(|crew| {
@@ -305,8 +334,7 @@ impl Blocked {
         }
         let lane = current.lane.get();
         let (started_us, since_us) = (crew.cell.started_us(lane), monotonic_us());
-        let word = FromExecutor::Blocked { task, on };
-        let suspended = crew.suspend(&current.shift, lane, current.waited.get(), word);
+        let suspended = crew.suspend(&current.shift, lane, current.waited.get(), (task, on));
         suspended.map_err(|_| NotHere::NoThread)?;
         current.waited.set(true);
         Ok(Self { current, task, started_us, since_us })

@@ -232,6 +232,13 @@ impl<M: OnError> Parallel<M> {
         self
     }
 
+    /// Whether the cluster records when what happened to the tasks, for `allhands job ID --timeline` and `--graph`. The
+    /// default is yes: it costs something a range, nothing a task.
+    pub fn record(mut self, record: bool) -> Self {
+        self.options.policy.record = record;
+        self
+    }
+
     /// An environment variable that the executors get in addition. Not with `n_jobs(1)`: tasks see this
     /// process's own environment there.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

@@ -144,6 +144,7 @@ impl Drop for Shell {
         let notes = std::mem::take(&mut state.notes);
         drop(state);
         self.session.attached.notify_all();
+        self.session.listeners.end();
         self.session.submits_ended(&end);
         self.session.visiting.ended(&end);
         for opened in std::mem::take(&mut self.batches).into_values() {
@@ -430,6 +431,7 @@ impl Shell {
                         self.session.attached.notify_all();
                     }
                 }
+                Action::Said(notes) => self.session.listeners.tell(notes),
                 Action::Workers(names) => self.session.workers().learn(names),
                 Action::Wanted { blob, by } => {
                     let wanted = self.session.state().wanted.clone();

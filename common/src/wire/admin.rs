@@ -1,5 +1,6 @@
 //! Command line ↔ coordinator: questions, and the few orders of an operator. One request, one reply.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::bulk::{Bulk, Carries};
 use crate::id::{BatchId, BlobId, CoordinatorId, JobId, TaskId, Term, WorkerId};
 use crate::resources::Resources;
+use crate::wire::note::Note;
+use crate::wire::record::{Moment, Page};
 
 /// What an operator asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,15 @@ pub enum Question {
     CancelGroup(JobId, String),
     /// Blobs of which the leader knows a holder.
     Blobs,
+    /// What has happened to the tasks of a job.
+    Record {
+        /// Which.
+        job: JobId,
+        /// Where the page begins: 0, or what the page before says.
+        from: u64,
+    },
+    /// What the tasks of a job say: their last lines, and how far they are.
+    Said(JobId),
 }
 
 /// The answer.
@@ -52,6 +64,27 @@ pub enum Answer {
     },
     /// To [`Question::Blobs`].
     Blobs(Blobs),
+    /// To [`Question::Record`].
+    Record(Box<Page>),
+    /// To [`Question::Said`].
+    Said(SaidView),
+}
+
+/// How many tasks' progress is shown.
+pub const PROGRESS_SHOWN_MAX: usize = 1000;
+
+/// What the tasks of a job say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaidView {
+    /// When this was asked.
+    pub now: Moment,
+    /// The last lines, oldest first, with when the leader heard each. Never progress.
+    pub lines: Vec<(Moment, Note)>,
+    /// How many older lines there were that are not known any more.
+    pub forgotten: u64,
+    /// Tasks that run and have said how far they are: how much is done of how much. At most
+    /// [`PROGRESS_SHOWN_MAX`].
+    pub progress: Vec<(TaskId, u64, u64)>,
 }
 
 /// Blobs of which the leader knows a holder.

@@ -19,6 +19,7 @@ use crate::range::TaskRange;
 use crate::wire::admin::JobSummary;
 use crate::wire::data::Holder;
 use crate::wire::needs::Needs;
+use crate::wire::note::Note;
 
 /// Acknowledges a batch as a whole: all its outcomes and [`ToClient::Ended`] were received, it can be
 /// forgotten. To be said again over the next connection, where it may have been lost. A mere count of outcomes may be complete before the end is known: it forgets nothing.
@@ -389,6 +390,8 @@ pub enum ToClient {
     JobSeen(JobSummary),
     /// This coordinator has a program, durably.
     HasProgram(ProgramId),
+    /// What tasks of the client's jobs say, as far as it travels.
+    Said(Vec<Note>),
 }
 
 /// A batch of a job that a client has attached to.
@@ -431,6 +434,7 @@ impl Carries for ToClient {
             | Self::Workers(_)
             | Self::Wanted { .. }
             | Self::JobAttached { .. }
+            | Self::Said(_)
             | Self::JobSeen(_)
             | Self::HasProgram(_)
             | Self::Holders { .. } => {}

@@ -31,9 +31,10 @@ use crate::codec::{self, DecodeError, EncodeError};
 use crate::execution::{Awaited, Given, Mention};
 use crate::failure::Cause;
 use crate::function::FunctionName;
-use crate::id::{AttemptId, BatchId, TaskId, WorkerId};
+use crate::id::{AttemptId, BatchId, JobId, TaskId, WorkerId};
 use crate::policy::{BatchSpec, Function};
 use crate::range::TaskRange;
+use crate::wire::note::Said;
 
 /// Version of these messages and of the cell. An executor of another one is refused.
 pub const VERSION: u16 = 4;
@@ -103,6 +104,10 @@ pub struct Begun {
 pub struct Common {
     /// Which batch.
     pub batch: BatchId,
+    /// Its job.
+    pub job: JobId,
+    /// How long each task may run, in milliseconds.
+    pub timeout_ms: Option<u64>,
     /// The functions that its argument segments' tags count.
     pub functions: Vec<Function>,
     /// The program's function that says what is tried again.
@@ -157,6 +162,8 @@ pub enum FromExecutor {
         task: Begun,
         /// For what.
         on: Vec<Awaited>,
+        /// How long it ran before that, if it is known, in microseconds.
+        run_us: Option<u64>,
     },
     /// A blocked task goes on, in this lane: its outcome comes in a [`FromExecutor::Late`].
     Resumed {
@@ -177,6 +184,8 @@ pub enum FromExecutor {
         /// Which.
         task: TaskId,
     },
+    /// What tasks say to people; of one that has ended meanwhile it is not heard.
+    Said(Vec<(Begun, Said)>),
 }
 
 /// A call from a task.
@@ -307,6 +316,7 @@ impl Carries for FromExecutor {
             Self::Hello { .. }
             | Self::Blocked { .. }
             | Self::Resumed { .. }
+            | Self::Said(_)
             | Self::Cancel { .. } => {}
         }
     }

@@ -22,6 +22,7 @@ use crate::program::{Platform, Program, ProgramId};
 use crate::range::TaskRange;
 use crate::resources::Resources;
 use crate::wire::data::Holder;
+use crate::wire::note::Note;
 
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +82,8 @@ pub enum FromWorker {
         /// Which.
         blob: BlobId,
     },
+    /// What tasks that run here say to people; at most [`crate::wire::note::NOTES_MAX`]. Not said again.
+    Said(Vec<Note>),
 }
 
 /// A call that a task has submitted: a batch of one task.
@@ -152,6 +155,8 @@ pub struct Held {
     pub owed: Vec<TaskRange>,
     /// Of the open tasks, those that wait for the outcomes of others.
     pub blocked: Vec<Blocked>,
+    /// For how long it has held it, in microseconds; 0 where it only owes.
+    pub since_us: u64,
 }
 
 /// A task that has begun and waits for the outcomes of others: it occupies no slot.
@@ -161,6 +166,8 @@ pub struct Blocked {
     pub index: u32,
     /// For what it waits: each is answered by an [`Order::Give`], also if one would do.
     pub on: Vec<Awaited>,
+    /// For how long it has waited, in microseconds.
+    pub since_us: u64,
 }
 
 /// Part of an attempt is over.
@@ -193,6 +200,8 @@ pub enum How {
     Blocked {
         /// Which.
         on: Vec<Awaited>,
+        /// How long it ran before that, if it is known, in microseconds.
+        run_us: Option<u64>,
     },
     /// Not an end: the one task in `range` goes on.
     Resumed,
@@ -225,6 +234,7 @@ impl Carries for FromWorker {
             | Self::WantBlob { .. }
             | Self::Cancel { .. }
             | Self::CannotKeep { .. }
+            | Self::Said(_)
             | Self::HaveBlobs { .. } => {}
             Self::Submit(children) => {
                 children.iter_mut().for_each(|child| visit(&mut child.segment));

@@ -10,9 +10,11 @@ use allhands_common::execution::{Awaited, Given, Mention};
 use allhands_common::id::{AttemptId, BatchId, ExecutorId, TaskId};
 use allhands_common::limit::BUNDLE_BYTES_MAX;
 use allhands_common::range::TaskRange;
+use allhands_common::time::Instant;
 use allhands_common::wire::worker::{Blocked, ChildCall, Ended, FromWorker, How};
 use bytes::Bytes;
 
+use super::executors::Suspended;
 use super::holdings::Owed;
 use super::{Agent, AgentAction};
 
@@ -146,18 +148,19 @@ impl Agent {
         &mut self,
         executor: ExecutorId,
         (attempt, index): (AttemptId, u32),
-        on: Vec<Awaited>,
+        (on, run_us): (Vec<Awaited>, Option<u64>),
         returned: TaskRange,
+        now: Instant,
     ) {
         let one = TaskRange::new(index, index + 1);
         let Some(known) = self.executors.get_mut(&executor) else { return };
         known.take_out(attempt, one);
         known.take_out(attempt, returned);
         known.resumed.remove(&(attempt, index));
-        known.suspended.insert((attempt, index), on.clone());
+        known.suspended.insert((attempt, index), Suspended { on: on.clone(), since: now });
         self.settle_need(executor);
         let Some(batch) = self.attempts.get(&attempt).map(|attempt| attempt.batch) else { return };
-        self.reports.push(Ended { attempt, batch, range: one, how: How::Blocked { on } });
+        self.reports.push(Ended { attempt, batch, range: one, how: How::Blocked { on, run_us } });
         if !returned.is_empty() {
             let cancelled = self.attempts.get(&attempt).is_some_and(|attempt| attempt.cancelled);
             let how = if cancelled { How::Cancelled } else { How::Returned };
@@ -185,7 +188,7 @@ impl Agent {
     pub(super) fn give(&mut self, given: &Given, out: &mut Vec<AgentAction>) {
         for (executor, known) in &mut self.executors {
             let mut wanted = false;
-            for on in known.suspended.values_mut() {
+            for Suspended { on, .. } in known.suspended.values_mut() {
                 let before = on.len();
                 on.retain(|awaited| *awaited != given.of);
                 wanted |= on.len() < before;
@@ -197,11 +200,16 @@ impl Agent {
     }
 
     /// Which tasks of an attempt wait, for what.
-    pub(super) fn blocked_of(&self, id: AttemptId) -> Vec<Blocked> {
+    pub(super) fn blocked_of(&self, now: Instant, id: AttemptId) -> Vec<Blocked> {
         let suspended = self
             .executors
             .values()
             .flat_map(|executor| executor.suspended.range((id, 0)..=(id, u32::MAX)));
-        suspended.map(|((_, index), on)| Blocked { index: *index, on: on.clone() }).collect()
+        let blocked = suspended.map(|((_, index), Suspended { on, since })| Blocked {
+            index: *index,
+            on: on.clone(),
+            since_us: now.since(*since).as_micros() as u64,
+        });
+        blocked.collect()
     }
 }

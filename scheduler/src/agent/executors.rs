@@ -12,7 +12,7 @@ use allhands_common::program::ProgramId;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::resources::Resources;
 use allhands_common::time::Instant;
-use allhands_common::wire::worker::How;
+use allhands_common::wire::worker::{FromWorker, How};
 
 use super::balance::PATIENCE;
 use super::holdings::Piece;
@@ -34,7 +34,7 @@ pub(super) struct Executor {
     /// How long all of it is expected to take.
     expected_ns: u64,
     /// Tasks that it has begun and that wait, for what.
-    pub(super) suspended: BTreeMap<(AttemptId, u32), Vec<Awaited>>,
+    pub(super) suspended: BTreeMap<(AttemptId, u32), Suspended>,
     /// Tasks that have waited and go on.
     pub(super) resumed: BTreeSet<(AttemptId, u32)>,
     /// What it occupies while it has work.
@@ -47,6 +47,15 @@ pub(super) struct Executor {
     pub(super) spare_until: Instant,
     /// Whether it was told to end.
     pub(super) ending: bool,
+}
+
+/// A task that has begun and waits.
+#[derive(Debug)]
+pub(super) struct Suspended {
+    /// For what.
+    pub(super) on: Vec<Awaited>,
+    /// Since when.
+    pub(super) since: Instant,
 }
 
 /// A piece that an executor has.
@@ -196,11 +205,17 @@ impl Agent {
                 self.measure(attempt, range.len(), run_us);
                 self.owe_or_defer(attempt, range, segment, (run_us, mentions));
             }
-            ExecutorEvent::Blocked { attempt, index, on, returned } => {
-                self.block(id, (attempt, index), on, returned);
+            ExecutorEvent::Blocked { attempt, index, on, returned, run_us } => {
+                self.block(id, (attempt, index), (on, run_us), returned, now);
             }
             ExecutorEvent::Resumed { attempt, index } => self.resume(id, (attempt, index)),
             ExecutorEvent::Called(child) => self.call(id, child),
+            ExecutorEvent::Said(notes) => {
+                // Nobody else would hear it, and it does not matter so much that it waits.
+                if self.registered {
+                    out.push(AgentAction::Send(FromWorker::Said(notes)));
+                }
+            }
             ExecutorEvent::Cancels { task } => self.want_cancelled(id, task, out),
             ExecutorEvent::Finished { attempt } => self.finished(now, id, attempt),
             ExecutorEvent::Taken { attempt, range } => self.taken(now, id, attempt, range),

@@ -36,6 +36,8 @@ pub(super) struct Attempt {
     pub(super) given: Vec<Given>,
     /// Its tasks that have had rounds before.
     pub(super) rounds: Vec<(u32, u32)>,
+    /// Since when it is here.
+    pub(super) since: Instant,
 }
 
 /// Part of an attempt, for one executor.
@@ -57,7 +59,7 @@ pub(super) struct Owed {
 
 impl Agent {
     /// Everything that is held, for the leader.
-    pub(super) fn inventory(&self) -> Vec<Held> {
+    pub(super) fn inventory(&self, now: Instant) -> Vec<Held> {
         let mut held: Vec<Held> = Vec::new();
         for (id, attempt) in &self.attempts {
             let running = self.executors.values().any(|executor| executor.has_begun(*id));
@@ -67,7 +69,8 @@ impl Agent {
                 open: attempt.open.iter().collect(),
                 running,
                 owed: Vec::new(),
-                blocked: self.blocked_of(*id),
+                blocked: self.blocked_of(now, *id),
+                since_us: now.since(attempt.since).as_micros() as u64,
             });
         }
         for ((id, _), owed) in &self.owed {
@@ -81,6 +84,7 @@ impl Agent {
                         running: false,
                         owed: Vec::new(),
                         blocked: Vec::new(),
+                        since_us: 0,
                     };
                     held.insert(at, entry);
                     at

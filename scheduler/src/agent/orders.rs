@@ -61,7 +61,7 @@ impl Agent {
                 self.forgotten.remove(&shared.batch);
                 self.batches.insert(shared.batch, Arc::from(shared));
             }
-            Order::Run(run) => self.take_run(run),
+            Order::Run(run) => self.take_run(now, run),
             Order::Retract { attempt, tasks } => self.give_back(attempt, tasks, out),
             Order::Cancel { attempt } => self.cancel(now, attempt, out),
             Order::Committed { attempt, range } => self.settle(attempt, range),
@@ -84,7 +84,7 @@ impl Agent {
         }
     }
 
-    fn take_run(&mut self, run: Run) {
+    fn take_run(&mut self, now: Instant, run: Run) {
         let Run { attempt: id, batch, range, segments, threads, alone, task_ns, given, rounds } =
             run;
         if self.attempts.contains_key(&id) {
@@ -125,6 +125,7 @@ impl Agent {
                 task_ns,
                 given,
                 rounds,
+                since: now,
             },
         );
         self.waiting.push_back(Piece { attempt: id, range });

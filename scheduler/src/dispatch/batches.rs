@@ -110,6 +110,14 @@ impl Active {
         self.waiting.iter().map(|(index, others)| (*index, *others))
     }
 
+    /// Of `range`, what is with no attempt and nothing is being decided about.
+    pub(super) fn idle(&self, range: TaskRange) -> impl Iterator<Item = TaskRange> + '_ {
+        let waiting = self.waiting.range(range.start..range.end).map(|(index, _)| *index);
+        let delayed = self.delayed.range(range.start..range.end).map(|(index, _)| *index);
+        let single = waiting.chain(delayed).map(|index| TaskRange::new(index, index + 1));
+        self.pending.intersection(range).chain(single)
+    }
+
     /// One of those that a task waits for is there. Whether it was the last.
     pub(super) fn let_go(&mut self, index: u32) -> bool {
         let Some(others) = self.waiting.get_mut(&index) else { return false };
@@ -302,7 +310,10 @@ impl Dispatcher {
         let Some(active) = self.active.get_mut(&id) else { return };
         active.held.remove(range);
         if batch.stopped().is_none() {
-            batch.unfinished(range).iter().for_each(|part| active.pending.insert(part));
+            for part in batch.unfinished(range).iter() {
+                active.pending.insert(part);
+                self.records.became_ready(id, part, self.records.now);
+            }
             self.check_queue_timeout(batch, id);
         }
         self.requeue(state, id);

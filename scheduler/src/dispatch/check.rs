@@ -38,7 +38,19 @@ impl Dispatcher {
         self.check_blobs()?;
         self.check_graph(state)?;
         self.check_needs(state)?;
+        self.check_records()?;
         self.check_queue(state)
+    }
+
+    /// What is recorded as under way is.
+    fn check_records(&self) -> Result<(), Violation> {
+        if !self.records.is_counted_right() {
+            return broken("what is recorded is counted", format!("{:?}", self.records));
+        }
+        match self.records.live().find(|id| !self.attempts.contains_key(id)) {
+            Some(id) => broken("only attempts that there are go on in the record", format!("{id}")),
+            None => Ok(()),
+        }
     }
 
     /// Each unfinished task of a running batch is in exactly one place.

@@ -12,6 +12,7 @@ use allhands_common::limit::SUBMIT_BYTES_MAX;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{Appended, FromClient, ToClient};
 
+use super::said::Hearing;
 use super::{Dispatcher, Timer, cancelled};
 use crate::state::Batch;
 use crate::{Action, Command, State};
@@ -28,6 +29,8 @@ pub(super) struct Client {
     pub(super) low: RequestId,
     /// What it has not been told of its commits.
     pub(super) notices: Notices,
+    /// What it is told of what its tasks say.
+    pub(super) hearing: Hearing,
 }
 
 /// Batches of which a client is to be told how much is committed: with the next thing that is said to
@@ -58,6 +61,7 @@ impl Client {
             batches: Vec::new(),
             low: RequestId(0),
             notices: Notices::default(),
+            hearing: Hearing::default(),
         }
     }
 }
@@ -74,7 +78,8 @@ impl Dispatcher {
     ) {
         if let FromClient::Attach { low, batches, .. } = message {
             let notices = Notices::default();
-            let client = Client { attached: true, last_heard: now, batches, low, notices };
+            let hearing = Hearing::default();
+            let client = Client { attached: true, last_heard: now, batches, low, notices, hearing };
             return self.attach(state, session, owner, client, out);
         }
         let Some(client) = self.clients.get_mut(&session) else {

@@ -6,6 +6,7 @@ use allhands_common::id::{BatchId, JobId, WorkerId};
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::time::Instant;
 use allhands_common::wire::client::ToClient;
+use allhands_common::wire::record::End;
 use allhands_common::wire::worker::{Order, Run};
 
 use super::attempt::UNSENT;
@@ -125,6 +126,11 @@ impl Dispatcher {
     /// Tasks have an outcome: nobody need hold or await them.
     fn ended(&mut self, state: &State, id: BatchId, range: TaskRange, out: &mut Vec<Action>) {
         if let Some(active) = self.active.get_mut(&id) {
+            if let Some(batch) = state.batches.get(&id) {
+                active.idle(range).for_each(|idle| {
+                    self.records.not_run((id, batch), idle, End::NotRun);
+                });
+            }
             active.pending.remove(range);
             active.charging.remove(range);
             active.wait_no_more(range);
@@ -146,6 +152,7 @@ impl Dispatcher {
         if let Some(known) = self.attempts.get_mut(&attempt) {
             let decided: Vec<TaskRange> = known.settling.intersection(range).collect();
             known.settling.remove(range);
+            self.records.committed(attempt, range);
             self.forget_if_over(attempt);
             // Whatever of it was not accepted has ended in another way, or waits again.
             decided.into_iter().for_each(|part| self.put_back(state, batch, part));
@@ -186,6 +193,7 @@ impl Dispatcher {
     fn batch_over(&mut self, state: &State, id: BatchId, out: &mut Vec<Action>) {
         if state.batches.get(&id).is_some_and(|batch| batch.stopped().is_some()) {
             self.call_back(state, id);
+            self.note_not_run(state, id);
             if let Some(active) = self.active.get_mut(&id) {
                 active.pending = RangeSet::new();
                 active.delayed.clear();
@@ -200,6 +208,19 @@ impl Dispatcher {
         }
         self.requeue(state, id);
         self.deliver(state, id, out);
+    }
+
+    /// A batch was stopped: what of it was with nobody ends without an attempt.
+    fn note_not_run(&mut self, state: &State, id: BatchId) {
+        let Some(batch) = state.batches.get(&id) else { return };
+        let whole = TaskRange::new(0, batch.tasks);
+        let idle: Vec<TaskRange> = match self.active.get(&id) {
+            Some(active) => active.idle(whole).collect(),
+            None => batch.unfinished(whole).iter().collect(),
+        };
+        for range in idle {
+            self.records.not_run((id, batch), range, End::NotRun);
+        }
     }
 
     /// Nobody wants a batch's attempts any more.
@@ -229,6 +250,7 @@ impl Dispatcher {
         self.deliveries.remove(&id);
         self.release(state, id, TaskRange::new(0, u32::MAX));
         self.needs.forget(id);
+        self.records.forget_batch(id);
         self.forget_results(id);
         let Some(active) = self.active.remove(&id) else {
             self.uncap(state, id, (job, call), 0);

@@ -17,6 +17,7 @@ use allhands_common::id::{BatchId, SessionId, TaskId, WorkerId};
 use allhands_common::limit::AWAITED_MAX;
 use allhands_common::range::TaskRange;
 use allhands_common::time::Instant;
+use allhands_common::wire::record::End;
 use allhands_common::wire::worker::Order;
 
 use super::{Dispatcher, Timer};
@@ -188,6 +189,8 @@ impl Dispatcher {
                 let active = self.active.get_mut(&task.batch);
                 if active.is_some_and(|active| active.let_go(task.index)) {
                     self.note_ready(state, task.batch, task.index);
+                    let one = TaskRange::new(task.index, task.index + 1);
+                    self.records.became_ready(task.batch, one, self.records.now);
                 }
                 self.put_off(state, task.batch, TaskRange::new(task.index, task.index + 1));
             }
@@ -197,9 +200,12 @@ impl Dispatcher {
 
     /// At the end of a step: ends the tasks that wait for what will not come, and sees to those of which
     /// nobody has heard.
-    pub(super) fn settle_graph(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn settle_graph(&mut self, now: Instant, state: &State, out: &mut Vec<Action>) {
         for (TaskId { batch, index }, cause) in core::mem::take(&mut self.graph.hopeless) {
             let range = TaskRange::new(index, index + 1);
+            if let Some(known) = state.batches.get(&batch) {
+                self.records.not_run((batch, known), range, End::Hopeless);
+            }
             let failed = Failed { cause, worker: None, attempt: None, tries: 0 };
             out.push(Action::Propose(Command::Fail { batch, range, failed }));
         }

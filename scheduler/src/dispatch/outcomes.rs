@@ -69,6 +69,11 @@ impl Dispatcher {
         }
         let (segment, for_good) = without_words(range, segment);
         let segment = with_tries(known, range, &segment).unwrap_or(segment);
+        let failed: u32 =
+            segment.runs().filter(|(tag, _)| !is_value(*tag)).map(|(_, rows)| rows.len()).sum();
+        if failed > 0 {
+            self.records.failed(origin.attempt, range, failed);
+        }
         if known.unfinished(range).is_empty() {
             self.unsettle(origin, range);
             return self.put_back(state, batch, range);

@@ -179,6 +179,7 @@ impl Dispatcher {
                 need: need.clone(),
             },
         );
+        self.records.assigned((id, batch), range, (attempt, worker), 0);
         self.change_worker(worker, |worker| {
             worker.held.add(&need);
             worker.long += u32::from(!short);

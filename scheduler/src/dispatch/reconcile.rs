@@ -54,7 +54,10 @@ impl Dispatcher {
             let unwanted = batch.is_none_or(|batch| batch.stopped().is_some());
             match self.attempts.get_mut(&held.attempt).filter(|attempt| attempt.worker == id) {
                 Some(attempt) if !unwanted => {
-                    attempt.running |= held.running;
+                    if held.running && !attempt.running {
+                        attempt.running = true;
+                        self.records.runs(held.attempt);
+                    }
                     self.take_blocked(state, id, held);
                 }
                 Some(_) | None => self.disown(state, id, held, processed == 0),
@@ -86,7 +89,7 @@ impl Dispatcher {
         attempt.blocked = blocked;
         gone.into_iter().for_each(|range| self.unblock(held.batch, range));
         self.occupy(state, held.attempt);
-        for Blocked { index, on } in &held.blocked {
+        for Blocked { index, on, .. } in &held.blocked {
             let there =
                 self.attempts.get(&held.attempt).is_some_and(|a| a.blocked.contains(*index));
             if there && !cfg!(plant = "give_not_repeated") {
@@ -212,6 +215,14 @@ impl Dispatcher {
                 threads: threads(policy, roster),
                 need,
             };
+            let parts = attempt.open.iter().chain(attempt.owed.iter());
+            for range in parts {
+                let (of, by) = ((held.batch, batch), (held.attempt, worker));
+                self.records.assigned(of, range, by, held.since_us);
+            }
+            for Blocked { index, on, since_us } in &held.blocked {
+                self.records.blocked(held.attempt, *index, on, (*since_us, None));
+            }
             self.attempts.insert(held.attempt, attempt);
             if behind {
                 // Some of it has ended otherwise, was cancelled perhaps, and may go on for ever: what

@@ -13,6 +13,7 @@ use allhands_common::limit::EXECUTOR_DEATHS_MAX;
 use allhands_common::range::{RangeSet, TaskRange};
 use allhands_common::segment::Segment;
 use allhands_common::time::Instant;
+use allhands_common::wire::record::End;
 use allhands_common::wire::worker::{Ended, How, Order};
 use bytes::Bytes;
 
@@ -42,7 +43,9 @@ impl Dispatcher {
         let Ended { attempt, batch, range, how } = ended;
         let origin = Origin { batch, attempt, worker };
         match how {
-            How::Blocked { on } => return self.blocked(state, origin, range.start, on),
+            How::Blocked { on, run_us } => {
+                return self.blocked(state, origin, range.start, on, run_us);
+            }
             How::Resumed => return self.resumed(state, origin, range.start),
             How::Ran { .. }
             | How::Returned
@@ -91,6 +94,7 @@ impl Dispatcher {
             }
             return;
         };
+        self.note_end(attempt, range, &how);
         self.withdraw(state, attempt, range, ran);
         match how {
             How::Ran { segment, run_us, mentions } => {
@@ -132,16 +136,42 @@ impl Dispatcher {
         attempt.blocked.remove(range);
         attempt.owed.remove(range);
         attempt.asked = None;
+        self.said.ended(attempt.job, batch, range);
         if come {
             attempt.settling.insert(range);
+        } else {
+            self.records.given_up(id, range);
         }
         self.unblock(batch, range);
         self.occupy(state, id);
         self.forget_if_over(id);
     }
 
+    /// Tasks of an attempt have ended: for the record.
+    fn note_end(&mut self, id: AttemptId, range: TaskRange, how: &How) {
+        let (end, run_us) = match how {
+            How::Ran { run_us, .. } => (End::Ran, *run_us),
+            How::Returned => (End::Returned, 0),
+            How::Cancelled => (End::Cancelled, 0),
+            How::Killed { .. } => (End::Killed, 0),
+            How::Bystander => (End::Bystander, 0),
+            How::Refused { .. } => (End::Refused, 0),
+            How::Blocked { .. } | How::Resumed => return,
+        };
+        let lanes = self.attempts.get(&id).map_or(1, |attempt| u32::from(attempt.threads));
+        let lanes = lanes.min(range.len()).into();
+        self.records.ended(id, range, end, (run_us, lanes));
+    }
+
     /// A task has begun and waits for others: its slot is free.
-    fn blocked(&mut self, state: &State, origin: Origin, index: u32, on: Vec<Awaited>) {
+    fn blocked(
+        &mut self,
+        state: &State,
+        origin: Origin,
+        index: u32,
+        on: Vec<Awaited>,
+        run_us: Option<u64>,
+    ) {
         let Origin { batch, attempt, worker } = origin;
         let mine = self.attempts.get_mut(&attempt).filter(|known| known.worker == worker);
         let Some(known) = mine.filter(|known| known.open.contains(index)) else { return };
@@ -149,6 +179,7 @@ impl Dispatcher {
         if let Some(active) = self.active.get_mut(&batch) {
             active.blocks = true;
         }
+        self.records.blocked(attempt, index, &on, (0, run_us));
         self.occupy(state, attempt);
         self.block(state, worker, TaskId { batch, index }, on);
     }
@@ -160,6 +191,7 @@ impl Dispatcher {
         let mine = self.attempts.get_mut(&attempt).filter(|known| known.worker == worker);
         let Some(known) = mine else { return };
         known.blocked.remove(one);
+        self.records.resumed(attempt, index);
         self.unblock(batch, one);
         self.occupy(state, attempt);
     }
@@ -170,6 +202,7 @@ impl Dispatcher {
             return;
         }
         let Some(attempt) = self.attempts.remove(&id) else { return };
+        self.records.close(id);
         if let Some(worker) = self.workers.get_mut(&attempt.worker) {
             worker.attempts.remove(&id);
         }
@@ -350,6 +383,8 @@ impl Dispatcher {
             active.delayed.insert(index, not_before);
             self.timers.set(at, Timer::Batch(batch));
         }
+        let ready = self.records.now.max(self.moment(at));
+        self.records.became_ready(batch, one, ready);
         self.requeue(state, batch);
     }
 }

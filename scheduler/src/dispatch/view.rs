@@ -128,6 +128,6 @@ fn summary(id: JobId, job: &Job) -> JobSummary {
 }
 
 /// As much of a text as is shown.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT_SHOWN_BYTES_MAX)].into()
 }

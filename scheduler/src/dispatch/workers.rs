@@ -179,6 +179,7 @@ impl Dispatcher {
                 out.extend(called.map(Action::Propose));
             }
             FromWorker::CannotKeep { blob } => self.cannot_keep(id, blob),
+            FromWorker::Said(notes) => self.hear_notes(now, state, id, notes, out),
             FromWorker::Draining => {
                 self.change_worker(id, |worker| worker.draining = true);
                 self.keepers_changed(id);

@@ -80,7 +80,7 @@ fn block(worker: &mut TestWorker, parent: TaskId) {
     let returned = range(parent.index + 1, 4);
     let on = vec![of(child(parent, 0))];
     let index = parent.index;
-    hear(worker, ExecutorEvent::Blocked { attempt: attempt(0), index, on, returned });
+    hear(worker, ExecutorEvent::Blocked { attempt: attempt(0), index, on, returned, run_us: None });
     hear(worker, ExecutorEvent::Finished { attempt: attempt(0) });
 }
 
@@ -193,7 +193,10 @@ fn an_inventory_says_who_waits_for_what() {
         FromWorker::Heartbeat { held, .. } => Some(held.clone()),
         _ => None,
     });
-    assert_eq!(held, Some(vec![held_blocked(attempt(0), parent, &[child(parent, 0)])]));
+    // Both since the beginning.
+    let mut expected = held_blocked(attempt(0), parent, &[child(parent, 0)]);
+    (expected.since_us, expected.blocked[0].since_us) = (1_000_000, 1_000_000);
+    assert_eq!(held, Some(vec![expected]));
 }
 
 #[test]

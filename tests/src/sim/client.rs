@@ -385,6 +385,7 @@ impl World {
             | ToClient::Workers(_)
             | ToClient::Wanted { .. }
             | ToClient::JobAttached { .. }
+            | ToClient::Said(_)
             | ToClient::JobSeen(_)
             | ToClient::HasProgram(_)
             | ToClient::Holders { .. } => Ok(()),

@@ -149,7 +149,11 @@ impl World {
         }
         let on = executor.acts.get(&execution).map(|act| act.waiting.clone()).unwrap_or_default();
         executor.suspended.push(Running { late: true, ..running });
-        self.news(number, id, ExecutorEvent::Blocked { attempt, index, on, returned });
+        self.news(
+            number,
+            id,
+            ExecutorEvent::Blocked { attempt, index, on, returned, run_us: None },
+        );
         self.take_tasks(number, id)
     }
 

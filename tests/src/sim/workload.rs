@@ -262,6 +262,7 @@ fn policy(rng: &mut Rng, biggest: &Resources) -> Policy {
         batch_size: rng.chance(250).then(|| rng.within(1..12) as u32),
         fail_after: rng.chance(200).then(|| rng.within(1..4) as u32),
         errors_count: rng.chance(300),
+        record: true,
     }
 }
 

@@ -18,6 +18,7 @@ use allhands_common::segment::Segment;
 use allhands_common::wire::executor::{
     Begun, FromExecutor, Outcomes, Part, Submitted, ToExecutor, VERSION, write_frame,
 };
+use allhands_common::wire::note::{NOTES_MAX, Note, Said};
 use allhands_common::wire::worker::ChildCall;
 use allhands_store::cell::monotonic_us;
 use allhands_store::passing;
@@ -359,8 +360,8 @@ impl Keeper {
                     }
                 }
             }
-            FromExecutor::Blocked { task, on } => {
-                let event = self.block(task, on)?;
+            FromExecutor::Blocked { task, on, run_us } => {
+                let event = self.block(task, on, run_us)?;
                 self.tell(event).await;
             }
             FromExecutor::Resumed { task } => {
@@ -378,6 +379,21 @@ impl Keeper {
                 self.seat.begun.borrow_mut().remove(&task);
                 self.tell(outcomes(attempt, part)).await;
             }
+            FromExecutor::Said(said) => {
+                let fits = |said: &Said| match said {
+                    Said::Line(line) => line.fits(),
+                    Said::Progress { .. } | Said::Dropped(_) => true,
+                };
+                let said = said.into_iter().filter(|(_, said)| fits(said));
+                let notes = said.filter_map(|(task, said)| {
+                    let Suspended { attempt, task, .. } = self.seat.find(task)?;
+                    Some(Note { task, attempt, said })
+                });
+                let mut notes = notes.take(NOTES_MAX).peekable();
+                if notes.peek().is_some() {
+                    self.tell(ExecutorEvent::Said(notes.collect())).await;
+                }
+            }
             FromExecutor::Cancel { task } => self.tell(ExecutorEvent::Cancels { task }).await,
             FromExecutor::Submit(submitted) => {
                 let Submitted { parent, batch, spec, segment, mentions } = *submitted;
@@ -394,7 +410,12 @@ impl Keeper {
     }
 
     /// A task waits for others: it leaves its load, of which nothing more is begun.
-    fn block(&self, task: Begun, on: Vec<Awaited>) -> Result<ExecutorEvent, String> {
+    fn block(
+        &self,
+        task: Begun,
+        on: Vec<Awaited>,
+        run_us: Option<u64>,
+    ) -> Result<ExecutorEvent, String> {
         let words = || format!("it sent word of a task {} that it does not run", task.place);
         let known = self.seat.find(task).ok_or_else(words)?;
         let Suspended { attempt, task: TaskId { index, .. }, .. } = known;
@@ -409,7 +430,7 @@ impl Keeper {
                 load.window.set(limit.min(window));
             }
         }
-        Ok(ExecutorEvent::Blocked { attempt, index, on, returned })
+        Ok(ExecutorEvent::Blocked { attempt, index, on, returned, run_us })
     }
 
     /// A task that has waited for others and has not ended.

@@ -101,6 +101,8 @@ impl Seat {
         if self.batches.borrow_mut().insert(batch) {
             self.send(&mut ToExecutor::Batch(executor::Common {
                 batch,
+                job: shared.job,
+                timeout_ms,
                 functions: shared.spec.functions.clone(),
                 retry_when: shared.spec.policy.retry_when,
                 recurs: shared.spec.policy.recurs,

@@ -13,6 +13,7 @@ use allhands_common::wire::admin::JobSummary;
 use allhands_common::wire::client::{FromClient, Keep, ToClient};
 use allhands_common::wire::data::Holder;
 use allhands_common::wire::needs::Needs;
+use allhands_common::wire::note::Note;
 use bytes::Bytes;
 
 use super::visit::Visited;
@@ -206,6 +207,8 @@ pub(crate) enum Action {
     Slots(u32),
     /// These workers are called so.
     Workers(Vec<(WorkerId, String)>),
+    /// Tasks say this.
+    Said(Vec<Note>),
     /// A worker wants a blob that is offered: dial it.
     Wanted {
         /// Which.

@@ -86,6 +86,7 @@ impl Core {
                 }
             }
             ToClient::Slots { slots } => self.count_slots(slots, out),
+            ToClient::Said(notes) => out.push(Action::Said(notes)),
             ToClient::Workers(names) => out.push(Action::Workers(names)),
             ToClient::Wanted { blob, by } => {
                 if self.offered.contains(&blob) {

@@ -65,14 +65,14 @@ pub(crate) fn returned_err() -> How {
 }
 
 pub(crate) fn blocked(on: &[TaskId]) -> How {
-    How::Blocked { on: on.iter().map(|task| of(*task)).collect() }
+    How::Blocked { on: on.iter().map(|task| of(*task)).collect(), run_us: None }
 }
 
 /// An entry of an inventory: one task, which waits.
 pub(crate) fn held_blocked(attempt: AttemptId, task: TaskId, on: &[TaskId]) -> Held {
     let one = range(task.index, task.index + 1);
     let on = on.iter().map(|task| of(*task)).collect();
-    let blocked = vec![Blocked { index: task.index, on }];
+    let blocked = vec![Blocked { index: task.index, on, since_us: 0 }];
     Held { blocked, ..held(attempt, task.batch, &[one], &[]) }
 }
 

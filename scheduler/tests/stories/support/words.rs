@@ -118,6 +118,7 @@ pub(crate) fn held(
         running: !open.is_empty(),
         owed: owed.into(),
         blocked: Vec::new(),
+        since_us: 0,
     }
 }
 

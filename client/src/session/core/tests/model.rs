@@ -174,7 +174,10 @@ impl Model {
                     assert!(!mine.ended && !mine.cancelled, "a second end");
                     mine.ended = true;
                 }
-                Action::Committed { .. } | Action::Slots(_) | Action::Workers(_) => {}
+                Action::Committed { .. }
+                | Action::Slots(_)
+                | Action::Workers(_)
+                | Action::Said(_) => {}
                 Action::NoWorkers => unreachable!("there are two slots"),
                 Action::SendProgram { .. } => unreachable!("nobody asks for the program"),
                 Action::Wanted { .. } => unreachable!("nothing is offered"),
