@@ -103,3 +103,12 @@ fn orders_are_made_in_three_ways() {
     assert!(lines[3].starts_with("without a user: it did not run: execution"), "{text}");
     assert_eq!(lines.len(), 4, "{text}");
 }
+
+#[test]
+fn a_pipeline_fans_out_and_in_and_is_called_off() {
+    let text = run("pipeline");
+    let rest = text.strip_prefix("127995 letters in 8 books, the e 12798 times\n").unwrap();
+    let (called_off, why) = rest.split_once(' ').unwrap();
+    assert!(called_off.parse::<usize>().unwrap() > 0, "{text}");
+    assert_eq!(why, "books are not read to their end, because page 3 of book 404 is torn out\n");
+}
