@@ -30,6 +30,9 @@ use crate::payload::{Codec, check_round_trip, encode, kind_status, needs_names};
 use crate::registry::{Task, known};
 use crate::shared::mention;
 
+/// Names of generic types can be of any length, and stand in the log.
+const RETURNS_BYTES_MAX: usize = 256;
+
 /// Runs a function: reads one byte string per argument, calls it on this thread, appends its encoded
 /// result to `out`. It does not catch panics.
 pub type CallFn = fn(codec: Codec, args: &[&[u8]], out: &mut Vec<u8>) -> CallStatus;
@@ -103,6 +106,12 @@ impl Entry {
     /// The type of its result, for people.
     pub fn result_type_name(&self) -> &'static str {
         (self.result_type_name)()
+    }
+
+    /// The same, no longer than what a batch says of each of its functions.
+    pub(crate) fn returns(&self) -> &'static str {
+        let name = self.result_type_name();
+        &name[..name.floor_char_boundary(RETURNS_BYTES_MAX)]
     }
 
     /// What `#[task]` formats its arguments with, for functions that have it.

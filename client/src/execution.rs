@@ -112,6 +112,7 @@ impl<R> Execution<R> {
             cluster: slot.cluster(),
             home: slot.home().clone(),
             function: None,
+            returns: None,
             origin: Some(Arc::clone(slot)),
             flattens,
             counted: false,

@@ -1,5 +1,6 @@
 //! Jobs that outlive their program: opening one, and attaching to one from another process.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -109,6 +110,8 @@ impl Drop for Detached {
 pub struct Job {
     cluster: Cluster,
     visited: Visited,
+    /// What the functions of its batches return.
+    returns: HashMap<BatchId, Arc<str>>,
     attached: Instant,
 }
 
@@ -120,6 +123,8 @@ pub struct JobBatch {
     pub id: BatchId,
     /// What it is called: after its function, if nobody has said.
     pub name: String,
+    /// The type that its function returns, as its program names it ([`type_name`](std::any::type_name)).
+    pub returns: String,
     /// How many tasks it has.
     pub tasks: u32,
 }
@@ -141,6 +146,7 @@ impl Job {
         batches.map(|named| JobBatch {
             id: named.batch,
             name: named.name.clone(),
+            returns: named.returns.clone(),
             tasks: named.tasks,
         })
     }
@@ -195,6 +201,7 @@ impl Job {
             cluster: self.cluster.data().cluster(),
             home: Home::Client(Arc::clone(self.cluster.session())),
             function: None,
+            returns: self.returns.get(&task.batch).map(Arc::clone),
             origin: None,
             flattens: false,
             counted: false,
@@ -281,7 +288,9 @@ impl Cluster {
     /// passed, or somebody is attached to it; or no leader has answered.
     pub fn job(&self, id: JobId) -> Result<Job> {
         let (cluster, visited) = self.visit(None, Purpose::Visit(id))?;
-        Ok(Job { cluster, visited, attached: Instant::now() })
+        let named = visited.batches.iter();
+        let returns = named.map(|named| (named.batch, named.returns.as_str().into())).collect();
+        Ok(Job { cluster, visited, returns, attached: Instant::now() })
     }
 
     /// Another session with this cluster, for a job.

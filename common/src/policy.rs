@@ -177,6 +177,8 @@ pub struct Function {
     pub name: FunctionName,
     /// What people call it.
     pub label: String,
+    /// The name of the type that it returns, for those who read its results with another program.
+    pub returns: String,
 }
 
 #[cfg(test)]

@@ -85,7 +85,8 @@ async fn stored_programs_run_as_they_should() {
     let call = parts(&call);
     let mut builder = SegmentBuilder::new(call.codec.byte());
     builder.push(0, call.args.iter().copied());
-    let function = Function { name: call.entry.name().unwrap(), label: "look".into() };
+    let function =
+        Function { name: call.entry.name().unwrap(), label: "look".into(), returns: "u64".into() };
     let spec = BatchSpec {
         name: "look".into(),
         functions: vec![function],

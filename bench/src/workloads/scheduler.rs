@@ -126,8 +126,11 @@ impl Core {
             detached: None,
         }));
         self.commit();
-        let functions =
-            vec![Function { name: FunctionName { module: 0, offset: 0 }, label: "noop".into() }];
+        let functions = vec![Function {
+            name: FunctionName { module: 0, offset: 0 },
+            label: "noop".into(),
+            returns: String::new(),
+        }];
         let policy = Policy { batch_size, ..Policy::default() };
         let spec = BatchSpec { name: "noop".into(), functions, policy, env: Vec::new() };
 

@@ -165,7 +165,18 @@ fn find(of: Awaited, cluster: ClusterId) -> (Arc<Slot>, Ties) {
     let slot = home.find(of).unwrap_or_else(|counted| {
         let (function, flattens, comes) = (None, false, false);
         let home = home.clone();
-        Slot::new(Beginning { of, cluster, home, function, origin, flattens, counted, comes })
+        let returns = None;
+        Slot::new(Beginning {
+            of,
+            cluster,
+            home,
+            function,
+            returns,
+            origin,
+            flattens,
+            counted,
+            comes,
+        })
     });
     (slot, ties)
 }
@@ -183,6 +194,7 @@ mod tests {
             cluster: ClusterId([9; 16]),
             home: home::Home::Nowhere,
             function: None,
+            returns: None,
             origin: None,
             flattens: false,
             counted: false,

@@ -188,8 +188,8 @@ impl<R> Execution<R> {
 
     /// That the result is not of the type that this execution has, with the one that it should have.
     fn unlike(&self, error: &dyn std::fmt::Display) -> String {
-        let (wanted, function) = (std::any::type_name::<R>(), self.slot.function());
-        match function.map(|entry| entry.result_type_name()) {
+        let wanted = std::any::type_name::<R>();
+        match self.slot.returns() {
             Some(returns) if returns != wanted => {
                 format!("it returns `{returns}`, and is read as `{wanted}`: {error}")
             }

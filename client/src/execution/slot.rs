@@ -35,6 +35,8 @@ pub(crate) struct Slot {
     counted: bool,
     /// What was called, if that was here.
     function: Option<&'static Entry>,
+    /// The type that the function returns, if it is the cluster that says so.
+    returns: Option<Arc<str>>,
     /// The execution in whose result this one was: the cluster keeps it no longer than that.
     origin: Option<Arc<Self>>,
     /// Whether an `Err` of that is none of its own results.
@@ -100,6 +102,8 @@ pub(crate) struct Beginning {
     pub(crate) cluster: ClusterId,
     pub(crate) home: Home,
     pub(crate) function: Option<&'static Entry>,
+    /// The type that it returns, if the function is not known here.
+    pub(crate) returns: Option<Arc<str>>,
     pub(crate) origin: Option<Arc<Slot>>,
     /// It is what the execution leads to that its origin returns in an `Ok`.
     pub(crate) flattens: bool,
@@ -111,13 +115,15 @@ pub(crate) struct Beginning {
 
 impl Slot {
     pub(crate) fn new(beginning: Beginning) -> Arc<Self> {
-        let Beginning { of, cluster, home, function, origin, flattens, counted, comes } = beginning;
+        let Beginning { of, cluster, home, function, returns, origin, flattens, counted, comes } =
+            beginning;
         Arc::new(Self {
             of,
             cluster,
             home,
             counted,
             function,
+            returns,
             origin,
             flattens,
             comes: AtomicBool::new(comes),
@@ -146,6 +152,12 @@ impl Slot {
 
     pub(crate) const fn function(&self) -> Option<&'static Entry> {
         self.function
+    }
+
+    /// The name of the type that its function returns, if it is known.
+    pub(super) fn returns(&self) -> Option<&str> {
+        let here = self.function.map(Entry::result_type_name);
+        here.or_else(|| self.returns.as_deref().filter(|name| !name.is_empty()))
     }
 
     /// What came of it, if it is here.

@@ -65,7 +65,8 @@ impl Encoded<'_> {
             patch.apply(&mut policy);
         }
         let label = self.entry.label();
-        let functions = vec![Function { name, label: label.clone() }];
+        let returns = self.entry.returns().to_owned();
+        let functions = vec![Function { name, label: label.clone(), returns }];
         BatchSpec { name: label, functions, policy, env: Vec::new() }
     }
 }
@@ -191,6 +192,7 @@ impl Session {
                 of: Awaited { task, follow: false },
                 cluster: of_cluster,
                 home,
+                returns: None,
                 function: Some(entry),
                 origin: None,
                 flattens: false,

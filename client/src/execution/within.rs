@@ -51,6 +51,7 @@ pub(super) fn submit(call: &Encoded<'_>) -> Result<Arc<Slot>> {
         of: Awaited { task: TaskId { batch, index: 0 }, follow: false },
         cluster: ClusterId::default(),
         home: Home::Task,
+        returns: None,
         function: Some(call.entry),
         origin: None,
         flattens: false,

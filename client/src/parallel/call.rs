@@ -273,7 +273,8 @@ impl<R> Call<R> {
         let name = call.function_name().map_err(|source| Reason::Function { index, source })?;
         let policy = policy_of(&self.base.policy, call)?;
         let shared = &self.base.shared;
-        let function = || Function { name, label: shared.label(entry) };
+        let function =
+            || Function { name, label: shared.label(entry), returns: entry.returns().to_owned() };
         for (place, part) in self.parts.iter_mut().enumerate() {
             if part.policy != policy || part.indices.tasks() == PART_TASKS_MAX {
                 continue;

@@ -401,6 +401,8 @@ pub struct JobBatch {
     pub batch: BatchId,
     /// What it is called.
     pub name: String,
+    /// The name of the type that its function returns; empty if it has several that return different ones.
+    pub returns: String,
     /// How many tasks it has.
     pub tasks: u32,
 }

@@ -34,7 +34,11 @@ impl Dispatcher {
         let named = |(id, batch): &(BatchId, &Batch)| {
             let name = &batch.spec.name;
             let name = name[..name.floor_char_boundary(NAME_BYTES_MAX)].into();
-            JobBatch { batch: *id, name, tasks: batch.tasks }
+            let mut types = batch.spec.functions.iter().map(|function| &*function.returns);
+            let returns = types.next().filter(|first| types.all(|other| other == *first));
+            let returns =
+                returns.map(|name| name[..name.floor_char_boundary(NAME_BYTES_MAX)].into());
+            JobBatch { batch: *id, name, returns: returns.unwrap_or_default(), tasks: batch.tasks }
         };
         // What was read before, another client has read.
         for (id, _) in &roots {

@@ -117,6 +117,7 @@ impl Plan {
                 functions: vec![Function {
                     name: FunctionName { module: 0, offset: 64 },
                     label: "f".into(),
+                    returns: "u64".into(),
                 }],
                 policy,
                 env: if rng.chance(100) { vec![("A".into(), "b".into())] } else { Vec::new() },

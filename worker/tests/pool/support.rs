@@ -206,7 +206,11 @@ pub(crate) fn calls_with<R>(calls: impl IntoIterator<Item = Delayed<R>>, policy:
         let name = call.entry.name().unwrap();
         let tag =
             functions.iter().position(|function| function.name == name).unwrap_or_else(|| {
-                functions.push(Function { name, label: call.label.clone() });
+                functions.push(Function {
+                    name,
+                    label: call.label.clone(),
+                    returns: String::new(),
+                });
                 functions.len() - 1
             });
         builder

@@ -109,7 +109,7 @@ fn a_segment_has_one_codec_and_fits_an_entry() {
 fn functions_are_fixed_once_the_session_has_the_batch() {
     let exchange = exchange();
     let name = allhands_common::function::FunctionName { module: 0, offset: 8 };
-    let function = || Function { name, label: "f".into() };
+    let function = || Function { name, label: "f".into(), returns: "u64".into() };
     assert_eq!(
         (exchange.add_function(function()), exchange.add_function(function())),
         (Some(0), Some(1))
@@ -122,7 +122,8 @@ fn functions_are_fixed_once_the_session_has_the_batch() {
 fn functions_that_do_not_fit_the_specification_go_elsewhere() {
     let exchange = exchange();
     let name = allhands_common::function::FunctionName { module: 0, offset: 8 };
-    let function = || Function { name, label: "f".repeat(SPEC_BYTES_MAX / 3) };
+    let function =
+        || Function { name, label: "f".repeat(SPEC_BYTES_MAX / 3), returns: String::new() };
     let tags = [(); 4].map(|()| exchange.add_function(function()));
     assert_eq!(tags, [Some(0), Some(1), None, None]);
     assert!(spec_bytes(&exchange.take().open.unwrap().0) <= SPEC_BYTES_MAX);

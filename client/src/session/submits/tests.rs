@@ -53,6 +53,7 @@ fn submit(
             cluster: ClusterId([1; 16]),
             home,
             function: None,
+            returns: None,
             origin: None,
             flattens: false,
             counted: true,

@@ -37,7 +37,7 @@ pub(crate) fn program() -> Program {
 
 pub(crate) fn spec(policy: Policy) -> BatchSpec {
     let name = FunctionName { module: 0, offset: 64 };
-    let functions = vec![Function { name, label: "f".into() }];
+    let functions = vec![Function { name, label: "f".into(), returns: "u64".into() }];
     BatchSpec { name: "call".into(), functions, policy, env: Vec::new() }
 }
 

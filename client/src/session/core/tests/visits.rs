@@ -23,7 +23,8 @@ fn visiting(batches: u8) -> Bench {
     let actions = bench.attach();
     let request = RequestId(0);
     assert!(said(&actions).contains(&&FromClient::AttachJob { request, job: JOB }));
-    let named = |number| JobBatch { batch: id(number), name: "f".into(), tasks: 2 };
+    let named =
+        |number| JobBatch { batch: id(number), name: "f".into(), returns: "u64".into(), tasks: 2 };
     let (first, rest) = (vec![named(0)], (1..batches).map(named).collect::<Vec<_>>());
     let attached = |batches, more| ToClient::JobAttached {
         request,
