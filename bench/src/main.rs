@@ -12,6 +12,7 @@ mod measure;
 mod nodes;
 mod workloads;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -54,7 +55,7 @@ enum Workload {
 }
 
 /// The command line.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "allhands-bench", about = "Benchmarks of allhands, one JSON line a repeat")]
 pub(crate) struct Arguments {
     /// What to measure.
@@ -92,6 +93,9 @@ pub(crate) struct Arguments {
     /// `broadcast`: one of them is killed in the middle.
     #[arg(long)]
     kill: bool,
+    /// `graph`: a Python that has `dask` and `distributed`, which runs the same graphs after each repeat.
+    #[arg(long)]
+    dask: Option<PathBuf>,
 }
 
 #[allhands::main]

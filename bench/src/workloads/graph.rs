@@ -9,10 +9,14 @@
 //! | `deep` | on one slot, a task that waits for one that waits for one …, ten thousand deep |
 //! | `wide` | on one slot, a task with a thousand children that each wait for a child of their own |
 
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use allhands::prelude::*;
 use allhands::{Execution, call};
+use anyhow::Context as _;
 
 use super::warm;
 use crate::Arguments;
@@ -102,9 +106,25 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             edges.push(begun.elapsed() / u32::try_from(EDGES)?);
         }
         line("chain", EDGES * LONG_CHAINS, begun).spread(edges).print()?;
+        if let Some(python) = &arguments.dask {
+            on_dask(python, arguments.workers, tasks, rep)?;
+        }
     }
     drop(measured);
     nested(arguments)
+}
+
+/// The same on Dask, a tenth as many tasks: it prints its own lines.
+fn on_dask(python: &Path, workers: u32, tasks: u64, rep: u32) -> anyhow::Result<()> {
+    let sizes = [tasks / 10, LEAVES / 16, FAN / 10, EDGES / 10, workers.into(), rep.into()];
+    // Its workers start as copies of a file, which `-c` would not give them.
+    let mut script = tempfile::Builder::new().suffix(".py").tempfile()?;
+    script.write_all(include_bytes!("../../peers/graph.py"))?;
+    let arguments = sizes.iter().map(u64::to_string);
+    let ended = Command::new(python).arg(script.path()).args(arguments).status();
+    let ended = ended.with_context(|| format!("{} cannot be run", python.display()))?;
+    anyhow::ensure!(ended.success(), "{} with dask: {ended}", python.display());
+    Ok(())
 }
 
 /// `count` chains of `length` tasks each.

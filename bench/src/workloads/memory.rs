@@ -20,12 +20,7 @@ const QUEUED_MAX: Duration = Duration::from_secs(60);
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let tasks = arguments.tasks.unwrap_or(if arguments.single { 200_000 } else { 10_000_000 });
     for rep in 0..arguments.repeats {
-        let one = Arguments {
-            coordinators: 1,
-            workload: arguments.workload,
-            durability: arguments.durability.clone(),
-            ..*arguments
-        };
+        let one = Arguments { coordinators: 1, ..arguments.clone() };
         let measured = Measured::with_workers(&one, 0)?;
         let dev = measured.dev.as_ref().context("the coordinator is no process of its own")?;
         let (coordinator, _) = dev.processes()?.into_iter().next().context("no coordinator")?;
