@@ -18,6 +18,13 @@ const BATCHES_NAMED_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 256;
 
 impl Dispatcher {
+    /// Another client is attached to a job than before: that one has read what was read.
+    pub(super) fn forget_reader(&mut self, state: &State, job: JobId) {
+        for (id, _) in state.batches_of(job) {
+            self.deliveries.remove(id);
+        }
+    }
+
     /// A client is attached to a job: it is told of its batches.
     pub(super) fn job_attached(
         &mut self,
@@ -40,10 +47,6 @@ impl Dispatcher {
                 returns.map(|name| name[..name.floor_char_boundary(NAME_BYTES_MAX)].into());
             JobBatch { batch: *id, name, returns: returns.unwrap_or_default(), tasks: batch.tasks }
         };
-        // What was read before, another client has read.
-        for (id, _) in &roots {
-            self.deliveries.remove(id);
-        }
         let mut parts = roots.chunks(BATCHES_NAMED_MAX).peekable();
         loop {
             let batches = parts.next().into_iter().flatten().map(named).collect();

@@ -41,7 +41,10 @@ impl Dispatcher {
             Effect::JobOpened { session, request, job } => {
                 self.tell(session, ToClient::JobOpened { request, job }, out);
             }
-            Effect::JobAttached { session, request, job } => {
+            Effect::JobAttached { session, request, job, anew } => {
+                if anew {
+                    self.forget_reader(state, job);
+                }
                 self.job_attached(state, session, request, job, out);
             }
             Effect::Refused { session, batch, request, reason } => {

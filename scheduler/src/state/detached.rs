@@ -119,7 +119,7 @@ impl State {
                 detached.visited = true;
             }
         }
-        out.push(Effect::JobAttached { session, request, job });
+        out.push(Effect::JobAttached { session, request, job, anew: before != session });
     }
 
     /// A job is over, and has been kept long enough.

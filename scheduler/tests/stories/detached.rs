@@ -82,6 +82,8 @@ fn it_goes_on_and_is_read_by_whoever_attaches() {
     let read = says(&mut leader, 7, "ann", FromClient::Read(vec![(batch(0), 0)]));
     let all = [(0, range(0, 1)), (1, range(1, 2)), (2, range(2, 3))];
     assert_eq!(delivered(&read), all);
+    // The same question may come twice; the second answer changes nothing.
+    assert!(matches!(attaches(&mut leader, 7, "ann", JOB)[..], [ToClient::JobAttached { .. }]));
     let last = leader.done(1, attempt(3), task(0, 3));
     assert_eq!(delivered(&last), [(3, range(3, 4))], "and what comes");
     // It is all there for the next one, also after the batch is done with, and for another leader.
