@@ -19,6 +19,9 @@ use super::loans;
 /// What one read asks for, in bytes: most frames, whole.
 const READ_BYTES: usize = 16 << 10;
 
+/// What was read and is no longer than this is copied: outcomes that a task keeps would each keep a whole buffer.
+const SHORT_BYTES: usize = 1 << 10;
+
 /// A worker that has said welcome.
 pub(super) struct Link {
     pub(super) reader: Reader,
@@ -35,7 +38,7 @@ pub(super) fn connect(socket: &Path) -> io::Result<Link> {
     let release = env!("CARGO_PKG_VERSION").to_owned();
     writer.write(&mut FromExecutor::Hello { version: VERSION, release })?;
     let (first, files) = passing::receive(&stream, READ_BYTES)?;
-    let mut reader = Reader { stream, ready: first.into() };
+    let mut reader = Reader { stream, ready: first.into(), buffer: Vec::new() };
     let Some(ToExecutor::Welcome { version, worker, lanes }) = reader.next()? else {
         return Err(io::Error::other("it did not say welcome"));
     };
@@ -60,6 +63,8 @@ pub(super) struct Reader {
     stream: UnixStream,
     /// Bytes that were read and not yet handed out.
     ready: Bytes,
+    /// Empty; what the next read goes to.
+    buffer: Vec<u8>,
 }
 
 impl Reader {
@@ -91,7 +96,8 @@ impl Reader {
         if self.ready.len() >= bytes {
             return Ok(true);
         }
-        let mut more = Vec::with_capacity(bytes.max(READ_BYTES));
+        let mut more = std::mem::take(&mut self.buffer);
+        more.reserve(bytes.max(READ_BYTES));
         more.extend_from_slice(&self.ready);
         while more.len() < bytes {
             match rustix::io::read(&self.stream, spare_capacity(&mut more)) {
@@ -100,7 +106,13 @@ impl Reader {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.ready = more.into();
+        if more.len() <= SHORT_BYTES {
+            self.ready = Bytes::copy_from_slice(&more);
+            more.clear();
+            self.buffer = more;
+        } else {
+            self.ready = more.into();
+        }
         Ok(true)
     }
 
