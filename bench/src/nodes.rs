@@ -51,6 +51,8 @@ enum Order {
 pub(crate) enum Raw {
     /// One QUIC stream between bulk endpoints.
     Quinn,
+    /// The same, and what arrives is hashed in chunks and written to a file: the least that keeping it takes.
+    Kept,
     /// TLS over TCP.
     Tls,
 }

@@ -38,6 +38,7 @@ struct Inside {
     transfer: Transfer,
     files: IdentityFiles,
     ip: IpAddr,
+    folder: PathBuf,
 }
 
 fn run(words: &[String]) -> anyhow::Result<()> {
@@ -54,7 +55,7 @@ fn run(words: &[String]) -> anyhow::Result<()> {
     let config = Config { place, ..Config::default() };
     let options = Options { addresses: vec![address], config };
     let (transfer, _reports) = Transfer::start(endpoint, Arc::new(store.clone()), options);
-    let inside = Arc::new(Inside { store, transfer, files, ip });
+    let inside = Arc::new(Inside { store, transfer, files, ip, folder: folder.into() });
     say(&Reply::Here { address })?;
     for line in std::io::stdin().lock().lines() {
         let order: Order = serde_json::from_str(&line?)?;
@@ -122,7 +123,9 @@ impl Inside {
             Order::Serve { raw, bytes } => {
                 let content = Bytes::from(content(bytes, 0));
                 let address = match raw {
-                    super::Raw::Quinn => raw::serve_quinn(bind(&self.files, self.ip)?, content)?,
+                    super::Raw::Quinn | super::Raw::Kept => {
+                        raw::serve_quinn(bind(&self.files, self.ip)?, content)?
+                    }
                     super::Raw::Tls => raw::serve_tls(&self.files, self.ip, content)?,
                 };
                 Ok(Reply::Here { address })
@@ -131,6 +134,13 @@ impl Inside {
                 let took = match raw {
                     super::Raw::Quinn => {
                         raw::take_quinn(bind(&self.files, self.ip)?, address, bytes).await?
+                    }
+                    super::Raw::Kept => {
+                        let hashes = content(bytes, 0);
+                        let hashes =
+                            hashes.chunks(CHUNK_BYTES as usize).map(blake3::hash).collect();
+                        let keeper = raw::Keeper::start(&self.folder, bytes, hashes)?;
+                        raw::keep_quinn(bind(&self.files, self.ip)?, address, keeper).await?
                     }
                     super::Raw::Tls => {
                         let files = self.files.clone();

@@ -1,8 +1,12 @@
-//! What chunks are compared with: one stream from memory, whose bytes are dropped where they arrive.
+//! What chunks are compared with: one stream from memory, whose bytes are dropped where they arrive, or kept with
+//! nothing else done.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use allhands_common::blob::CHUNK_BYTES;
@@ -23,6 +27,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Pieces of a stream that are taken at a time, as links do.
 const PIECES: usize = 32;
+
+/// Pieces that wait for the keeper: a chunk or so.
+const PIECES_WAITING: usize = 1024;
 
 /// Bytes that are read from a TLS stream at a time.
 const READ_BYTES: usize = 1 << 18;
@@ -56,19 +63,92 @@ pub(super) async fn take_quinn(
     address: SocketAddr,
     bytes: u64,
 ) -> anyhow::Result<Duration> {
+    let mut received = 0;
+    let begun = read_quinn(endpoint, address, |piece| {
+        received += piece.len() as u64;
+        Ok(())
+    })
+    .await?;
+    let took = begun.elapsed();
+    anyhow::ensure!(received == bytes, "{received} of {bytes} bytes have come");
+    Ok(took)
+}
+
+/// Hands each piece that arrives to `each`; when it asked for the first.
+async fn read_quinn(
+    endpoint: Endpoint,
+    address: SocketAddr,
+    mut each: impl FnMut(Bytes) -> anyhow::Result<()>,
+) -> anyhow::Result<Instant> {
     let expected = Expected { role: Role::Worker, name: None };
     let connection = endpoint.connect(address, expected, CONNECT_MAX).await?;
     let begun = Instant::now();
     let (mut ask, mut stream) = connection.quinn().open_bi().await?;
     ask.write_all(b"?").await?;
     ask.finish()?;
-    let (mut received, mut pieces) = (0, [const { Bytes::new() }; PIECES]);
+    let mut pieces = [const { Bytes::new() }; PIECES];
     while let Some(read) = stream.read_chunks(&mut pieces).await? {
-        received += pieces[..read].iter().map(|piece| piece.len() as u64).sum::<u64>();
+        pieces[..read].iter_mut().try_for_each(|piece| each(std::mem::take(piece)))?;
     }
-    let took = begun.elapsed();
-    anyhow::ensure!(received == bytes, "{received} of {bytes} bytes have come");
-    Ok(took)
+    Ok(begun)
+}
+
+/// A thread that hashes chunks, compares the hashes, and writes the chunks to a file.
+pub(super) struct Keeper {
+    pieces: SyncSender<Bytes>,
+    kept: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Keeper {
+    /// `hashes` are those of the chunks that are to come, which make up `bytes` bytes.
+    pub(super) fn start(
+        folder: &Path,
+        bytes: u64,
+        hashes: Vec<blake3::Hash>,
+    ) -> anyhow::Result<Self> {
+        let mut file = tempfile::tempfile_in(folder)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+        let (pieces, come) = sync_channel::<Bytes>(PIECES_WAITING);
+        let keep = move || {
+            let (mut hasher, mut room, mut hashes) = (blake3::Hasher::new(), 0, hashes.into_iter());
+            for mut piece in come {
+                file.write_all(&piece)?;
+                while !piece.is_empty() {
+                    if room == 0 {
+                        room = CHUNK_BYTES as usize;
+                    }
+                    let part = piece.split_to(room.min(piece.len()));
+                    hasher.update(&part);
+                    room -= part.len();
+                    if room == 0 {
+                        anyhow::ensure!(
+                            hashes.next() == Some(hasher.finalize()),
+                            "a byte is wrong"
+                        );
+                        hasher.reset();
+                    }
+                }
+            }
+            anyhow::ensure!(room == 0 && hashes.next().is_none(), "bytes are missing");
+            Ok(())
+        };
+        let kept = std::thread::Builder::new().name("keeper".into()).spawn(keep)?;
+        Ok(Self { pieces, kept })
+    }
+}
+
+pub(super) async fn keep_quinn(
+    endpoint: Endpoint,
+    address: SocketAddr,
+    keeper: Keeper,
+) -> anyhow::Result<Duration> {
+    let Keeper { pieces, kept } = keeper;
+    // A runtime of several threads: that this one waits for the keeper does not hold up the others.
+    let begun = read_quinn(endpoint, address, |piece| Ok(pieces.send(piece)?)).await?;
+    drop(pieces);
+    let kept = tokio::task::spawn_blocking(move || kept.join()).await?;
+    kept.map_err(|_panic| anyhow::anyhow!("the keeper has panicked"))??;
+    Ok(begun.elapsed())
 }
 
 fn certificate(

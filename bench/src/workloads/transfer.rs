@@ -1,5 +1,6 @@
 //! One blob from one process to another, each with a store on disk; beside it the same bytes from memory as
-//! one stream, dropped where they arrive: `quinn` between endpoints with the same settings, `tcp_tls` over TCP.
+//! one stream, dropped where they arrive: `quinn` between endpoints with the same settings, `tcp_tls` over TCP. `limit`
+//! is `quinn` with what keeping the bytes takes at the least: each chunk hashed, compared, and written to a file.
 //! Measures the crates `store` and `transfer` alone.
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             line.print()
         };
         print("quinn", source.stream(Raw::Quinn, bytes, &mut sink)?)?;
+        print("limit", source.stream(Raw::Kept, bytes, &mut sink)?)?;
         print("tcp_tls", source.stream(Raw::Tls, bytes, &mut sink)?)?;
         // A small one first: the handshake of the others is not counted either.
         let (small, put) = (source.put(1, 0)?, source.put(bytes, 0)?);
