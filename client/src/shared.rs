@@ -106,8 +106,8 @@ impl<T: Pod> Shared<[T]> {
     /// first call that is given it, to learn the hash of each chunk; what no task reads never leaves this machine.
     ///
     /// The file must be left alone while it is in use, its name and its attributes too: a task that used it then fails
-    /// with [`Cause::SourceChanged`](crate::Cause::SourceChanged), and one that reads beyond the end of a file that
-    /// was cut dies of it.
+    /// with [`Cause::SourceChanged`](crate::Cause::SourceChanged), also one whose process ends because it reads beyond
+    /// the new end of a file that was cut. (A program that does so itself ends.)
     ///
     /// # Errors
     /// It cannot be opened, is no regular file, or its length is no multiple of an element's.

@@ -133,6 +133,35 @@ fn a_file_that_changes_under_a_task_is_noticed() {
 }
 
 #[allhands::test]
+fn a_file_that_is_cut_under_a_task_is_noticed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), vec![1u8; 1 << 20]).unwrap();
+    let cluster = Cluster::embedded().slots(2).start().unwrap();
+    let shared = Shared::<[u8]>::open(file.path()).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    // The kernel ends whoever reads what is not there any more. That is not the task's fault, nor is it tried again.
+    let cut = |all: Shared<[u8]>, path: String| {
+        std::fs::File::options().write(true).open(path).unwrap().set_len(4096).unwrap();
+        all.iter().map(|byte| u64::from(*byte)).sum::<u64>()
+    };
+    for prefer in [Prefer::Processes, Prefer::Threads] {
+        std::fs::write(file.path(), vec![1u8; 1 << 20]).unwrap();
+        let shared = Shared::<[u8]>::open(file.path()).unwrap();
+        let parallel = Parallel::new().on(&cluster).prefer(prefer).retries(5);
+        let error = parallel.run([delayed(cut)(shared, path.clone())]).unwrap_err();
+        let task = error.task().unwrap();
+        assert_eq!(task.cause(), Some(&Cause::SourceChanged { path: path.clone() }), "{error}");
+        assert_eq!(task.tries(), 1, "{error}");
+    }
+    // A task that only has the handle goes on.
+    let length = |all: Shared<[u8]>| all.len();
+    assert!(
+        Parallel::new().on(&cluster).map([shared], length).is_err(),
+        "it is another file by now"
+    );
+}
+
+#[allhands::test]
 fn an_array_of_another_cluster_is_refused() {
     let one = Cluster::embedded().slots(1).start().unwrap();
     let other = Cluster::embedded().slots(1).start().unwrap();

@@ -227,6 +227,12 @@ impl Blobs {
         })
     }
 
+    /// Where a file in place lies that was lent, if it is open and not what it was.
+    pub(crate) fn changed(&self, file: &FileRef) -> Option<PathBuf> {
+        let found = self.files().open.get(file).and_then(Weak::upgrade)?;
+        found.check().is_err().then(|| found.path().to_owned())
+    }
+
     fn files(&self) -> MutexGuard<'_, Files> {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,11 +4,15 @@
 //! Each application comes with a socket for its answer, so that one which has to wait for the disk, or for
 //! other machines, delays no other. The task ends with the executor.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
 
-use allhands_common::blob::{BlobRef, Content};
+use allhands_common::blob::{BlobRef, Content, FileRef};
 use allhands_common::codec;
 use allhands_common::failure::Cause;
 use allhands_common::wire::executor::{Application, COUNTER_BYTES_MAX, Reply, WRITERS_MAX};
@@ -19,6 +23,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::seat::Seat;
 use crate::blobs::{Blobs, Lent, Maker};
 
 /// Applications that are being seen to: one a lane, as each waits for its answer.
@@ -28,11 +33,22 @@ const APPLICATIONS_MAX: usize = LANES_MAX as usize;
 /// long as its task takes to write it.
 const POURS_MAX: usize = 2 * WRITERS_MAX;
 
-/// Answers what comes over `counter`, until its other end is gone.
+/// Files in place of which an executor has been lent something.
+#[derive(Debug, Default)]
+pub(super) struct LentFiles(RefCell<BTreeSet<FileRef>>);
+
+impl LentFiles {
+    /// One of them that is not what it was.
+    pub(super) fn changed(&self, blobs: &Blobs) -> Option<PathBuf> {
+        self.0.borrow().iter().find_map(|file| blobs.changed(file))
+    }
+}
+
+/// Answers what comes over `counter` from the executor of `seat`, until its other end is gone.
 ///
 /// # Errors
 /// The socket is damaged, or an application is: its executor is to be ended.
-pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
+pub(super) async fn serve(counter: OwnedFd, blobs: Blobs, seat: &Rc<Seat>) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&counter, true)?;
     #[expect(deprecated, reason = "its successor is unsafe, for types that are not an OwnedFd")]
     let counter = AsyncFd::with_interest(counter, Interest::READABLE)?;
@@ -76,7 +92,7 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
                 &mut applications
             }
         };
-        let blobs = blobs.clone();
+        let (blobs, seat) = (blobs.clone(), Rc::clone(seat));
         others.spawn_local(async move {
             let (answer, file) = match application {
                 Application::Borrow { content, start, end } => {
@@ -91,6 +107,9 @@ pub(super) async fn serve(counter: OwnedFd, blobs: Blobs) -> io::Result<()> {
                     (keep_as(file, pour).await, None)
                 }
             };
+            if let Reply::Lent { in_place: Some(file), .. } = &answer {
+                seat.lent.0.borrow_mut().insert(*file);
+            }
             // An executor that has gone wants no answer.
             _ = say(&reply, &answer, file.as_ref());
         });

@@ -96,7 +96,8 @@ impl Keeper {
         let (running, culprit) = postmortem::running(&self.seat);
         let doom = self.seat.doom.take();
         let told = doom == Some(Doom::Told);
-        let cause = postmortem::cause(doom, status, was_ready, last_words);
+        let changed = || self.seat.lent.changed(&self.config.blobs);
+        let cause = postmortem::cause(doom, status, was_ready, last_words, changed);
         if was_ready || told {
             tracing::debug!(executor = %self.seat.executor, %cause, "an executor has ended");
         } else {
@@ -255,7 +256,7 @@ impl Keeper {
         }
         let (seat, blobs) = (Rc::clone(&self.seat), self.config.blobs.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = counter::serve(counter, blobs).await {
+            if let Err(error) = counter::serve(counter, blobs, &seat).await {
                 seat.kill(Doom::Broken(format!("what it asks to borrow is damaged: {error}")));
             }
         });

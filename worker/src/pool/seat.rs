@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::counter::LentFiles;
 use super::outbox::Outbox;
 use allhands_scheduler::{Load, Share, Spawn};
 
@@ -32,6 +33,7 @@ pub(super) struct Seat {
     pub(super) loads: RefCell<Vec<Outstanding>>,
     /// Tasks that have waited for others, and have not ended: they are in no load.
     pub(super) begun: RefCell<BTreeMap<Begun, Suspended>>,
+    pub(super) lent: LentFiles,
     sequence: Cell<u32>,
     /// Batches whose common part it has.
     batches: RefCell<BTreeSet<BatchId>>,
@@ -84,6 +86,7 @@ impl Seat {
             doom: RefCell::default(),
             loads: RefCell::default(),
             begun: RefCell::default(),
+            lent: LentFiles::default(),
             sequence: Cell::default(),
             batches: RefCell::default(),
         })
