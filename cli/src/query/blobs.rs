@@ -26,6 +26,12 @@ struct BlobView {
     clients_count: u32,
     /// Workers that wait for it.
     wanted_by: u32,
+    /// How long it is, where the leader knows: of those that are kept.
+    bytes: Option<u64>,
+    /// Programs that have handles on it.
+    kept_for: u32,
+    /// Workers that keep it for them: it is in no danger of being evicted there.
+    kept_by: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +57,9 @@ impl BlobView {
             clients: blob.clients,
             clients_count: blob.clients_count,
             wanted_by: blob.wanted_by,
+            bytes: blob.bytes,
+            kept_for: blob.kept_for,
+            kept_by: blob.kept_by,
         }
     }
 
@@ -74,10 +83,21 @@ fn listed(mut names: Vec<String>, count: u32) -> String {
 
 impl Display for BlobsView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(["blob", "wanted by", "offered by", "workers"]);
+        let mut table = Table::new([
+            "blob",
+            "bytes",
+            "handles",
+            "kept by",
+            "wanted by",
+            "offered by",
+            "workers",
+        ]);
         for blob in &self.blobs {
             table.row([
                 blob.blob.clone(),
+                blob.bytes.map_or_else(|| "-".into(), |bytes| bytes.to_string()),
+                blob.kept_for.to_string(),
+                blob.kept_by.to_string(),
                 blob.wanted_by.to_string(),
                 listed(blob.clients.clone(), blob.clients_count),
                 blob.workers(),
@@ -104,11 +124,14 @@ mod tests {
                 clients: Vec::new(),
                 clients_count: 0,
                 wanted_by: 3,
+                bytes: Some(1 << 20),
+                kept_for: 1,
+                kept_by: 2,
             }],
             more: 7,
         });
         let text = view.to_string();
-        let last = "3          -           worker-1, worker-2 (part), and 3 more\nand 7 more\n";
+        let last = "1048576  1        2        3          -           worker-1, worker-2 (part), and 3 more\nand 7 more\n";
         assert!(text.ends_with(last), "{text}");
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!(json["blobs"][0]["workers"][1]["whole"], false);

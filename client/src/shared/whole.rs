@@ -136,6 +136,7 @@ impl Whole {
     }
 
     /// All of what a task has left in the store of this process. It is mapped when it is needed.
+    #[cfg(feature = "embedded")]
     pub(crate) fn claimed(stored: Stored) -> Arc<Self> {
         let reference = stored.reference();
         let all = 0..reference.bytes;

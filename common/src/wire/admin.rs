@@ -120,6 +120,12 @@ pub struct BlobView {
     pub clients_count: u32,
     /// How many workers want it.
     pub wanted_by: u32,
+    /// How long it is, where the leader was told: of those that are kept.
+    pub bytes: Option<u64>,
+    /// How many sessions have handles on it, because of which workers keep it.
+    pub kept_for: u32,
+    /// How many workers were told to keep it for them.
+    pub kept_by: u32,
 }
 
 /// The cluster at a glance.

@@ -26,6 +26,7 @@ impl Dispatcher {
         });
         let clients = known.offered.iter().take(BLOB_NAMES_SHOWN_MAX);
         let clients = clients.filter_map(|id| Some(short(&self.blobs.offers.get(id)?.owner)));
+        let kept = self.blobs.kept.get(&blob);
         BlobView {
             blob,
             workers: workers.collect(),
@@ -33,6 +34,9 @@ impl Dispatcher {
             clients: clients.collect(),
             clients_count: count(known.offered.len()),
             wanted_by: count(known.wanting.len() + known.awaited.len()),
+            bytes: kept.map(|kept| kept.bytes),
+            kept_for: count(kept.map_or(0, |kept| kept.by.len())),
+            kept_by: count(kept.map_or(0, |kept| kept.at.len())),
         }
     }
 }

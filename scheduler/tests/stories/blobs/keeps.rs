@@ -73,6 +73,8 @@ fn where_nobody_says_who_has_it_one_who_has_keeps_it() {
     have(&mut leader, 3, false);
     assert_eq!(words(&have(&mut leader, 2, true)), [(2, true)]);
     assert_eq!(words(&have(&mut leader, 3, true)), [], "one is enough");
+    let view = &leader.dispatcher.blobs().blobs[0];
+    assert_eq!((view.bytes, view.kept_for, view.kept_by), (Some(BYTES), 1, 1));
 }
 
 #[test]
