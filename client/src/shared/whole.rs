@@ -74,7 +74,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// In the store of an embedded cluster.
-    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "there is none"))]
+    #[cfg(any(test, feature = "embedded"))]
     pub(crate) const fn here(cluster: ClusterId, blob: Blob) -> Self {
         Self { cluster, blob, offered: None }
     }
