@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Explain(QueryTask),
     /// List the blobs that workers hold or programs offer
     Blobs(Query),
-    /// Cancel a job or a batch
+    /// Cancel a job, a batch, a group of tasks or one of them
     Cancel(Cancel),
 }
 
@@ -249,8 +249,8 @@ pub(crate) struct QueryTask {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {
-    /// A job, or a batch that `allhands job` lists
-    #[arg(value_name = "JOB|BATCH")]
+    /// A job, a batch that `allhands job` lists, or one execution
+    #[arg(value_name = "JOB|BATCH|BATCH:INDEX")]
     pub(crate) target: Target,
     /// Of a job only the tasks of this group, which `allhands job` shows
     #[arg(long, value_name = "NAME")]
@@ -277,19 +277,22 @@ impl std::str::FromStr for User {
     }
 }
 
-/// What can be cancelled: a job (a number) or a batch (32 hexadecimal digits).
+/// What can be cancelled: a job (a number), a batch (32 hexadecimal digits), or an execution (a batch, and which of it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Job(JobId),
     Batch(BatchId),
+    Task(TaskId),
 }
 
 impl std::str::FromStr for Target {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "expected a job's number, or a batch's 32 hexadecimal digits";
-        text.parse().map(Self::Batch).or_else(|_| text.parse().map(Self::Job)).map_err(|_| wrong)
+        let wrong = "expected a job's number, a batch's 32 hexadecimal digits, or an execution as BATCH:INDEX";
+        let batch = text.parse().map(Self::Batch);
+        let task = batch.or_else(|_| text.parse().map(Self::Task));
+        task.or_else(|_| text.parse().map(Self::Job)).map_err(|_| wrong)
     }
 }
 

@@ -132,8 +132,9 @@ pub(crate) fn cancel(Cancel { target, group, query }: &Cancel) -> anyhow::Result
     let question = match (target, group) {
         (Target::Job(job), None) => Question::CancelJob(*job),
         (Target::Job(job), Some(group)) => Question::CancelGroup(*job, group.clone()),
+        (Target::Task(task), None) => Question::CancelTask(*task),
         (Target::Batch(batch), None) => Question::CancelBatch(*batch),
-        (Target::Batch(_), Some(_)) => {
+        (Target::Batch(_) | Target::Task(_), Some(_)) => {
             anyhow::bail!(
                 "--group is of a job: give the number of one, which `allhands jobs` lists"
             )

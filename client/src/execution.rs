@@ -125,7 +125,7 @@ impl<R> Execution<R> {
         self.slot.of().task
     }
 
-    /// Whether it has ended, in whatever way.
+    /// Whether it has ended, in whatever way. A task that asks lets go of its slot for a moment.
     pub fn done(&self) -> bool {
         home::glance(&self.slot);
         self.slot.ask();
@@ -187,7 +187,7 @@ impl<R: DeserializeOwned> Execution<R> {
     ///
     /// # Errors
     /// As [`result`](Self::result); [`TaskErrorKind::Overdue`] if it has not ended: it goes on, and may be asked
-    /// again.
+    /// again. In a task it comes later where another task has taken its slot meanwhile, and has not let go of it.
     pub fn result_timeout(&self, timeout: Duration) -> Result<R, TaskError> {
         match self.wait_read(Instant::now().checked_add(timeout)) {
             Some(read) => self.read(read),
@@ -195,33 +195,42 @@ impl<R: DeserializeOwned> Execution<R> {
         }
     }
 
-    /// [`result`](Self::result), if it is here; does not wait. A long one is fetched when this is first asked.
+    /// [`result`](Self::result), if it is here; does not wait. A long one is fetched when this is first asked. A task
+    /// that asks lets go of its slot for a moment, and goes on when another has let it in again.
     pub fn poll(&self) -> Option<Result<R, TaskError>> {
         home::glance(&self.slot);
         self.poll_result(std::task::Waker::noop())
     }
 }
 
-impl<T: DeserializeOwned, E: DeserializeOwned> Execution<Result<T, E>> {
+impl<T: DeserializeOwned, E: DeserializeOwned + fmt::Debug> Execution<Result<T, E>> {
     /// Waits for its end; what is in the `Ok` that the function returned.
     ///
     /// # Errors
-    /// As [`result`](Self::result); an `Err` is [`TaskErrorKind::Failed`], which [`downcast`](TaskError::downcast)
-    /// reads.
+    /// As [`result`](Self::result); an `Err` is [`TaskErrorKind::Failed`], whose text says it and which
+    /// [`downcast`](TaskError::downcast) reads.
     pub fn ok(&self) -> Result<T, TaskError> {
         let (tag, codec, value) = match self.wait_read(None) {
             Some(read) => read.map_err(|kind| self.error_of(kind))?,
             None => return Err(self.overdue(Duration::MAX)),
         };
         if tag == FAILED {
-            return Err(self.error_of(outcome::own_error(codec, value.bytes())));
+            return Err(self.own_error(codec, value.bytes()));
         }
         let bytes = bytes::Bytes::copy_from_slice(value.bytes());
         match self.read(Ok((tag, codec, value)))? {
             Ok(ok) => Ok(ok),
             // An `Err` that the executor did not take for one: the type's own serde.
-            Err(_) => Err(self.error_of(outcome::own_error(codec, &bytes))),
+            Err(_) => Err(self.own_error(codec, &bytes)),
         }
+    }
+
+    fn own_error(&self, codec: u8, bytes: &[u8]) -> TaskError {
+        let mut error = self.error_of(outcome::own_error(codec, bytes));
+        if let Some(own) = error.downcast::<E>() {
+            error.describe(format!("{own:?}"));
+        }
+        error
     }
 }
 

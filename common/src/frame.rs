@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const MAGIC: [u8; 4] = *b"AHND";
 
 /// The protocol that this build speaks. Raised with every change of a message or of its meaning.
-pub const PROTOCOL_VERSION: u16 = 6;
+pub const PROTOCOL_VERSION: u16 = 7;
 
 /// Length of the encoded [`Header`].
 pub const HEADER_BYTES: usize = 16;

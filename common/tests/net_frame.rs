@@ -5,15 +5,15 @@ use proptest::prelude::*;
 
 /// These bytes are the protocol: a change here is a new `PROTOCOL_VERSION`.
 const GOLDEN: [(Kind, usize, usize, [u8; HEADER_BYTES]); 4] = [
-    (Kind::Hello, 9, 0, *b"AHND\x06\x00\x01\x00\x09\x00\x00\x00\x00\x00\x00\x00"),
-    (Kind::Refused, 16 << 10, 0, *b"AHND\x06\x00\x03\x00\x00\x40\x00\x00\x00\x00\x00\x00"),
+    (Kind::Hello, 9, 0, *b"AHND\x07\x00\x01\x00\x09\x00\x00\x00\x00\x00\x00\x00"),
+    (Kind::Refused, 16 << 10, 0, *b"AHND\x07\x00\x03\x00\x00\x40\x00\x00\x00\x00\x00\x00"),
     (
         Kind::ClientToCoordinator,
         258,
         4 << 20,
-        *b"AHND\x06\x00\x04\x00\x02\x01\x00\x00\x00\x00\x40\x00",
+        *b"AHND\x07\x00\x04\x00\x02\x01\x00\x00\x00\x00\x40\x00",
     ),
-    (Kind::ChunkReply, 1 << 20, 8 << 20, *b"AHND\x06\x00\x0d\x00\x00\x00\x10\x00\x00\x00\x80\x00"),
+    (Kind::ChunkReply, 1 << 20, 8 << 20, *b"AHND\x07\x00\x0d\x00\x00\x00\x10\x00\x00\x00\x80\x00"),
 ];
 
 #[test]

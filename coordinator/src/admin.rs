@@ -1,6 +1,7 @@
 //! Answers to an operator's questions.
 
 use allhands_common::id::{BatchId, CoordinatorId, JobId, TaskId, Term};
+use allhands_common::range::TaskRange;
 use allhands_common::wire::admin::{Answer, Question};
 use allhands_scheduler::{Batch, Explanation};
 
@@ -76,6 +77,24 @@ impl Shell {
                     ));
                 }
                 let text = format!("group {group} of job {id} is being cancelled");
+                self.hear_operator(name, question);
+                Answer::Done(text)
+            }
+            Question::CancelTask(task) => {
+                let Some(batch) = state.batches.get(&task.batch) else {
+                    return unknown_batch(task.batch);
+                };
+                let one = TaskRange::new(task.index, task.index.saturating_add(1));
+                if task.index >= batch.tasks {
+                    let text = format!("batch {} has {} tasks so far", task.batch, batch.tasks);
+                    return Answer::Unknown(text);
+                }
+                if batch.over() || batch.unfinished(one).is_empty() {
+                    return Answer::Done(format!(
+                        "execution {task} has ended: nothing is left to cancel"
+                    ));
+                }
+                let text = format!("execution {task} is being cancelled");
                 self.hear_operator(name, question);
                 Answer::Done(text)
             }

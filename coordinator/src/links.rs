@@ -76,7 +76,15 @@ impl Entrance {
             // The loop has let the seat go.
             None => Down::Ended,
         };
-        tracing::debug!(cause = chain(&down), "a link ended");
+        match &down {
+            Down::Lost(error) if !error.retry_can_help() => {
+                tracing::warn!(
+                    cause = chain(&down),
+                    "a link ended: what the other side says cannot be read"
+                );
+            }
+            _ => tracing::debug!(cause = chain(&down), "a link ended"),
+        }
         // The loop is gone when this fails, and with it the seat.
         tell(Event::Down(down)).await;
     }

@@ -50,8 +50,9 @@ use core::time::Duration;
 
 use allhands_common::failure::{Cause, Failed};
 use allhands_common::function::FunctionName;
-use allhands_common::id::{AttemptId, BatchId, CoordinatorId, SessionId, Term, WorkerId};
+use allhands_common::id::{AttemptId, BatchId, CoordinatorId, SessionId, TaskId, Term, WorkerId};
 use allhands_common::program::ProgramId;
+use allhands_common::range::TaskRange;
 use allhands_common::time::{ClusterTime, Instant};
 use allhands_common::wire::admin::Question;
 use allhands_common::wire::record::Moment;
@@ -303,12 +304,17 @@ fn operator(state: &State, name: &str, question: &Question, out: &mut Vec<Action
         Question::CancelBatch(batch) if state.batches.contains_key(batch) => {
             out.push(Action::Propose(Command::Stop { batch: *batch, rest }));
         }
+        Question::CancelTask(TaskId { batch, index }) if state.batches.contains_key(batch) => {
+            let (batch, range, failed) = (*batch, TaskRange::new(*index, *index + 1), rest);
+            out.push(Action::Propose(Command::CancelTasks { batch, range, failed }));
+        }
         Question::CancelGroup(job, group) => {
             let (job, group, failed) = (*job, group.clone(), rest);
             out.push(Action::Propose(Command::CancelGroup { job, group, failed }));
         }
         Question::CancelJob(_)
         | Question::CancelBatch(_)
+        | Question::CancelTask(_)
         | Question::Status
         | Question::Jobs
         | Question::Job(_)

@@ -8,6 +8,8 @@ use allhands_common::wire::admin::SaidView;
 use allhands_common::wire::note::Said;
 use serde::Serialize;
 
+use crate::output::printable;
+
 /// The last lines of a job's tasks. Times are microseconds of the cluster's time.
 #[derive(Debug, Serialize)]
 pub(crate) struct LogsView {
@@ -54,8 +56,10 @@ impl Display for LogsView {
         }
         for LineView { at_us, task, level, text, fields, .. } in &self.lines {
             let seconds = *at_us as f64 / 1e6;
-            write!(f, "{seconds:>12.3}  {level:<5}  {task}  {text}")?;
-            fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))?;
+            write!(f, "{seconds:>12.3}  {level:<5}  {task}  {}", printable(text))?;
+            fields.iter().try_for_each(|(name, value)| {
+                write!(f, " {}={}", printable(name), printable(value))
+            })?;
             writeln!(f)?;
         }
         Ok(())
@@ -74,11 +78,13 @@ mod tests {
     fn a_line_is_a_line() {
         let task = TaskId { batch: BatchId([0xab; 16]), index: 3 };
         let attempt = AttemptId { term: Term(1), number: 2 };
-        let said = Said::Line(Line::new(Level::Warn, "read", &[("rows", &7)]));
+        let said = Said::Line(Line::new(Level::Warn, "read\n\u{1b}[1m", &[("rows", &7)]));
         let lines = vec![(Moment(12_345_678), Note { task, attempt, said })];
         let said = SaidView { lines, forgotten: 4, ..SaidView::default() };
         let view = LogsView::new(JobId(1), said);
-        let expected = format!("4 lines are not here\n      12.346  warn   {task}  read rows=7\n");
+        let expected = format!(
+            "4 lines are not here\n      12.346  warn   {task}  read\\n\\u{{1b}}[1m rows=7\n"
+        );
         assert_eq!(view.to_string(), expected);
         assert_eq!(serde_json::to_value(&view).unwrap()["lines"][0]["fields"]["rows"], "7");
     }

@@ -65,6 +65,12 @@ fn opened(dev: &Dev, retention: Duration) -> JobId {
     output(opener.stdin(Stdio::null())).trim().parse().unwrap()
 }
 
+/// One of a job's naps.
+fn a_nap(job: &allhands::Job) -> allhands::TaskId {
+    let batch = job.batches().find(|batch| batch.name.contains("nap")).unwrap();
+    allhands::TaskId { batch: batch.id, index: 0 }
+}
+
 /// The results of a job's naps, each once; and of its other calls.
 fn take(job: &mut allhands::Job) -> BTreeMap<u64, u64> {
     let names: Vec<(allhands::BatchId, String, u32)> =
@@ -104,7 +110,9 @@ fn take(job: &mut allhands::Job) -> BTreeMap<u64, u64> {
     assert_eq!(long.len(), 1);
     assert!(long[0].result().unwrap() == vec![7; WORDS]);
     let unlike = job.execution::<String>(long[0].id()).result().unwrap_err().to_string();
-    let both = "it returns `alloc::vec::Vec<u64>`, and is read as `alloc::string::String`: ";
+    let other = job.execution::<f64>(a_nap(job)).result().unwrap_err().to_string();
+    assert!(other.contains("it returns `u64`, and is read as `f64`"), "{other}");
+    let both = "it returns `alloc::vec::Vec<u64>`, and is read as `alloc::string::String`";
     assert!(unlike.contains(both), "{unlike}");
     squares
 }

@@ -137,7 +137,15 @@ pub(crate) fn an_operator_cancels_a_group() {
         assert!(error.contains("cancelled"), "{error}");
     }
     assert!(!other.done());
+    // One of two that share a batch.
+    let next = call(4, "other");
+    let said = output(&mut dev.ask(["cancel", &other.id().to_string()]));
+    assert!(said.contains("is being cancelled"), "{said}");
+    assert!(other.result().unwrap_err().to_string().contains("cancelled"));
+    let said = output(&mut dev.ask(["cancel", &other.id().to_string()]));
+    assert!(said.contains("has ended: nothing is left to cancel"), "{said}");
+    assert!(!next.done());
     cluster.cancel_group("other");
-    assert!(other.result().is_err());
+    assert!(next.result().is_err());
     println!("{}", said.trim());
 }

@@ -136,6 +136,19 @@ pub(super) fn block<'a, T>(
     })
 }
 
+/// Whether two types are certainly different ones. Of types that are not the standard library's only the names are
+/// known, and the program that reads may have its own for what another one returns.
+fn differ(one: &str, other: &str) -> bool {
+    let is_std = |name: &str| {
+        let mut paths = name.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+        paths.all(|path| {
+            let root = path.split_once("::").map(|(root, _)| root);
+            root.is_none_or(|root| ["alloc", "core", "std"].contains(&root))
+        })
+    };
+    one != other && is_std(one) && is_std(other)
+}
+
 impl<R> Execution<R> {
     /// Waits for the outcome; `None` when `deadline` has passed before.
     pub(super) fn wait_read(
@@ -175,6 +188,13 @@ impl<R> Execution<R> {
             FORWARDED => value.bytes().get(TASK_ID_BYTES..),
             _ => return Err(self.failure(tag, value.bytes())),
         };
+        let (wanted, returns) = (std::any::type_name::<R>(), self.slot.returned_elsewhere());
+        if tag == DONE
+            && let Some(returns) = returns.filter(|returns| differ(returns, wanted))
+        {
+            let message = format!("it returns `{returns}`, and is read as `{wanted}`");
+            return Err(self.error_of(undecodable(message)));
+        }
         let read = match (bytes, Codec::from_byte(codec)) {
             (Some(bytes), Some(codec)) => {
                 let arrays = self.slot.arrays();
@@ -243,5 +263,19 @@ impl<R> Execution<R> {
         let (tag, arity) = segment.row(*row, &mut strings)?;
         let (_, stand_ins) = allhands_common::segment::split_argument_tag(tag);
         Some(self.slot.function()?.text(codec, &strings[..arity], stand_ins))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_differ_only_where_their_names_say_all() {
+        let vec = "alloc::vec::Vec<u64>";
+        assert!(differ("u64", "f64") && differ(vec, "alloc::vec::Vec<(u32, i8)>"));
+        assert!(!differ(vec, vec));
+        assert!(!differ("theirs::Point", "ours::Point"), "they may be the same");
+        assert!(!differ("u64", "ours::Number") && !differ("alloc::vec::Vec<theirs::P>", vec));
     }
 }

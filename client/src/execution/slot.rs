@@ -156,8 +156,12 @@ impl Slot {
 
     /// The name of the type that its function returns, if it is known.
     pub(super) fn returns(&self) -> Option<&str> {
-        let here = self.function.map(Entry::result_type_name);
-        here.or_else(|| self.returns.as_deref().filter(|name| !name.is_empty()))
+        self.function.map(Entry::result_type_name).or_else(|| self.returned_elsewhere())
+    }
+
+    /// The same, if another program has called the function.
+    pub(super) fn returned_elsewhere(&self) -> Option<&str> {
+        self.returns.as_deref().filter(|name| !name.is_empty())
     }
 
     /// What came of it, if it is here.

@@ -27,6 +27,8 @@ pub enum Question {
     CancelJob(JobId),
     /// End a batch.
     CancelBatch(BatchId),
+    /// End one task.
+    CancelTask(TaskId),
     /// End all tasks of a job that are of a group.
     CancelGroup(JobId, String),
     /// Blobs of which the leader knows a holder.

@@ -115,11 +115,21 @@ impl Executor {
     }
 
     /// Whether it has anything of an attempt: to run, running or waiting.
+    pub(super) fn has_any(&self, attempt: AttemptId) -> bool {
+        self.works_on(attempt) || self.has_waited(attempt)
+    }
+
+    /// Whether it has begun with an attempt. It takes loads in their order: the ones behind the first are what comes
+    /// next.
     pub(super) fn has_begun(&self, attempt: AttemptId) -> bool {
-        let theirs = |task: &(AttemptId, u32)| task.0 == attempt;
-        self.works_on(attempt)
-            || self.suspended.keys().any(theirs)
-            || self.resumed.iter().any(theirs)
+        self.loads.front().is_some_and(|loaded| loaded.piece.attempt == attempt)
+            || self.has_waited(attempt)
+    }
+
+    fn has_waited(&self, attempt: AttemptId) -> bool {
+        let theirs = (attempt, 0)..=(attempt, u32::MAX);
+        self.suspended.range(theirs.clone()).next().is_some()
+            || self.resumed.range(theirs).next().is_some()
     }
 
     /// Whether it has any work.

@@ -217,7 +217,7 @@ impl Agent {
             if known.works_on(id) {
                 out.push(AgentAction::Take { executor, attempt: id, share: Share::All });
             }
-            if known.has_begun(id) {
+            if known.has_any(id) {
                 out.push(AgentAction::Cancel { executor, attempt: id });
             }
         }
@@ -230,7 +230,7 @@ impl Agent {
                 continue;
             }
             attempt.kill_at = None;
-            let working = self.executors.iter().filter(|(_, known)| known.has_begun(*id));
+            let working = self.executors.iter().filter(|(_, known)| known.has_any(*id));
             out.extend(working.map(|(executor, _)| AgentAction::Kill { executor: *executor }));
         }
     }

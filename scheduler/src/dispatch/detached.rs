@@ -43,6 +43,8 @@ impl Dispatcher {
             let name = name[..name.floor_char_boundary(NAME_BYTES_MAX)].into();
             let mut types = batch.spec.functions.iter().map(|function| &*function.returns);
             let returns = types.next().filter(|first| types.all(|other| other == *first));
+            // What comes of one that is run until it returns something is what is in that.
+            let returns = returns.filter(|_| batch.spec.policy.recurs.is_none());
             let returns =
                 returns.map(|name| name[..name.floor_char_boundary(NAME_BYTES_MAX)].into());
             JobBatch { batch: *id, name, returns: returns.unwrap_or_default(), tasks: batch.tasks }

@@ -69,7 +69,7 @@ impl Dispatcher {
             Effect::Settled { worker, attempt, batch, range } => {
                 self.settled(state, Origin { batch, attempt, worker }, range);
             }
-            Effect::Superseded { task } => self.supersede(state, task, out),
+            Effect::Superseded { task } => self.supersede(now, state, task, out),
             Effect::NotForwarded { task } => self.not_forwarded(state, task),
             Effect::Charged { batch, index } => self.recharge(now, state, batch, index),
             Effect::Started { batch, attempt, worker, range } => {

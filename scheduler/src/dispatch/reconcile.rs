@@ -239,7 +239,7 @@ impl Dispatcher {
 
     /// The roster had its time: what nobody brought is given out anew, but for what may have been
     /// started and must not be again.
-    pub(super) fn finish_resume(&mut self, state: &State, out: &mut Vec<Action>) {
+    pub(super) fn finish_resume(&mut self, now: Instant, state: &State, out: &mut Vec<Action>) {
         if self.awaited.take().is_none() {
             return;
         }
@@ -260,7 +260,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.supersede_all(state, out);
+        self.supersede_all(now, state, out);
     }
 }
 

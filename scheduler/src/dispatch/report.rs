@@ -111,6 +111,7 @@ impl Dispatcher {
                     self.unknow(worker, batch);
                 }
                 self.put_back_unstarted(now, state, origin, range, out);
+                self.supersede_returned(now, state, batch, range, out);
             }
             How::Cancelled | How::Bystander if !known.spec.policy.idempotent => {
                 self.fail(state, origin, range, Cause::Abandoned, out);

@@ -64,7 +64,7 @@ impl Dispatcher {
     pub(super) fn fire_timers(&mut self, now: Instant, state: &State, out: &mut Vec<Action>) {
         while let Some(timer) = self.timers.due(now) {
             match timer {
-                Timer::Resume => self.finish_resume(state, out),
+                Timer::Resume => self.finish_resume(now, state, out),
                 Timer::Worker(worker) => self.check_worker(now, state, worker, out),
                 Timer::Session(session) => self.check_lease(now, session, out),
                 Timer::Batch(batch) => self.check_batch(now, state, batch, out),

@@ -259,7 +259,7 @@ impl Dispatcher {
         if let Some(awaited) = &mut self.awaited {
             awaited.remove(&id);
             if awaited.is_empty() {
-                self.finish_resume(state, out);
+                self.finish_resume(now, state, out);
             }
         }
         self.announce_slots(out);

@@ -6,7 +6,7 @@ use allhands_common::id::TaskId;
 use allhands_common::policy::{EqualCalls, Policy};
 use allhands_common::resources::Resources;
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
-use allhands_common::wire::worker::ChildCall;
+use allhands_common::wire::worker::{ChildCall, How, Order};
 use allhands_scheduler::{Action, Fate, Located, State};
 
 use crate::support::*;
@@ -243,4 +243,21 @@ fn a_memo_that_is_not_kept_is_none() {
     let ran = leader.done(1, attempt(0), task(0, 0));
     assert_eq!(delivered(&ran), [(0, range(0, 1))]);
     assert!(!matches!(leader.state.locate(of(task(1, 0)), None), Located::Row { .. }));
+}
+
+#[test]
+fn what_a_worker_has_and_has_not_begun_is_called_back() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.keep(0, 1, true, &[], deferred());
+    assert_eq!(runs(&leader.live(&[1], 1100)), [(1, attempt(0), range(0, 1))]);
+    // It waits there, behind something else that runs: the next call may still take its place.
+    let asked = leader.keep(1, 1, true, &[], deferred());
+    let retracted = |actions: &[Action]| {
+        let orders = orders(actions).into_iter();
+        orders.filter(|(_, order)| matches!(order, Order::Retract { .. })).count()
+    };
+    assert_eq!(retracted(&asked), 1);
+    leader.end(1, attempt(0), 0, range(0, 1), How::Returned);
+    assert_eq!(ends_as(&leader, task(0, 0)), task(1, 0));
+    assert_eq!(given_out(&leader.live(&[1], 1100)).len(), 1);
 }
