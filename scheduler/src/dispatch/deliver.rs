@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use allhands_common::id::BatchId;
 use allhands_common::limit::DELIVER_BYTES_MAX;
-use allhands_common::wire::client::ToClient;
+use allhands_common::wire::client::{DONE_WITH_BATCH, ToClient};
 
 use super::Dispatcher;
 use crate::{Action, State};
@@ -84,6 +84,13 @@ impl Dispatcher {
         segments: u32,
         out: &mut Vec<Action>,
     ) {
+        let over = state.batches.get(&id).filter(|batch| batch.over());
+        if let Some(batch) = over.filter(|_| segments == DONE_WITH_BATCH) {
+            // It may stay, as those of detached jobs do, and a new leader does not know who has read it.
+            let sent = batch.outcome_segments();
+            self.deliveries.insert(id, Delivery { sent, end_told: true, ..Delivery::default() });
+            return;
+        }
         let Some(delivery) = self.deliveries.get_mut(&id) else { return };
         while let Some((_, bytes)) = delivery.in_flight.front().filter(|sent| sent.0 < segments) {
             delivery.in_flight_bytes -= *bytes as usize;

@@ -247,6 +247,8 @@ impl Dispatcher {
         (job, sequence, call): (JobId, u32, u32),
     ) {
         self.call_back(state, id);
+        // What a task has called may be the last of a job to end, and is gone at once.
+        self.watch_job(state, job);
         if !state.jobs.contains_key(&job) {
             self.queues.forget_job(job);
         }

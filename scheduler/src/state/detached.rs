@@ -125,8 +125,9 @@ impl State {
     /// A job is over, and has been kept long enough.
     pub(super) fn expire_job(&mut self, job: JobId, out: &mut Vec<Effect>) {
         let Some(known) = self.jobs.get(&job) else { return };
-        let over = known.detached.as_ref().is_some_and(|detached| detached.open == 0);
-        if !over || self.is_attached(known) {
+        let expires = known.detached.as_ref().and_then(Detached::expires_at);
+        // Somebody may have come and gone since that was proposed.
+        if expires.is_none_or(|at| at > self.at) || self.is_attached(known) {
             return;
         }
         self.jobs.remove(&job);
