@@ -38,7 +38,8 @@ impl Dispatcher {
         let Some(job) = state.job_of(batch).filter(|_| batch.depth() == 0) else { return };
         let session = job.session;
         // Who has attached to a job says what it reads.
-        if job.is_visited() && !self.deliveries.contains_key(&id) {
+        let unread = job.is_visited() && !self.deliveries.contains_key(&id);
+        if unread && !cfg!(plant = "delivered_without_read") {
             return;
         }
         if !self.clients.get(&session).is_some_and(|client| client.attached) {
@@ -85,7 +86,9 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let over = state.batches.get(&id).filter(|batch| batch.over());
-        if let Some(batch) = over.filter(|_| segments == DONE_WITH_BATCH) {
+        if let Some(batch) = over.filter(|_| segments == DONE_WITH_BATCH)
+            && !cfg!(plant = "read_is_sent_again")
+        {
             // It may stay, as those of detached jobs do, and a new leader does not know who has read it.
             let sent = batch.outcome_segments();
             self.deliveries.insert(id, Delivery { sent, end_told: true, ..Delivery::default() });

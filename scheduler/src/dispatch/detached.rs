@@ -71,7 +71,9 @@ impl Dispatcher {
             batch.and_then(|batch| state.job_of(batch)).is_some_and(|job| job.session == session)
         };
         for (id, from) in batches.into_iter().take(READING_MAX).filter(|(id, _)| theirs(id)) {
-            self.redeliver(state, id, from, out);
+            let news = from > 0 && !self.deliveries.contains_key(&id);
+            let skips = u32::from(news && cfg!(plant = "read_skips_after_leader_change"));
+            self.redeliver(state, id, from + skips, out);
         }
     }
 

@@ -42,7 +42,7 @@ impl Dispatcher {
                 self.tell(session, ToClient::JobOpened { request, job }, out);
             }
             Effect::JobAttached { session, request, job, anew } => {
-                if anew {
+                if anew || cfg!(plant = "second_attach_stops_reading") {
                     self.forget_reader(state, job);
                 }
                 self.job_attached(state, session, request, job, out);
@@ -248,7 +248,9 @@ impl Dispatcher {
     ) {
         self.call_back(state, id);
         // What a task has called may be the last of a job to end, and is gone at once.
-        self.watch_job(state, job);
+        if !cfg!(plant = "last_call_not_watched") {
+            self.watch_job(state, job);
+        }
         if !state.jobs.contains_key(&job) {
             self.queues.forget_job(job);
         }
