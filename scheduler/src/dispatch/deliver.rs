@@ -4,7 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use allhands_common::id::BatchId;
+use allhands_common::id::{BatchId, SessionId};
 use allhands_common::limit::DELIVER_BYTES_MAX;
 use allhands_common::wire::client::{DONE_WITH_BATCH, ToClient};
 
@@ -14,6 +14,8 @@ use crate::{Action, State};
 /// Where the delivery of a batch stands.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
+    /// To whom.
+    reader: Option<SessionId>,
     /// Outcome segments sent on the present connection, those before it included.
     sent: u32,
     /// Bytes of each that was sent and not consumed, oldest first, and their sum.
@@ -38,7 +40,8 @@ impl Dispatcher {
         let Some(job) = state.job_of(batch).filter(|_| batch.depth() == 0) else { return };
         let session = job.session;
         // Who has attached to a job says what it reads.
-        let unread = job.is_visited() && !self.deliveries.contains_key(&id);
+        let reader = self.deliveries.get(&id).and_then(|delivery| delivery.reader);
+        let unread = job.is_visited() && reader != Some(session);
         if unread && !cfg!(plant = "delivered_without_read") {
             return;
         }
@@ -52,6 +55,7 @@ impl Dispatcher {
             return;
         }
         let delivery = self.deliveries.entry(id).or_default();
+        delivery.reader = Some(session);
         if let Some(progress) = batch.progress() {
             // What is kept can be read again, by whoever attaches to its job.
             delivery.sent = delivery.sent.max(progress.dropped);
@@ -111,7 +115,9 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let sent = if cfg!(plant = "no_cursor") { 0 } else { received };
-        self.deliveries.insert(id, Delivery { sent, ..Delivery::default() });
+        let job = state.batches.get(&id).and_then(|batch| state.job_of(batch));
+        let reader = job.map(|job| job.session);
+        self.deliveries.insert(id, Delivery { reader, sent, ..Delivery::default() });
         self.deliver(state, id, out);
     }
 }

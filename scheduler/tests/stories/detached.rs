@@ -240,3 +240,17 @@ fn who_has_read_all_is_told_nothing_again() {
     let again = leader.client(FromClient::Acknowledge(vec![done]));
     assert_eq!((delivered(&again), told(&again)), (vec![], vec![]));
 }
+
+#[test]
+fn what_ends_as_somebody_attaches_is_not_his_before_he_reads() {
+    let mut leader = detached();
+    leader.done(1, attempt(0), task(0, 0));
+    leaves(&mut leader);
+    comes(&mut leader, 7, "ann");
+    leader.slow = true;
+    leader.done(1, attempt(1), task(0, 1));
+    attaches(&mut leader, 7, "ann", JOB);
+    assert_eq!(delivered(&leader.commit()), []);
+    let read = says(&mut leader, 7, "ann", FromClient::Read(vec![(batch(0), 0)]));
+    assert_eq!(delivered(&read), [(0, range(0, 1)), (1, range(1, 2))]);
+}

@@ -1,11 +1,13 @@
 //! Clients whose job goes on without them: when and how they go, and who comes to read it.
 
+use std::rc::Rc;
+
 use allhands_common::resources::Resources;
 use allhands_common::wire::client::FromClient;
 
 use super::Client;
 use super::visit::Visit;
-use crate::sim::climate::{Climate, SECOND};
+use crate::sim::climate::{Climate, MS, SECOND};
 use crate::sim::rng::Rng;
 use crate::sim::world::{Happening, World};
 
@@ -46,7 +48,16 @@ impl World {
         self.climate.faults_end += FAULTS_LAST;
         let of = self.clients.len();
         let opens = Opens::of(rng, &self.climate);
-        let opener = Client::new(of, rng, &self.climate, biggest, &[], Some(opens));
+        let mut opener = Client::new(of, rng, &self.climate, biggest, &[], Some(opens));
+        // Others are to find something that goes on.
+        for batch in opener.batches.iter_mut().filter(|_| rng.chance(500)) {
+            Rc::make_mut(&mut batch.plan).lasts();
+        }
+        // Some go while they submit.
+        let begun = opener.batches.iter().map(|batch| batch.plan.at).collect::<Vec<_>>();
+        if let Some(opens) = opener.opens.as_mut().filter(|_| rng.chance(600)) {
+            opens.until = rng.pick(&begun).max(SECOND / 2) + rng.skewed(0..300 * MS);
+        }
         self.oracle.opens(opener.session, &opener.owner, opens.retention_ms);
         self.clients.push(opener);
         self.plan(rng.skewed(0..SECOND), Happening::ClientActs(of));
@@ -54,7 +65,7 @@ impl World {
             let number = self.clients.len();
             // Most are of its identity.
             let owner = if rng.chance(150) { of + 1 } else { of };
-            let visit = Visit::of(rng, of);
+            let visit = Visit::of(rng, &self.climate, of);
             self.clients.push(Client::visitor(owner, rng, visit));
             let at = rng.skewed(0..self.climate.faults_end + 10 * SECOND);
             self.plan(at, Happening::ClientActs(number));

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::keeping::forwards;
 use crate::sim::Violation;
-use crate::sim::climate::{MS, SECOND};
+use crate::sim::climate::{Climate, MS, SECOND};
 use crate::sim::connection::End;
 use crate::sim::oracle::broken;
 use crate::sim::rng::{Rng, mix};
@@ -86,17 +86,23 @@ struct Reading {
 }
 
 impl Visit {
-    pub(super) fn of(rng: &mut Rng, of: usize) -> Self {
-        use Goes::{AtOnce, Cancels, Dies, IsCut, Last, Leaves};
+    pub(super) fn of(rng: &mut Rng, climate: &Climate, of: usize) -> Self {
+        use Goes::{Cancels, Dies, IsCut, Last, Leaves};
         let comes = match rng.within(0..10) {
-            0..6 => Comes::Now,
-            6..9 => Comes::Due { ahead: rng.skewed(0..200 * MS) },
+            0..5 => Comes::Now,
+            // That its question and what forgets the job are on their way to the log together.
+            5..9 => {
+                let ahead = rng.within(0..climate.commit_max + 2 * climate.delay_max);
+                Comes::Due { ahead }
+            }
             _ => Comes::Late,
         };
+        let hasty = matches!(comes, Comes::Due { .. }) && rng.chance(600);
+        let goes = rng.pick(&[Last, Last, Last, IsCut, IsCut, Leaves, Dies, Cancels]);
         Self {
             of,
             comes,
-            goes: rng.pick(&[Last, Last, Last, IsCut, IsCut, Leaves, Dies, AtOnce, Cancels]),
+            goes: if hasty { Goes::AtOnce } else { goes },
             after: rng.skewed(0..12) as u32,
             window: rng.within(1..4) as usize,
             request: RequestId(0),
@@ -173,6 +179,9 @@ impl World {
                 }
                 return;
             }
+            Goes::IsCut if enough && self.rng.chance(300) => {
+                self.greet_again(number);
+            }
             Goes::IsCut if enough => {
                 self.stats.count("visits: cut off");
                 if let Some(id) = self.clients[number].connection {
@@ -201,6 +210,14 @@ impl World {
         self.stats.count(how);
         self.say(number, FromClient::Detach);
         self.clients[number].left = true;
+    }
+
+    /// A client may say twice who it is, and be greeted twice: it says everything again then.
+    fn greet_again(&mut self, number: usize) {
+        let session = self.clients[number].session;
+        let Some(visit) = self.visit(number) else { return };
+        let (low, batches) = (visit.low, Vec::new());
+        self.say(number, FromClient::Attach { session, low, batches });
     }
 
     fn ask_for_job(&mut self, number: usize) {
@@ -233,15 +250,18 @@ impl World {
         }
         self.oracle.visits(session, job, &owner);
         self.say(number, FromClient::AttachJob { request, job });
+        if self.rng.chance(400) {
+            self.greet_again(number);
+        }
         if !self.oracle.may_visit(job, &owner) {
             // Who may not have it tries what it can; nothing comes of it.
             let batches = self.oracle.batches_of_job(job);
-            let read = batches.iter().map(|(batch, _)| (*batch, 0)).collect();
+            let read = batches.keys().map(|batch| (*batch, 0)).collect();
             let reason: String = "not mine".into();
             self.say(number, FromClient::Read(read));
             self.say(number, FromClient::LookAtJob(job));
             self.say(number, FromClient::CancelJob { job, reason: reason.clone() });
-            for (batch, _) in batches {
+            for batch in batches.into_keys() {
                 self.say(number, FromClient::Cancel { batch, reason: reason.clone() });
             }
         }
@@ -252,7 +272,7 @@ impl World {
 
     /// A coordinator does not let a client have a job: the oracle knows whether it may not.
     pub(super) fn visit_refused(&mut self, number: usize, request: RequestId, reason: &str) {
-        let at = self.now + self.rng.within(100 * MS..2 * SECOND);
+        let at = self.now + self.rng.within(50 * MS..2 * SECOND);
         let Some(visit) = self.visit(number) else { return };
         if request != visit.request || !visit.asked {
             return;
@@ -275,6 +295,7 @@ impl World {
             return Err(broken("only who asks is attached", format!("client {number}: {job}")));
         };
         if request != visit.request || !visit.asked {
+            self.stats.count("visits: answered again");
             return Ok(());
         }
         visit.request.0 += 1;
@@ -298,8 +319,10 @@ impl World {
     /// Another leader, another connection or another stay: what is read is said again.
     pub(super) fn visit_again(&mut self, number: usize) {
         let Some(visit) = self.visit(number) else { return };
-        visit.asked = false;
         if visit.job.is_none() {
+            if std::mem::take(&mut visit.asked) {
+                self.ask_for_job(number);
+            }
             return;
         }
         let open = visit.reading.iter().map(|(id, reading)| (*id, reading.received));
