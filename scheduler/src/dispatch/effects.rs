@@ -42,7 +42,7 @@ impl Dispatcher {
                 self.tell(session, ToClient::JobOpened { request, job }, out);
             }
             Effect::JobAttached { session, request, job, anew } => {
-                if anew || cfg!(plant = "second_attach_stops_reading") {
+                if anew {
                     self.forget_reader(state, job);
                 }
                 self.job_attached(state, session, request, job, out);
