@@ -51,8 +51,6 @@ pub enum Effect {
         request: RequestId,
         /// The job.
         job: JobId,
-        /// Whether it was not before: the same request may come twice.
-        anew: bool,
     },
     /// Something that a client asked for cannot be.
     Refused {

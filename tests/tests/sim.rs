@@ -53,6 +53,14 @@ fn no_seed_breaks_a_rule_and_each_runs_twice_alike() {
         "tasks that waited",
         "outcomes awaited by clients",
         "values compared",
+        "detached jobs left by their client",
+        "detached jobs whose client dies",
+        "visits: read to the end",
+        "visits: somebody was there",
+        "visits: refused for good",
+        "visits: died",
+        "reads again",
+        "tasks read",
     ] {
         assert!(stats.of(fault) > 0, "{fault} never happened");
     }

@@ -87,6 +87,8 @@ pub(crate) struct Core {
     visit: Visit,
     /// Number of the request that opens the job, or attaches to it.
     request: RequestId,
+    /// Requests of this stay below are answered.
+    low: RequestId,
     batches: BTreeMap<BatchId, Batch>,
     /// Segments that were given.
     given: u64,
@@ -164,6 +166,7 @@ impl Core {
             job: Job::Idle,
             visit: Visit::default(),
             request: RequestId(0),
+            low: RequestId(0),
             batches: BTreeMap::new(),
             given: 0,
             queue: VecDeque::new(),

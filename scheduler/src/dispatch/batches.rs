@@ -270,7 +270,10 @@ impl Dispatcher {
 
     /// Lets those of the tasks `range` that could start wait until they may.
     pub(super) fn put_off(&mut self, state: &State, id: BatchId, range: TaskRange) {
-        let Some(batch) = state.batches.get(&id) else { return };
+        // One that was stopped before this leader knew of it is not watched, nor has it anything to put off.
+        let Some(batch) = state.batches.get(&id).filter(|batch| batch.stopped().is_none()) else {
+            return;
+        };
         if batch.spec.policy.delay_ms.is_none() || cfg!(plant = "delay_ignored") {
             return;
         }

@@ -4,9 +4,9 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use allhands_common::id::BatchId;
+use allhands_common::id::{BatchId, SessionId};
 use allhands_common::limit::DELIVER_BYTES_MAX;
-use allhands_common::wire::client::ToClient;
+use allhands_common::wire::client::{DONE_WITH_BATCH, ToClient};
 
 use super::Dispatcher;
 use crate::{Action, State};
@@ -14,6 +14,8 @@ use crate::{Action, State};
 /// Where the delivery of a batch stands.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
+    /// To whom.
+    reader: Option<SessionId>,
     /// Outcome segments sent on the present connection, those before it included.
     sent: u32,
     /// Bytes of each that was sent and not consumed, oldest first, and their sum.
@@ -38,7 +40,9 @@ impl Dispatcher {
         let Some(job) = state.job_of(batch).filter(|_| batch.depth() == 0) else { return };
         let session = job.session;
         // Who has attached to a job says what it reads.
-        if job.is_visited() && !self.deliveries.contains_key(&id) {
+        let reader = self.deliveries.get(&id).and_then(|delivery| delivery.reader);
+        let unread = job.is_visited() && reader != Some(session);
+        if unread && !cfg!(plant = "delivered_without_read") {
             return;
         }
         if !self.clients.get(&session).is_some_and(|client| client.attached) {
@@ -51,6 +55,7 @@ impl Dispatcher {
             return;
         }
         let delivery = self.deliveries.entry(id).or_default();
+        delivery.reader = Some(session);
         if let Some(progress) = batch.progress() {
             // What is kept can be read again, by whoever attaches to its job.
             delivery.sent = delivery.sent.max(progress.dropped);
@@ -84,6 +89,15 @@ impl Dispatcher {
         segments: u32,
         out: &mut Vec<Action>,
     ) {
+        let over = state.batches.get(&id).filter(|batch| batch.over());
+        if let Some(batch) = over.filter(|_| segments == DONE_WITH_BATCH)
+            && !cfg!(plant = "read_is_sent_again")
+        {
+            // It may stay, as those of detached jobs do, and a new leader does not know who has read it.
+            let sent = batch.outcome_segments();
+            self.deliveries.insert(id, Delivery { sent, end_told: true, ..Delivery::default() });
+            return;
+        }
         let Some(delivery) = self.deliveries.get_mut(&id) else { return };
         while let Some((_, bytes)) = delivery.in_flight.front().filter(|sent| sent.0 < segments) {
             delivery.in_flight_bytes -= *bytes as usize;
@@ -101,7 +115,9 @@ impl Dispatcher {
         out: &mut Vec<Action>,
     ) {
         let sent = if cfg!(plant = "no_cursor") { 0 } else { received };
-        self.deliveries.insert(id, Delivery { sent, ..Delivery::default() });
+        let job = state.batches.get(&id).and_then(|batch| state.job_of(batch));
+        let reader = job.map(|job| job.session);
+        self.deliveries.insert(id, Delivery { reader, sent, ..Delivery::default() });
         self.deliver(state, id, out);
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, JobId, RequestId, SessionId};
+use allhands_common::id::{BatchId, JobId, RequestId, SessionId, Term};
 use allhands_common::limit::READING_MAX;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{JobBatch, ToClient};
@@ -18,13 +18,6 @@ const BATCHES_NAMED_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 256;
 
 impl Dispatcher {
-    /// Another client is attached to a job than before: that one has read what was read.
-    pub(super) fn forget_reader(&mut self, state: &State, job: JobId) {
-        for (id, _) in state.batches_of(job) {
-            self.deliveries.remove(id);
-        }
-    }
-
     /// A client is attached to a job: it is told of its batches.
     pub(super) fn job_attached(
         &mut self,
@@ -73,7 +66,9 @@ impl Dispatcher {
             batch.and_then(|batch| state.job_of(batch)).is_some_and(|job| job.session == session)
         };
         for (id, from) in batches.into_iter().take(READING_MAX).filter(|(id, _)| theirs(id)) {
-            self.redeliver(state, id, from, out);
+            let news = self.config.term > Term(1) && !self.deliveries.contains_key(&id);
+            let skips = u32::from(news && cfg!(plant = "read_skips_after_leader_change"));
+            self.redeliver(state, id, from + skips, out);
         }
     }
 

@@ -41,10 +41,7 @@ impl Dispatcher {
             Effect::JobOpened { session, request, job } => {
                 self.tell(session, ToClient::JobOpened { request, job }, out);
             }
-            Effect::JobAttached { session, request, job, anew } => {
-                if anew {
-                    self.forget_reader(state, job);
-                }
+            Effect::JobAttached { session, request, job } => {
                 self.job_attached(state, session, request, job, out);
             }
             Effect::Refused { session, batch, request, reason } => {
@@ -247,6 +244,10 @@ impl Dispatcher {
         (job, sequence, call): (JobId, u32, u32),
     ) {
         self.call_back(state, id);
+        // What a task has called may be the last of a job to end, and is gone at once.
+        if !cfg!(plant = "last_call_not_watched") {
+            self.watch_job(state, job);
+        }
         if !state.jobs.contains_key(&job) {
             self.queues.forget_job(job);
         }

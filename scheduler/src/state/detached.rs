@@ -52,7 +52,9 @@ impl Job {
 
     /// Something of it has ended now.
     pub(super) fn note_end(&mut self, at: ClusterTime) {
-        if let Some(detached) = &mut self.detached {
+        if let Some(detached) = &mut self.detached
+            && !cfg!(plant = "retention_counts_from_opening")
+        {
             detached.over_at = at;
         }
     }
@@ -66,7 +68,10 @@ impl State {
 
     /// The client of some jobs has gone: those that go on without it have all the tasks that they will have.
     pub(super) fn let_go_of_jobs(&mut self, session: SessionId, out: &mut Vec<Effect>) {
-        let theirs = |job: &&mut Job| job.session == session && job.detached.is_some();
+        let theirs = |job: &&mut Job| {
+            let prolongs = !job.is_visited() || !cfg!(plant = "visits_do_not_prolong");
+            job.session == session && job.detached.is_some() && prolongs
+        };
         let at = self.at;
         self.jobs.values_mut().filter(theirs).for_each(|job| job.note_end(at));
         let left = |job: &JobId| {
@@ -74,6 +79,7 @@ impl State {
             job.is_some_and(|job| job.session == session && job.detached.is_some())
         };
         let open = self.batches.iter().filter(|(_, batch)| !batch.sealed && left(&batch.job));
+        let open = open.filter(|_| !cfg!(plant = "left_batches_stay_open"));
         let open: Vec<(BatchId, u32)> = open.map(|(id, batch)| (*id, batch.tasks)).collect();
         open.into_iter().for_each(|(id, tasks)| self.seal(id, tasks, out));
     }
@@ -91,7 +97,9 @@ impl State {
             let request = Some(request);
             out.push(Effect::Refused { session, batch: None, request, reason });
         };
-        let Some(known) = self.jobs.get_mut(&job).filter(|known| known.owner == who.owner) else {
+        let lets_in =
+            |known: &&mut Job| known.owner == who.owner || cfg!(plant = "any_owner_attaches");
+        let Some(known) = self.jobs.get_mut(&job).filter(lets_in) else {
             let what = if job < self.next_job { "is over and forgotten" } else { "does not exist" };
             return refuse(alloc::format!(
                 "job {job} {what}, or is of another identity: `allhands jobs` lists those that there are"
@@ -119,14 +127,16 @@ impl State {
                 detached.visited = true;
             }
         }
-        out.push(Effect::JobAttached { session, request, job, anew: before != session });
+        out.push(Effect::JobAttached { session, request, job });
     }
 
     /// A job is over, and has been kept long enough.
     pub(super) fn expire_job(&mut self, job: JobId, out: &mut Vec<Effect>) {
         let Some(known) = self.jobs.get(&job) else { return };
-        let over = known.detached.as_ref().is_some_and(|detached| detached.open == 0);
-        if !over || self.is_attached(known) {
+        let expires = known.detached.as_ref().and_then(Detached::expires_at);
+        // Somebody may have come and gone since that was proposed.
+        let late = |at| at <= self.at || cfg!(plant = "visited_job_expires");
+        if !expires.is_some_and(late) || self.is_attached(known) {
             return;
         }
         self.jobs.remove(&job);

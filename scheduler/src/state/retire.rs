@@ -8,7 +8,7 @@ use allhands_common::range::TaskRange;
 use allhands_common::wire::client::DONE_WITH_BATCH;
 
 use super::links::Callees;
-use super::{Batch, State};
+use super::{Batch, Job, State};
 use crate::Effect;
 
 /// Batches whose outcomes name one another that are found, at most: more of them stay until their job ends.
@@ -130,14 +130,16 @@ impl State {
             return;
         }
         self.let_go_of_jobs(session, out);
+        let goes_on =
+            |job: &Job| job.detached.is_some() && !cfg!(plant = "detached_ends_with_its_client");
         let mine = |job: &JobId| {
             let job = self.jobs.get(job);
-            job.is_some_and(|job| job.session == session && job.detached.is_none())
+            job.is_some_and(|job| job.session == session && !goes_on(job))
         };
         let batches = self.batches.iter().filter(|(_, batch)| mine(&batch.job));
         let batches: Vec<BatchId> = batches.map(|(id, _)| *id).collect();
         batches.into_iter().for_each(|batch| self.forget(batch, out));
-        self.jobs.retain(|_, job| job.session != session || job.detached.is_some());
+        self.jobs.retain(|_, job| job.session != session || goes_on(job));
         out.push(Effect::SessionClosed { session });
     }
 }

@@ -1,6 +1,7 @@
 //! When tasks may start, and from when they have waited too long.
 
 use allhands_common::failure::Cause;
+use allhands_common::id::JobId;
 use allhands_common::policy::Policy;
 use allhands_common::resources::Resources;
 
@@ -79,4 +80,15 @@ fn a_dependant_that_is_delayed_has_its_queue_timeout_after_both() {
     assert!(!is_over(&leader, 1));
     leader.live(&[1], 100);
     assert!(timed_out(&leader));
+}
+
+#[test]
+fn what_is_stopped_in_the_entry_that_opens_it_has_nothing_to_put_off() {
+    let mut leader = Leader::with_workers(1, 1);
+    leader.slow = true;
+    leader.open(JobId(0), 0, Policy { delay_ms: Some(500), n_jobs: 2, ..Policy::default() });
+    leader.append(0, range(0, 2));
+    leader.cancel(0);
+    leader.commit();
+    assert!(is_over(&leader, 0));
 }

@@ -7,7 +7,7 @@ use allhands_common::range::TaskRange;
 use allhands_common::segment::{DONE, SegmentBuilder};
 use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient, ToClient};
 use allhands_common::wire::worker::How;
-use allhands_scheduler::{Action, Event};
+use allhands_scheduler::{Action, Command, Event};
 use bytes::Bytes;
 
 use crate::support::*;
@@ -184,4 +184,73 @@ fn results_that_nobody_reads_hold_up_nothing() {
         made += 1;
     }
     assert!(made == 300 && made << 20 > UNREAD_BYTES_MAX);
+}
+
+#[test]
+fn one_whose_last_task_to_end_was_called_by_another_is_forgotten_too() {
+    let mut leader = detached();
+    let parent = task(1, 0);
+    for number in 0..4 {
+        leader.done(1, attempt(number), task(0, number as u32));
+    }
+    leader.call(1, vec![call(parent, attempt(4), 0)]);
+    leader.done(1, attempt(4), parent);
+    leaves(&mut leader);
+    leader.live(&[1], 2 * RETENTION_MS);
+    assert!(leader.state.jobs.contains_key(&JOB), "its call is not over");
+    leader.done(1, attempt(5), child(parent, 0));
+    leader.live(&[1], RETENTION_MS - 1000);
+    assert!(leader.state.jobs.contains_key(&JOB));
+    leader.live(&[1], 2000);
+    assert!(!leader.state.jobs.contains_key(&JOB));
+}
+
+#[test]
+fn one_that_somebody_leaves_just_when_its_time_is_over_is_kept_for_as_long_again() {
+    let mut leader = detached();
+    (0..4).for_each(|index| _ = leader.done(1, attempt(u64::from(index)), task(0, index)));
+    leader.done(1, attempt(4), task(1, 0));
+    comes(&mut leader, 7, "ann");
+    leaves(&mut leader);
+    for _ in 0..RETENTION_MS / 10_000 {
+        leader.live(&[1], 9_999);
+        says(&mut leader, 7, "ann", FromClient::Alive);
+    }
+    leader.slow = true;
+    attaches(&mut leader, 7, "ann", JOB);
+    says(&mut leader, 7, "ann", FromClient::Detach);
+    leader.wait(1000);
+    let expires = matches!(leader.proposed.last(), Some(Command::ExpireJob { job: JOB }));
+    assert!(expires, "before it has heard of that: {:?}", leader.proposed);
+    leader.commit();
+    assert!(leader.state.jobs.contains_key(&JOB));
+    leader.slow = false;
+    leader.live(&[1], RETENTION_MS + 1000);
+    assert!(!leader.state.jobs.contains_key(&JOB));
+}
+
+#[test]
+fn who_has_read_all_is_told_nothing_again() {
+    let mut leader = detached();
+    leader.done(1, attempt(4), task(1, 0));
+    let done = (batch(1), DONE_WITH_BATCH);
+    assert_eq!(delivered(&leader.client(FromClient::Acknowledge(vec![done]))), []);
+    let mut leader = leader.succeed();
+    leader.attach(&[(batch(0), 0)]);
+    let again = leader.client(FromClient::Acknowledge(vec![done]));
+    assert_eq!((delivered(&again), told(&again)), (vec![], vec![]));
+}
+
+#[test]
+fn what_ends_as_somebody_attaches_is_not_his_before_he_reads() {
+    let mut leader = detached();
+    leader.done(1, attempt(0), task(0, 0));
+    leaves(&mut leader);
+    comes(&mut leader, 7, "ann");
+    leader.slow = true;
+    leader.done(1, attempt(1), task(0, 1));
+    attaches(&mut leader, 7, "ann", JOB);
+    assert_eq!(delivered(&leader.commit()), []);
+    let read = says(&mut leader, 7, "ann", FromClient::Read(vec![(batch(0), 0)]));
+    assert_eq!(delivered(&read), [(0, range(0, 1)), (1, range(1, 2))]);
 }

@@ -2,7 +2,9 @@
 //! are answered; a cursor for each batch; and the oracle looks at everything that comes.
 
 mod absence;
+mod detached;
 mod keeping;
+mod visit;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -23,7 +25,9 @@ use super::graph::mentions;
 use super::rng::Rng;
 use super::workload::{Plan, arguments, needs, program};
 use super::world::{Happening, World};
-use keeping::make_graphs;
+use detached::Opens;
+use keeping::{forwards, make_graphs};
+use visit::Visit;
 
 /// A client process.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ pub(super) struct Client {
     awaiting: BTreeMap<Awaited, (bool, bool)>,
     /// Whether its tasks name others whatever their order.
     pub(super) wild: bool,
+    /// What its one job is, if that goes on without it.
+    opens: Option<Opens>,
+    /// What it wants of another's job, if it is there for one.
+    visit: Option<Visit>,
     /// When it leaves, once it has all that it wanted; it looks then whether anything is left of that.
     leaves_at: Option<u64>,
     /// When a leader last heard it, and the longest that none did.
@@ -75,8 +83,6 @@ pub(super) struct Batch {
     seal_sent: bool,
     cancel_sent: bool,
     unwanted_sent: bool,
-    /// Whether it ever asked for the cancel.
-    cancelled: bool,
     /// Outcome segments received and acknowledged.
     pub(super) received: u32,
     acknowledged: u32,
@@ -107,11 +113,11 @@ impl Client {
         climate: &Climate,
         biggest: &Resources,
         others: &[Self],
+        opens: Option<Opens>,
     ) -> Self {
-        let mut session = [0; 16];
-        session[..8].copy_from_slice(&rng.next().to_le_bytes());
-        let session = SessionId(session);
-        let jobs: Vec<Job> = (0..rng.within(1..4))
+        let session = session(rng);
+        let jobs = if opens.is_some() { 1 } else { rng.within(1..4) };
+        let jobs: Vec<Job> = (0..jobs)
             .map(|_| Job { program: program(rng.within(1..3) as u8), id: None, sent: false })
             .collect();
         let mut batches: Vec<Batch> = (0..rng.within(1..6) as u32)
@@ -127,7 +133,6 @@ impl Client {
                 seal_sent: false,
                 cancel_sent: false,
                 unwanted_sent: false,
-                cancelled: false,
                 received: 0,
                 acknowledged: 0,
                 done: RangeSet::new(),
@@ -137,7 +142,7 @@ impl Client {
                 dropped: false,
             })
             .collect();
-        let wild = rng.chance(200);
+        let wild = rng.chance(200) && opens.is_none();
         if rng.chance(600) {
             make_graphs(rng, (climate, biggest), &mut batches, others, wild);
         }
@@ -152,16 +157,27 @@ impl Client {
                 Rc::make_mut(&mut batch.plan).set_n_jobs(n_jobs);
             }
         }
+        Self { jobs, batches, wild, opens, ..Self::idle(session, number) }
+    }
+
+    /// One that wants something of another's job.
+    fn visitor(owner: usize, rng: &mut Rng, visit: Visit) -> Self {
+        Self { visit: Some(visit), ..Self::idle(session(rng), owner) }
+    }
+
+    fn idle(session: SessionId, number: usize) -> Self {
         Self {
             session,
             owner: format!("owner{}", number % 2),
             connection: None,
             told: Term(0),
             attached: false,
-            jobs,
-            batches,
+            jobs: Vec::new(),
+            batches: Vec::new(),
             awaiting: BTreeMap::new(),
-            wild,
+            wild: false,
+            opens: None,
+            visit: None,
             leaves_at: None,
             last_heard: None,
             longest_silence: 0,
@@ -176,6 +192,12 @@ impl Client {
     }
 }
 
+fn session(rng: &mut Rng) -> SessionId {
+    let mut session = [0; 16];
+    session[..8].copy_from_slice(&rng.next().to_le_bytes());
+    SessionId(session)
+}
+
 impl World {
     fn say(&mut self, number: usize, message: FromClient) {
         if let Some(id) = self.clients[number].connection {
@@ -186,7 +208,7 @@ impl World {
 
     /// The client does what there is to do, and plans when to look again.
     pub(super) fn client_acts(&mut self, number: usize) -> Result<(), Violation> {
-        if self.clients[number].left {
+        if self.clients[number].left || self.leaves_job(number) {
             return Ok(());
         }
         let silent_until = self.clients[number].silent_until;
@@ -206,7 +228,7 @@ impl World {
             Some(_) => {}
         }
         let at = self.now + self.rng.skewed(MS..250 * MS);
-        self.plan(at, Happening::ClientActs(number));
+        self.plan(self.visit_looks_at(number, at), Happening::ClientActs(number));
         Ok(())
     }
 
@@ -225,7 +247,7 @@ impl World {
         let named = client.batches.iter().filter(|batch| batch.begun && !batch.over);
         let batches = named.map(|batch| (batch.id, batch.received)).collect();
         let answered = client.jobs.iter().take_while(|job| job.id.is_some()).count();
-        let low = RequestId(answered as u64);
+        let low = client.visit.as_ref().map_or(RequestId(answered as u64), |visit| visit.low);
         let id = self.connect(Peer::Client(number), term);
         let client = &mut self.clients[number];
         client.connection = Some(id);
@@ -241,9 +263,10 @@ impl World {
             if job.id.is_none() && !std::mem::replace(&mut job.sent, true) {
                 let program = job.program.clone();
                 let request = RequestId(request as u64);
+                let detached = self.clients[number].opens.map(|opens| opens.retention_ms);
                 self.say(
                     number,
-                    FromClient::OpenJob { request, program, name: "job".into(), detached: None },
+                    FromClient::OpenJob { request, program, name: "job".into(), detached },
                 );
             }
         }
@@ -251,6 +274,10 @@ impl World {
             self.work_on_batch(number, at);
         }
         self.await_others(number);
+        if self.clients[number].visit.is_some() {
+            self.visit_on(number);
+            return Ok(());
+        }
         self.drop_kept(number);
         self.leave_if_done(number)
     }
@@ -313,7 +340,7 @@ impl World {
         }
         let enough = plan.cancel_after.is_some_and(|after| batch.done.len() >= after);
         if enough && !std::mem::replace(&mut batch.cancel_sent, true) {
-            batch.cancelled = true;
+            self.oracle.cancels(id);
             say.push(FromClient::Cancel { batch: id, reason: "enough".into() });
         }
         if let Some(range) = plan.unwanted
@@ -361,6 +388,10 @@ impl World {
                 Ok(())
             }
             ToClient::Outcomes { batch, sequence, range, segment, last } => {
+                if self.clients[number].visit.is_some() {
+                    let outcomes = (range, segment.bytes);
+                    return self.visitor_receives(number, batch, sequence, outcomes, last);
+                }
                 self.receive(number, batch, sequence, range, segment.bytes)?;
                 match last {
                     true => self.batch_ended(number, batch, sequence + 1, None),
@@ -368,10 +399,23 @@ impl World {
                 }
             }
             ToClient::Ended { batch, segments, rest } => {
+                if self.clients[number].visit.is_some() {
+                    return self.visited_batch_ended(number, batch, (segments, rest));
+                }
                 self.batch_ended(number, batch, segments, rest)
             }
             ToClient::SessionExpired => self.expired(number),
             ToClient::Given(given) => self.client_is_given(number, given),
+            ToClient::Refused { batch: None, request: Some(request), reason }
+                if self.clients[number].visit.is_some() =>
+            {
+                self.visit_refused(number, request, &reason);
+                Ok(())
+            }
+            ToClient::JobAttached { request, job, batches, .. } => {
+                self.job_attached(number, (request, job), &batches)
+            }
+            ToClient::JobSeen(summary) => self.job_seen(number, &summary),
             ToClient::Refused { reason, .. } => {
                 Err(Violation { rule: "nothing proper is refused", what: reason })
             }
@@ -384,9 +428,7 @@ impl World {
             | ToClient::Slots { .. }
             | ToClient::Workers(_)
             | ToClient::Wanted { .. }
-            | ToClient::JobAttached { .. }
             | ToClient::Said(_)
-            | ToClient::JobSeen(_)
             | ToClient::HasProgram(_)
             | ToClient::Holders { .. } => Ok(()),
         }
@@ -419,6 +461,7 @@ impl World {
         for batch in done {
             self.say(number, FromClient::Acknowledge(vec![(batch, DONE_WITH_BATCH)]));
         }
+        self.visit_again(number);
         Ok(())
     }
 
@@ -454,7 +497,7 @@ impl World {
         }
         batch.done.insert(range);
         batch.counted += self.oracle.judge(self.now, id, range, &segment, calm)?;
-        batch.forwards(range, &segment).for_each(|(of, sure)| {
+        forwards(&batch.plan.nodes, range, &segment).for_each(|(of, sure)| {
             client.awaiting.insert(of, (sure, false));
         });
         self.stats.add("tasks delivered", range.len().into());
@@ -486,8 +529,7 @@ impl World {
             None if batch.done.covers(TaskRange::new(0, batch.plan.tasks())) => {}
             None => return wrong("every task has an outcome", format!("{:?}", batch.done)),
             Some(rest) => {
-                let (cancelled, counted) = (batch.cancelled, batch.counted);
-                self.oracle.judge_rest(self.now, id, &rest, cancelled, counted)?;
+                self.oracle.judge_rest(self.now, id, &rest, batch.counted)?;
                 self.stats.count("batches stopped");
             }
         }

@@ -3,6 +3,7 @@
 //! Every execution has a number, which is all that a simulated task returns: an outcome names the
 //! very execution that made it.
 
+mod detached;
 mod graphs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,14 @@ struct Known {
     parent: Option<TaskId>,
     /// Whether the log has stopped it.
     cut: bool,
+    /// Whether it is in the log, has all its tasks, and is over.
+    opened: bool,
+    sealed: bool,
+    over: bool,
+    /// Tasks that have ended.
+    ended: RangeSet,
+    /// Whether somebody wants it to end.
+    cancel_asked: bool,
 }
 
 /// What really happened.
@@ -97,6 +106,9 @@ pub(super) struct Oracle {
     pub(super) truths: Truths,
     /// Which attempt has called which batch.
     pub(super) claims: BTreeSet<(AttemptId, BatchId)>,
+    jobs: detached::Jobs,
+    /// When faults end.
+    pub(super) faults_end: u64,
 }
 
 pub(super) fn broken(rule: &'static str, what: String) -> Violation {
@@ -127,6 +139,11 @@ impl Oracle {
             opened_at: now,
             parent: None,
             cut: false,
+            opened: false,
+            sealed: false,
+            over: false,
+            ended: RangeSet::new(),
+            cancel_asked: false,
         });
     }
 
@@ -134,6 +151,13 @@ impl Oracle {
     pub(super) fn unwanted(&mut self, batch: BatchId, range: TaskRange) {
         if let Some(known) = self.batches.get_mut(&batch) {
             known.unwanted.insert(range);
+        }
+    }
+
+    /// Somebody cancels a batch.
+    pub(super) fn cancels(&mut self, batch: BatchId) {
+        if let Some(known) = self.batches.get_mut(&batch) {
+            known.cancel_asked = true;
         }
     }
 
@@ -148,9 +172,13 @@ impl Oracle {
         let mut kept = None;
         for effect in effects {
             let outcomes = kept.take();
+            self.learn_of_jobs(now, effect, state)?;
             match effect {
                 Effect::Keep { bytes, .. } => kept = Some(bytes),
                 Effect::Ended { batch, range } => {
+                    if let Some(known) = self.batches.get_mut(batch) {
+                        known.ended.insert(*range);
+                    }
                     if let Some(outcomes) = outcomes {
                         self.note(now, *batch, *range, outcomes, calm)?;
                     }
@@ -162,9 +190,11 @@ impl Oracle {
                         return Err(broken("what a task calls is opened once", what));
                     }
                     (known.committed, known.committed_at) = (1, now);
+                    (known.opened, known.sealed) = (true, true);
                 }
                 Effect::BatchOver { batch } => {
                     let Some(known) = self.batches.get_mut(batch) else { continue };
+                    known.over = true;
                     let task = TaskId { batch: *batch, index: 0 };
                     match known.parent {
                         Some(parent) if !self.truths.has(task) => {
@@ -185,6 +215,12 @@ impl Oracle {
                         return Err(broken("a batch is opened once", what));
                     }
                     (known.committed, known.committed_at) = (*tasks, now);
+                    known.opened = true;
+                }
+                Effect::Sealed { batch } => {
+                    if let Some(known) = self.batches.get_mut(batch) {
+                        known.sealed = true;
+                    }
                 }
                 Effect::Appended { batch, range } => {
                     let Some(known) = self.batches.get_mut(batch) else { continue };
@@ -207,7 +243,7 @@ impl Oracle {
                 _ => {}
             }
         }
-        Ok(())
+        self.settle_jobs(now, state)
     }
 
     /// A range reaches a worker.
@@ -226,7 +262,9 @@ impl Oracle {
             return Ok(());
         };
         let block = run.range.start / size;
-        let whole = TaskRange::new(block * size, ((block + 1) * size).min(known.plan.tasks()));
+        // One whose client has left it has the tasks that it has.
+        let tasks = if known.sealed { known.committed } else { known.plan.tasks() };
+        let whole = TaskRange::new(block * size, ((block + 1) * size).min(tasks));
         let exact = calm
             && known.plan.nodes.is_empty()
             && known.plan.behaves()
@@ -478,7 +516,7 @@ impl Oracle {
             }
         }
         if let Some(known) = self.batches.get_mut(&batch) {
-            known.cancelled.extend(cancelled.into_iter().map(|index| (index, now)));
+            cancelled.into_iter().for_each(|index| _ = known.cancelled.entry(index).or_insert(now));
         }
         Ok(counted)
     }
@@ -489,14 +527,14 @@ impl Oracle {
         now: u64,
         batch: BatchId,
         rest: &Failed,
-        cancelled: bool,
         counted: u32,
     ) -> Result<(), Violation> {
+        let cancelled = self.is_of_cancelled_job(batch);
         let Some(known) = self.batches.get_mut(&batch) else { return Ok(()) };
         known.stopped = true;
         let policy = &known.plan.spec.policy;
         let possible = match &rest.cause {
-            Cause::Cancelled { reason } if reason == "enough" => cancelled,
+            Cause::Cancelled { reason } if reason == "enough" => cancelled || known.cancel_asked,
             Cause::Cancelled { .. } => policy.fail_after.is_some_and(|limit| counted >= limit),
             Cause::DeadlinePassed { limit_ms } => {
                 policy.deadline_ms == Some(*limit_ms) && now >= known.opened_at + limit_ms * MS

@@ -144,7 +144,7 @@ impl Oracle {
         let mut end = task;
         for _ in 0..FOLLOWED_MAX {
             let Some(Seen::Forwarded(to)) = self.truths.of.get(&end).map(|truth| truth.seen) else {
-                return true;
+                return !self.never_comes(end);
             };
             if to == task || self.node(end).is_some_and(|node| !node.is_sure(to)) {
                 return false;
@@ -250,6 +250,7 @@ impl Oracle {
             Err(broken("what the attempt that ended has called is not cancelled", what))
         };
         match self.truths.of.get(&parent) {
+            _ if self.is_of_cancelled_job(child) => Ok(()),
             None if self.is_cut(parent.batch) => Ok(()),
             None => wrong("its parent has not ended".into()),
             Some(Truth {

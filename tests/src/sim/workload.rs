@@ -182,6 +182,13 @@ impl Plan {
         self.spec.policy.n_jobs = n_jobs;
     }
 
+    /// Has its tasks run for longer, where nothing limits that.
+    pub(super) fn lasts(&mut self) {
+        if self.spec.policy.timeout_ms.is_none() {
+            self.behaviour.run_max = 300 * MS;
+        }
+    }
+
     /// Whether all its tasks return a value at once.
     pub(super) const fn behaves(&self) -> bool {
         let Behaviour { panics, errs, deadly, hangs, slow, rounds, .. } = self.behaviour;

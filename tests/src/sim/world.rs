@@ -14,7 +14,7 @@ use super::consensus::Replica;
 use super::executor::Moment;
 use super::leader::Leader;
 use super::oracle::Oracle;
-use super::rng::Rng;
+use super::rng::{Rng, mix};
 use super::stats::Stats;
 use super::trace::Trace;
 use super::worker::Worker;
@@ -26,6 +26,13 @@ pub(super) const REPLICAS: usize = 3;
 /// How long after the last fault everything must have ended: leases, lost workers and the slowest
 /// batch that a client can submit, several times over.
 const LIVENESS: u64 = 150 * SECOND;
+
+/// Of the seeds of jobs that go on without their clients.
+const DETACHED: u64 = 0xde7a_c4ed;
+
+/// How long after all clients have gone a cluster is looked at: leases may have to run out, reports to be settled,
+/// snapshots to be taken, jobs to be forgotten.
+const AFTERWARDS: u64 = 40 * SECOND;
 
 /// Steps after which a cluster counts as going in circles.
 const STEPS_MAX: u64 = 2_000_000;
@@ -137,12 +144,18 @@ impl World {
         }
         for number in 0..world.rng.within(1..4) as usize {
             let (rng, climate, others) = (&mut world.rng, &world.climate, &world.clients);
-            let client = Client::new(number, rng, climate, &biggest, others);
+            let client = Client::new(number, rng, climate, &biggest, others, None);
             world.oracle.truths.wild |= client.wild;
             world.clients.push(client);
             let at = world.rng.skewed(0..SECOND);
             world.plan(at, Happening::ClientActs(number));
         }
+        // Of a stream of their own: seeds without such jobs are what they were before there were any.
+        let mut rng = Rng::new(mix(seed ^ DETACHED));
+        if rng.chance(300) {
+            world.add_detached(&mut rng, &biggest);
+        }
+        world.oracle.faults_end = world.climate.faults_end;
         for fault in FAULTS {
             world.plan_fault(fault);
         }
@@ -180,8 +193,7 @@ impl World {
             self.happen(happening)?;
             let done = self.clients.iter().all(|client| client.left);
             if done && done_at.is_none() {
-                // Leases may have to run out, reports to be settled, snapshots to be taken.
-                done_at = Some(self.now.max(self.climate.faults_end) + 40 * SECOND);
+                done_at = Some(self.now.max(self.climate.faults_end) + AFTERWARDS);
             }
             if done_at.is_some_and(|at| at <= self.now) {
                 break;
@@ -194,7 +206,8 @@ impl World {
     }
 
     fn hang(&self) -> Violation {
-        let what = self.clients.iter().find(|client| !client.left).map(|client| {
+        let stuck = self.clients.iter().enumerate().find(|(_, client)| !client.left);
+        let what = stuck.map(|(number, client)| {
             let state = &self.newest().state;
             let leader = self.leaders.last();
             let stuck: Vec<String> = client
@@ -214,7 +227,8 @@ impl World {
                     )
                 })
                 .collect();
-            format!("client {} waits for {stuck:?}", client.session)
+            let visit = self.visit_waits(number);
+            format!("client {} waits for {stuck:?} {visit}", client.session)
         });
         Violation {
             rule: "without faults everything ends",
@@ -322,11 +336,14 @@ impl World {
         self.stats.add("values compared", values);
         let state = &self.newest().state;
         if !state.sessions.is_empty() || !state.jobs.is_empty() || !state.batches.is_empty() {
+            let open = state.batches.iter().filter(|(_, batch)| !batch.over()).map(|(id, _)| id);
             let what = format!(
-                "{} sessions, {} jobs, {} batches",
+                "{} sessions, {} jobs, {} batches, open {:?}, {:?}",
                 state.sessions.len(),
                 state.jobs.len(),
-                state.batches.len()
+                state.batches.len(),
+                open.take(3).collect::<Vec<_>>(),
+                state.jobs.values().map(|job| &job.detached).collect::<Vec<_>>(),
             );
             return Err(Violation { rule: "what is consumed or abandoned leaves the state", what });
         }

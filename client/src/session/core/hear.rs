@@ -1,7 +1,7 @@
 //! What coordinators say, and who of them leads.
 
 use allhands_common::failure::Failed;
-use allhands_common::id::{BatchId, CoordinatorId, SessionId, Term};
+use allhands_common::id::{BatchId, CoordinatorId, RequestId, SessionId, Term};
 use allhands_common::wire::client::{Appended, ToClient};
 
 use super::{Action, Core, End, Peer, Step};
@@ -199,6 +199,8 @@ impl Core {
         let renewed = blake3::derive_key("allhands 2026 next session", &self.config.session.0);
         self.config.session = SessionId::from_hash(renewed.into());
         out.push(Action::Renamed(self.config.session));
+        // A stay of which no leader knows has had no answer: one that names any has expired.
+        self.low = RequestId(0);
         self.job_expired(out);
         self.lose_leader();
         self.attach(peer, out);

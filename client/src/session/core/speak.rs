@@ -225,7 +225,7 @@ impl Core {
         let open = self.batches.iter().filter(|(_, batch)| batch.is_open());
         let message = FromClient::Attach {
             session: self.config.session,
-            low: self.request,
+            low: self.low,
             batches: open.map(|(id, batch)| (*id, batch.inbox.received)).collect(),
         };
         out.push(Action::Send { peer, message });

@@ -449,11 +449,16 @@ fn an_expired_session_ends_its_batches_and_begins_another_stay() {
     let batch = bench.one_task();
     let actions = bench.hear(ToClient::SessionExpired);
     assert_eq!(actions[0], Action::End { batch, end: End::Expired });
-    let [FromClient::Attach { session, batches, .. }] = said(&actions)[..] else {
+    let [FromClient::Attach { session, low, batches }] = said(&actions)[..] else {
         panic!("{actions:?}")
     };
     assert_ne!(*session, SessionId([2; 16]));
-    assert!(batches.is_empty());
+    assert_eq!((*low, batches.len()), (RequestId(0), 0), "who has heard nothing names nothing");
+    bench.attach();
+    bench.open();
+    bench.hear(ToClient::JobOpened { request: RequestId(1), job: JobId(8) });
+    let actions = bench.step(Event::LinkUp { peer: LEADER, coordinator: None });
+    assert!(matches!(said(&actions)[..], [FromClient::Attach { low: RequestId(2), .. }]));
 }
 
 #[test]

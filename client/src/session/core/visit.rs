@@ -93,12 +93,17 @@ impl Core {
         request == self.request && self.job == Job::Asked
     }
 
+    const fn request_answered(&mut self) {
+        self.request.0 += 1;
+        self.low = self.request;
+    }
+
     pub(super) fn job_opened(&mut self, request: RequestId, job: JobId, out: &mut Vec<Action>) {
         if !self.has_asked(request) {
             return;
         }
         self.job = Job::Open(job);
-        self.request.0 += 1;
+        self.request_answered();
         if matches!(self.config.purpose, Purpose::Detached { .. }) {
             let name = self.config.name.clone();
             out.push(Action::JobOpen(Visited { job, name, batches: Vec::new() }));
@@ -115,7 +120,7 @@ impl Core {
         if !self.has_asked(request) {
             return;
         }
-        self.request.0 += 1;
+        self.request_answered();
         self.job = Job::Idle;
         if self.config.purpose == Purpose::Attached {
             return self.end_all(&End::ProgramRefused(reason), out);
@@ -205,7 +210,7 @@ impl Core {
             return;
         }
         self.job = Job::Open(job);
-        self.request.0 += 1;
+        self.request_answered();
         let batches = std::mem::take(&mut self.visit.named);
         if !std::mem::replace(&mut self.visit.begun, true) {
             out.push(Action::JobOpen(Visited { job, name, batches }));

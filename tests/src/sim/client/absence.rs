@@ -12,12 +12,13 @@ impl World {
     pub(super) fn expired(&mut self, number: usize) -> Result<(), Violation> {
         self.client_is_heard(number, false);
         let client = &mut self.clients[number];
-        client.left = true;
+        client.left = client.visit.is_none();
         if client.longest_silence < CLIENT_LEASE_MS * MS {
             let what = format!("after {} ms", client.longest_silence / MS);
             return Err(Violation { rule: "a session expires after its lease, not before", what });
         }
         self.stats.count("sessions expired");
+        self.visitor_expired(number);
         Ok(())
     }
 

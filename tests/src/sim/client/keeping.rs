@@ -13,7 +13,7 @@ use allhands_common::wire::client::{DONE_WITH_BATCH, FromClient};
 use super::{Batch, Client};
 use crate::sim::Violation;
 use crate::sim::climate::{Climate, SECOND};
-use crate::sim::graph::{Nameable, Seen};
+use crate::sim::graph::{Nameable, Node, Seen};
 use crate::sim::rng::Rng;
 use crate::sim::truth;
 use crate::sim::workload::Plan;
@@ -48,24 +48,22 @@ pub(super) fn make_graphs(
     }
 }
 
-impl Batch {
-    /// To whom tasks of a range were forwarded, and whether those are there for sure.
-    pub(super) fn forwards(
-        &self,
-        range: TaskRange,
-        segment: &Segment,
-    ) -> impl Iterator<Item = (Awaited, bool)> + use<> {
-        let nodes = self.plan.nodes.iter().skip(range.start as usize);
-        let mut forwards = Vec::new();
-        for (index, node) in (range.start..range.end).zip(nodes) {
-            let row = segment.value(index - range.start);
-            let truth = row.and_then(|(tag, bytes)| truth::read(tag, bytes));
-            if let Some(Seen::Forwarded(task)) = truth.map(|truth| truth.seen) {
-                forwards.push((Awaited { task, follow: true }, node.is_sure(task)));
-            }
+/// To whom tasks of a range were forwarded, and whether those are there for sure.
+pub(super) fn forwards(
+    nodes: &[Rc<Node>],
+    range: TaskRange,
+    segment: &Segment,
+) -> impl Iterator<Item = (Awaited, bool)> + use<> {
+    let nodes = nodes.iter().skip(range.start as usize);
+    let mut forwards = Vec::new();
+    for (index, node) in (range.start..range.end).zip(nodes) {
+        let row = segment.value(index - range.start);
+        let truth = row.and_then(|(tag, bytes)| truth::read(tag, bytes));
+        if let Some(Seen::Forwarded(task)) = truth.map(|truth| truth.seen) {
+            forwards.push((Awaited { task, follow: true }, node.is_sure(task)));
         }
-        forwards.into_iter()
     }
+    forwards.into_iter()
 }
 
 impl World {
@@ -75,7 +73,8 @@ impl World {
         if client.unfinished().next().is_none() && client.awaiting.is_empty() {
             let until = self.now.max(self.climate.faults_end) + STAYS;
             // Outcomes that name one another stay until their job ends, and so may those of circles.
-            let looks = !self.oracle.truths.wild && client.batches.iter().any(Batch::is_kept);
+            let goes = client.opens.is_none() && !self.oracle.truths.wild;
+            let looks = goes && client.batches.iter().any(Batch::is_kept);
             let until = if looks { until } else { self.now };
             if *self.clients[number].leaves_at.get_or_insert(until) > self.now {
                 return Ok(());

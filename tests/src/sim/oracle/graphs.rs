@@ -55,6 +55,17 @@ impl Oracle {
         known.is_some_and(|known| known.parent == Some(parent) && known.committed == 0)
     }
 
+    /// How many tasks of a batch are in the log.
+    pub(in crate::sim) fn tasks_of(&self, batch: BatchId) -> u32 {
+        self.batches.get(&batch).map_or(0, |known| known.committed)
+    }
+
+    /// Whether a task never comes that was to be of a batch: its client has left that as it was.
+    pub(in crate::sim) fn never_comes(&self, task: TaskId) -> bool {
+        let known = self.batches.get(&task.batch);
+        known.is_some_and(|known| known.sealed && task.index >= known.committed)
+    }
+
     /// Whether all of a batch is in the log.
     pub(in crate::sim) fn is_whole(&self, batch: BatchId) -> bool {
         let known = self.batches.get(&batch);
