@@ -155,6 +155,17 @@ pub(super) fn park(
     Ok(signal.wait(deadline))
 }
 
+/// Whether this thread may await the outcome of `slot`, if that is not here.
+///
+/// # Errors
+/// It is of a task that was cancelled, or of none.
+pub(super) fn may_await(slot: &Slot) -> std::result::Result<(), NotHere> {
+    match slot.settled().is_none() && executor::is_executor() {
+        true => tasks::may_wait(),
+        false => Ok(()),
+    }
+}
+
 /// Whoever is about to look whether the outcome of `slot` is there may have to ask for it first.
 pub(super) fn glance(slot: &Arc<Slot>) {
     if executor::is_executor() {
