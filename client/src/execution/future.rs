@@ -22,7 +22,9 @@ impl<R: DeserializeOwned> Future for Outcome<R> {
     type Output = Result<R, TaskError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Err(error) = home::may_await(&self.0.slot) {
+        if self.0.slot.settled().is_none()
+            && let Err(error) = home::may_await()
+        {
             return Poll::Ready(Err(self.0.error_of(kind_of_task(error))));
         }
         match self.0.poll_result(context.waker()) {

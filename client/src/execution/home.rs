@@ -155,15 +155,12 @@ pub(super) fn park(
     Ok(signal.wait(deadline))
 }
 
-/// Whether this thread may await the outcome of `slot`, if that is not here.
+/// Whether what runs on this thread may await an outcome that is not here.
 ///
 /// # Errors
-/// It is of a task that was cancelled, or of none.
-pub(super) fn may_await(slot: &Slot) -> std::result::Result<(), NotHere> {
-    match slot.settled().is_none() && executor::is_executor() {
-        true => tasks::may_wait(),
-        false => Ok(()),
-    }
+/// It is a task that was cancelled, or, in an executor, no task.
+pub(super) fn may_await() -> std::result::Result<(), NotHere> {
+    if executor::is_executor() { tasks::may_wait() } else { Ok(()) }
 }
 
 /// Whoever is about to look whether the outcome of `slot` is there may have to ask for it first.

@@ -225,10 +225,9 @@ impl<R: DeserializeOwned> Stream for AsCompleted<R> {
         if let Some(next) = self.poll(context.waker()) {
             return Poll::Ready(next);
         }
-        let mut open = self.executions.iter().map(|execution| &execution.slot);
-        match open.find_map(|slot| home::may_await(slot).err()) {
-            Some(error) => Poll::Ready(Some(self.stop(error))),
-            None => Poll::Pending,
+        match home::may_await() {
+            Err(error) => Poll::Ready(Some(self.stop(error))),
+            Ok(()) => Poll::Pending,
         }
     }
 }

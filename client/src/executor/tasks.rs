@@ -174,11 +174,19 @@ pub(crate) enum NotHere {
 /// # Errors
 /// No task runs on this thread, or it was cancelled.
 pub(crate) fn may_wait() -> Result<(), NotHere> {
-    match this() {
+    match current() {
         None => Err(NotHere::AnotherThread),
-        Some(token) if token.was_cancelled() => Err(NotHere::Cancelled),
+        Some(current) if was_cancelled(current.begun()) => Err(NotHere::Cancelled),
         Some(_) => Ok(()),
     }
+}
+
+/// Whether a task was cancelled, as far as was heard.
+fn was_cancelled(task: Begun) -> bool {
+    CREW.get().is_some_and(|crew| {
+        crew.asked.marked.load(Ordering::Relaxed) > 0
+            && crew.asked.state().cancelled.contains(&task)
+    })
 }
 
 /// Has `told` called with the outcome, when it is there. It comes while a task of this process waits for it.
@@ -287,15 +295,7 @@ impl Token {
         if let Some(crew) = CREW.get() {
             crew.listen();
         }
-        self.was_cancelled()
-    }
-
-    /// Whether it was cancelled, as far as was heard.
-    fn was_cancelled(&self) -> bool {
-        CREW.get().is_some_and(|crew| {
-            crew.asked.marked.load(Ordering::Relaxed) > 0
-                && crew.asked.state().cancelled.contains(&self.begun)
-        })
+        was_cancelled(self.begun)
     }
 
     /// The same; if it was not, `waker` is woken when it is.
