@@ -116,10 +116,10 @@ impl Executor {
 
     /// Whether it has anything of an attempt: to run, running or waiting.
     pub(super) fn has_begun(&self, attempt: AttemptId) -> bool {
-        let theirs = |task: &(AttemptId, u32)| task.0 == attempt;
+        let all = (attempt, 0)..=(attempt, u32::MAX);
         self.works_on(attempt)
-            || self.suspended.keys().any(theirs)
-            || self.resumed.iter().any(theirs)
+            || self.suspended.range(all.clone()).next().is_some()
+            || self.resumed.range(all).next().is_some()
     }
 
     /// Whether it has any work.
@@ -197,9 +197,9 @@ impl Agent {
                     let theirs = executor.loads.iter_mut().filter(|l| l.piece.attempt == attempt);
                     theirs.for_each(|loaded| loaded.open.remove(range));
                     executor.since = now;
-                    let theirs = |of: &(AttemptId, u32)| of.0 == attempt && range.contains(of.1);
-                    executor.resumed.retain(|task| !theirs(task));
-                    executor.suspended.retain(|task, _| !theirs(task));
+                    let theirs = (attempt, range.start)..(attempt, range.end);
+                    executor.resumed.extract_if(theirs.clone(), |_| true).for_each(drop);
+                    executor.suspended.extract_if(theirs, |_, _| true).for_each(drop);
                 }
                 self.settle_need(id);
                 self.measure(attempt, range.len(), run_us);
