@@ -315,7 +315,7 @@ where
 /// is the one here, else that of [`Stays`]. A bound would ask too early: an `async fn` whose body submits itself has no
 /// future yet of which that could be known.
 #[derive(Debug)]
-pub struct Begins<F, A, K>(PhantomData<fn() -> (F, A, K)>);
+pub struct Begins<F, A, K>(PhantomData<(F, A, K)>);
 
 impl<F, A, K> Begins<F, A, K>
 where

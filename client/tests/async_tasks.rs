@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use allhands::prelude::*;
-use allhands::{Cause, Failure, Level, Said, TaskId, Until, as_completed, context, wait};
+use allhands::{Arg, Cause, Failure, Level, Said, TaskId, Until, as_completed, context, wait};
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
 
@@ -134,7 +135,7 @@ async fn tree(depth: u64) -> Result<u64, Failure> {
     let (one, other) = (sync_tree::submit(depth - 1)?, tree::submit(depth - 1)?);
     let third = tree::submit(depth - 1)?;
     let sum = other.await?? + one.ok()?;
-    wait(&[third.clone()], Until::All);
+    wait(std::slice::from_ref(&third), Until::All);
     Ok(sum + third.await??)
 }
 
@@ -262,7 +263,10 @@ async fn several(count: u64) -> Result<(u64, u64, u64), Failure> {
         sum += result?;
     }
     let again = calls()?;
-    let together = join_all(again.into_iter().map(IntoFuture::into_future)).await.into_iter().sum::<Result<u64, _>>()?;
+    let together = join_all(again.into_iter().map(IntoFuture::into_future))
+        .await
+        .into_iter()
+        .sum::<Result<u64, _>>()?;
     let race = [add::delayed(0, 0).delay(PATIENCE).submit()?, add::submit(0, 1)?];
     let (first, place, _) = select_all(race.iter().map(IntoFuture::into_future)).await;
     race[1 - place].cancel();
@@ -366,6 +370,20 @@ async fn stays(n: u64) -> Result<u64, Failure> {
     Ok(sum + *kept + more)
 }
 
+#[allhands::task]
+async fn shows<T: Display + Arg>(value: T) -> String {
+    let sum = add::submit(1, 2).unwrap().await.unwrap();
+    format!("{value} of {sum}")
+}
+
+/// Delays itself.
+async fn counts(depth: u64) -> u64 {
+    match depth {
+        0 => 0,
+        _ => delayed(counts)(depth - 1).submit().unwrap().await.unwrap() + 1,
+    }
+}
+
 #[allhands::test]
 fn what_cannot_go_from_thread_to_thread_need_not() {
     let cluster = one_slot();
@@ -373,6 +391,9 @@ fn what_cannot_go_from_thread_to_thread_need_not() {
     for (n, execution) in (0..).zip(all) {
         assert_eq!(execution.ok().unwrap(), 3 * n + 1);
     }
+    let shown = cluster.submit(shows::delayed::<u64>(5)).unwrap();
+    assert_eq!(shown.result().unwrap(), "5 of 3");
+    assert_eq!(cluster.submit(delayed(counts)(20)).unwrap().result().unwrap(), 20);
     let closure = delayed(async |n: u64| add::submit(n, 1).unwrap().await.unwrap());
     assert_eq!(cluster.submit(closure(4)).unwrap().result().unwrap(), 5);
 }

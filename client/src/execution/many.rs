@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use futures_util::Stream;
 use serde::de::DeserializeOwned;
 
-use super::{Execution, home};
 use super::once::Waiter;
 use super::outcome::{block, kind_of_task};
 use super::slot::{Settled, Slot};
+use super::{Execution, home};
 use crate::cluster::Cluster;
 use crate::delayed::Delayed;
 use crate::error::{Result as ClusterResult, RunError, TaskError, TaskErrorKind};

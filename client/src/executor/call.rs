@@ -41,24 +41,26 @@ pub(super) struct Functions {
 
 impl Functions {
     pub(super) fn find(common: &Common) -> Self {
-        let find = |name, label: &str| match Entry::resolve(name) {
-            Ok(entry) => Ok(entry.call()),
-            Err(error) => Err(Cause::Program { message: format!("{label}: {error}") }),
+        let find = |name, label: &str| {
+            Entry::resolve(name)
+                .map_err(|error| Cause::Program { message: format!("{label}: {error}") })
         };
-        let all = common.functions.iter().map(|function| find(function.name, &function.label));
-        let begin = common.functions.iter().map(|function| {
-            let entry = Entry::resolve(function.name).ok()?;
+        let find_call = |name, label| find(name, label).map(Entry::call);
+        let entries = common.functions.iter().map(|function| find(function.name, &function.label));
+        let entries: Vec<_> = entries.collect();
+        let begin = entries.iter().map(|entry| {
+            let entry: &'static Entry = entry.as_ref().ok()?;
             Some(Begin { entry, begin: entry.task()?.begin?()? })
         });
         let begin: Vec<_> = begin.collect();
-        let goes = begin.iter().any(Option::is_some);
+        let any_begins = begin.iter().any(Option::is_some);
         Self {
-            all: all.collect(),
-            begin: if goes { begin } else { Vec::new() },
+            all: entries.into_iter().map(|entry| entry.map(Entry::call)).collect(),
+            begin: if any_begins { begin } else { Vec::new() },
             retry_when: common
                 .retry_when
-                .map(|name| find(name, "what says when it is tried again")),
-            recurs: common.recurs.map(|name| find(name, "what says whether it has a result")),
+                .map(|name| find_call(name, "what says when it is tried again")),
+            recurs: common.recurs.map(|name| find_call(name, "what says whether it has a result")),
         }
     }
 
@@ -165,7 +167,11 @@ pub(super) fn run(
 
 /// The `row`-th task of `segment`, if it is a future that goes from thread to thread.
 #[inline]
-pub(super) fn begins<'a>(functions: &Functions, segment: &'a Segment, row: u32) -> Option<Call<'a>> {
+pub(super) fn begins<'a>(
+    functions: &Functions,
+    segment: &'a Segment,
+    row: u32,
+) -> Option<Call<'a>> {
     if functions.begin.is_empty() {
         return None;
     }
