@@ -13,13 +13,17 @@
 #![expect(unsafe_code, reason = "reads the program's own records; see each block")]
 
 use std::any::{TypeId, type_name};
+use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::{align_of, offset_of, size_of};
+use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::LazyLock;
 
 use allhands_common::function::FunctionName;
 use allhands_common::id::TaskId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::execution::convert::Conversion;
@@ -36,6 +40,13 @@ const RETURNS_BYTES_MAX: usize = 256;
 /// Runs a function: reads one byte string per argument, calls it on this thread, appends its encoded
 /// result to `out`. It does not catch panics.
 pub type CallFn = fn(codec: Codec, args: &[&[u8]], out: &mut Vec<u8>) -> CallStatus;
+
+/// Begins a function whose future may be polled by any thread: reads one byte string per argument, and polls nothing
+/// yet. It does not catch panics.
+pub type BeginFn = fn(&'static Entry, Codec, &[&[u8]]) -> CallFuture;
+
+/// A call that has begun: a future of how it ends, and of its encoded result.
+pub type CallFuture = Pin<Box<dyn Future<Output = (CallStatus, Vec<u8>)> + Send>>;
 
 /// Reads encoded arguments, those aside for which something stands in.
 type CheckFn = fn(Codec, &[&[u8]], u8) -> Result<(), BadArgument>;
@@ -284,20 +295,88 @@ where
         // than a copy; a captured proof about another process is the documented exception.
         let function: &F = unsafe { NonNull::dangling().as_ref() };
         let value = function.invoke(args).into_value();
-        let start = out.len();
-        // What it holds handles on is noted: executions by their tasks, arrays for whoever passes it on.
-        let encoded = named::during(0, || mention::during(|| encode(codec, &value, out)));
-        if let Err(error) = encoded {
-            out.truncate(start);
-            return CallStatus::BadResult { message: error.to_string() };
-        }
-        if known(Self::ENTRY).is_first_result()
-            && let Err(error) = check_round_trip::<<F::Ret as Ret<K>>::Value>(codec, &out[start..])
-        {
-            out.truncate(start);
-            return CallStatus::BadResult { message: error.to_string() };
-        }
-        kind_status(&value)
+        write(Self::ENTRY, codec, &value, out)
+    }
+}
+
+/// Appends an encoded result to `out`.
+fn write<R>(entry: &'static Entry, codec: Codec, value: &R, out: &mut Vec<u8>) -> CallStatus
+where
+    R: Serialize + DeserializeOwned,
+{
+    let start = out.len();
+    // What it holds handles on is noted: executions by their tasks, arrays for whoever passes it on.
+    let encoded = named::during(0, || mention::during(|| encode(codec, value, out)));
+    if let Err(error) = encoded {
+        out.truncate(start);
+        return CallStatus::BadResult { message: error.to_string() };
+    }
+    if known(entry).is_first_result()
+        && let Err(error) = check_round_trip::<R>(codec, &out[start..])
+    {
+        out.truncate(start);
+        return CallStatus::BadResult { message: error.to_string() };
+    }
+    kind_status(value)
+}
+
+/// What `#[task]` asks whether calls of an `async fn` may go from thread to thread: where the future is `Send`, `begin`
+/// is the one here, else that of [`Stays`]. A bound would ask too early: an `async fn` whose body submits itself has no
+/// future yet of which that could be known.
+#[derive(Debug)]
+pub struct Begins<F, A, K>(PhantomData<(F, A, K)>);
+
+impl<F, A, K> Begins<F, A, K>
+where
+    F: Function<A, Ret: Future<Output: Ret<K>>>,
+{
+    /// Of this function.
+    pub fn of(_function: &F) -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// The answer for a future that stays with its thread.
+pub trait Stays {
+    /// None.
+    fn begin(&self) -> Option<BeginFn>;
+}
+
+impl<F, A, K> Stays for Begins<F, A, K> {
+    fn begin(&self) -> Option<BeginFn> {
+        None
+    }
+}
+
+impl<F, A, K> Begins<F, A, K>
+where
+    F: Function<A, Ret: Future<Output: Ret<K>> + Send + 'static> + NoCapture,
+    A: Args,
+{
+    /// What begins its calls.
+    pub fn begin(&self) -> Option<BeginFn> {
+        const { assert!(size_of::<F>() == 0, "a function item holds nothing") };
+        Some(Self::call)
+    }
+
+    fn call(entry: &'static Entry, codec: Codec, args: &[&[u8]]) -> CallFuture {
+        let args = match A::take(codec, args) {
+            Ok(args) => args,
+            Err(BadArgument { position, message }) => {
+                let refused = CallStatus::BadArgument { position, message };
+                return Box::pin(std::future::ready((refused, Vec::new())));
+            }
+        };
+        // SAFETY: `F` has size 0 (asserted by `begin`, the only way to this code), so any aligned non-null
+        // address holds one. It is inhabited: `of` was given a value. It is `Copy + Send + Sync + 'static`,
+        // so one more of it on this thread is no more than a copy.
+        let function: &F = unsafe { NonNull::dangling().as_ref() };
+        let future = function.invoke(args);
+        Box::pin(async move {
+            let value = future.await.into_value();
+            let mut out = Vec::new();
+            (write(entry, codec, &value, &mut out), out)
+        })
     }
 }
 

@@ -10,6 +10,7 @@
 //!   threads have a lane, and `tasks` is what a task may ask of the cluster while it has one.
 //! * `load` and `call` run tasks, `fill` finds the arguments that are elsewhere, `panics` turns a panic into a cause, `context` lends a batch's
 //!   common value to its tasks.
+//! * `wander` is how tasks that are futures wait: without a thread.
 //! * `loans` is where tasks get the arrays that they map.
 //! * `notes` is what tasks say to people, on its way.
 //! * `collect` gathers outcomes and says when they go out.
@@ -28,6 +29,7 @@ pub(crate) mod loans;
 mod notes;
 pub(crate) mod panics;
 pub(crate) mod tasks;
+mod wander;
 mod watch;
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 //! by nothing but `Fn`, [`Args`] and [`Arg`] judge each argument, [`Ret`] the result, and
 //! [`NoCapture`] what a closure holds. `A` and `K` are markers that inference finds.
 
-mod local;
+pub(crate) mod local;
 
 use std::future::Future;
 

@@ -73,7 +73,10 @@ pub mod prelude {
 pub mod __private {
     pub use crate::delayed::{Parts, parts, task_call};
     pub use crate::enter::{enter_main, enter_test};
-    pub use crate::entry::{CallFn, CallStatus, DebugFn, Entry, Marker, judge_of_output};
+    pub use crate::entry::{
+        BeginFn, Begins, CallFn, CallFuture, CallStatus, DebugFn, Entry, Marker, Stays,
+        judge_of_output,
+    };
     pub use crate::payload::{ArgText, BytesText, Codec, DebugText};
     pub use crate::registry::{TASKS, Task, TaskPolicy, TaskResources, type_id_of};
     pub use crate::source::Digest;

@@ -15,6 +15,7 @@ use std::sync::LazyLock;
 use allhands_common::policy::{Backoff, EqualCalls};
 use allhands_common::resources::Resources;
 
+use crate::entry::BeginFn;
 use crate::judge::Judge;
 use crate::payload::Codec;
 use crate::source::Digest;
@@ -24,7 +25,7 @@ use crate::source::Digest;
 pub static TASKS: [Task];
 
 /// What `#[task(...)]` says of a function.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Task {
     /// Its stable name: the path of the function, or `name = "..."`.
     pub name: &'static str,
@@ -38,6 +39,8 @@ pub struct Task {
     pub codec: Option<Codec>,
     /// Types of the functions that it stands for; none for a generic function.
     pub functions: &'static [TypeId],
+    /// Asks what begins its calls, where it is an `async fn`.
+    pub begin: Option<fn() -> Option<BeginFn>>,
 }
 
 /// The part of the policy that `#[task(...)]` gives; `None` leaves the default.

@@ -1,5 +1,5 @@
 //! Random graphs of executions against a serial evaluation of the same graph: values, handles, returned
-//! executions, children that are waited for, failures, retries and cancels, in any combination.
+//! executions, children that are waited for or awaited, failures, retries and cancels, in any combination.
 #![expect(clippy::unwrap_used, reason = "a test that cannot write its file has failed")]
 
 use std::io::Write;
@@ -34,12 +34,24 @@ enum Node {
     Returned(usize),
     /// Takes handles, and waits for them itself.
     Handles(Vec<usize>),
+    /// The same, as an `async fn`.
+    Awaits(Vec<usize>),
+    /// Awaits another, and panics.
+    PanicsLate(usize),
     /// Starts after another, whatever became of it.
     After(usize),
     /// Returns the execution of another.
     Forwards(usize),
-    /// Calls so many others and waits for them, so deep.
-    Calls { children: u64, depth: u64 },
+    /// Calls so many others and waits for them, so deep: as threads do, with `await`, or in turns.
+    Calls { children: u64, depth: u64, how: How },
+}
+
+/// How a task waits for those that it calls.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum How {
+    Blocks,
+    Awaits,
+    InTurns,
 }
 
 fn constant(value: u64) -> Value {
@@ -77,6 +89,22 @@ fn handles(all: Vec<Execution<Value>>) -> Value {
     Ok(all.iter().map(read).fold(7, |sum, value| sum.wrapping_mul(31).wrapping_add(value)))
 }
 
+#[allhands::task]
+async fn awaits(all: Vec<Execution<Value>>) -> Value {
+    let mut sum = 7u64;
+    for execution in &all {
+        let value = execution.await.ok().and_then(Result::ok).unwrap_or(WITHOUT);
+        sum = sum.wrapping_mul(31).wrapping_add(value);
+    }
+    Ok(sum)
+}
+
+#[allhands::task]
+async fn panics_late(other: Execution<Value>) -> Value {
+    drop(other.await);
+    panic!("as was said, but later")
+}
+
 #[allhands::task(wait)]
 fn after(other: Execution<Value>, value: u64) -> Value {
     assert!(other.done(), "it starts after the other has ended");
@@ -97,18 +125,44 @@ fn calls(children: u64, depth: u64) -> Result<u64, Failure> {
     below.iter().try_fold(1, |sum, child| Ok(sum + child.ok()?))
 }
 
-fn nested(children: u64, depth: u64) -> Value {
-    let tree = calls::submit(children, depth).map_err(|error| error.to_string())?;
-    tree.ok().map_err(|error| error.to_string())
+#[allhands::task]
+async fn awaits_calls(children: u64, depth: u64, in_turns: bool) -> Result<u64, Failure> {
+    if depth == 0 {
+        return Ok(1);
+    }
+    let below = (0..children).map(|n| match in_turns && n % 2 == 0 {
+        true => calls::submit(children, depth - 1),
+        false => awaits_calls::submit(children, depth - 1, in_turns),
+    });
+    let mut sum = 1;
+    for child in below.collect::<Result<Vec<_>, _>>()? {
+        sum += match in_turns {
+            true => child.ok()?,
+            false => child.await??,
+        };
+    }
+    Ok(sum)
+}
+
+fn nested(children: u64, depth: u64, how: How) -> Value {
+    let tree = match how {
+        How::Blocks => calls::submit(children, depth),
+        How::Awaits => awaits_calls::submit(children, depth, false),
+        How::InTurns => awaits_calls::submit(children, depth, true),
+    };
+    tree.map_err(|error| error.to_string())?.ok().map_err(|error| error.to_string())
 }
 
 fn node(before: usize) -> BoxedStrategy<Node> {
+    let how = prop_oneof![Just(How::Blocks), Just(How::Awaits), Just(How::InTurns)];
     let alone = prop_oneof![
         4 => any::<u64>().prop_map(Node::Constant),
         1 => (0u64..9).prop_map(Node::Fails),
         1 => Just(Node::Panics),
         1 => (0u8..3, any::<u64>()).prop_map(|(fails, value)| Node::Flaky { fails, value }),
-        1 => (0u64..4, 0u64..3).prop_map(|(children, depth)| Node::Calls { children, depth }),
+        2 => (0u64..4, 0u64..3, how).prop_map(|(children, depth, how)| {
+            Node::Calls { children, depth, how }
+        }),
     ];
     if before == 0 {
         return alone.boxed();
@@ -119,6 +173,8 @@ fn node(before: usize) -> BoxedStrategy<Node> {
         4 => (other.clone(), other.clone()).prop_map(|(a, b)| Node::Values(a, b)),
         2 => other.clone().prop_map(Node::Returned),
         2 => prop::collection::vec(other.clone(), 0..4).prop_map(Node::Handles),
+        2 => prop::collection::vec(other.clone(), 0..4).prop_map(Node::Awaits),
+        1 => other.clone().prop_map(Node::PanicsLate),
         1 => other.clone().prop_map(Node::After),
         2 => other.prop_map(Node::Forwards),
     ]
@@ -150,7 +206,7 @@ fn evaluate(nodes: &[Node]) -> Vec<Fate> {
         let fate = match node {
             Node::Constant(value) | Node::Flaky { value, .. } => Fate::Value(*value),
             Node::Fails(value) => Fate::Error(format!("no {value}")),
-            Node::Panics => Fate::None,
+            Node::Panics | Node::PanicsLate(_) => Fate::None,
             Node::Values(a, b) => match (value(a), value(b)) {
                 (Some(a), Some(b)) => Fate::Value(a.wrapping_mul(31).wrapping_add(b)),
                 _ => Fate::None,
@@ -160,14 +216,14 @@ fn evaluate(nodes: &[Node]) -> Vec<Fate> {
                 Fate::Error(error) => Fate::Value(error.len() as u64),
                 Fate::None => Fate::None,
             },
-            Node::Handles(all) => {
+            Node::Handles(all) | Node::Awaits(all) => {
                 let read = |at| value(at).unwrap_or(WITHOUT);
                 let sum = |sum: u64, value: u64| sum.wrapping_mul(31).wrapping_add(value);
                 Fate::Value(all.iter().map(read).fold(7, sum))
             }
             Node::After(other) => Fate::Value(*other as u64),
             Node::Forwards(other) => fates[*other].clone(),
-            Node::Calls { children, depth } => {
+            Node::Calls { children, depth, .. } => {
                 let size = (0..=*depth).map(|level| children.pow(level as u32)).sum();
                 Fate::Value(size)
             }
@@ -190,7 +246,8 @@ fn touched(nodes: &[Node], cancelled: &[usize]) -> Vec<bool> {
             | Node::After(_) => &[][..],
             Node::Values(a, b) => &[*a, *b][..],
             Node::Returned(other) | Node::Forwards(other) => &[*other][..],
-            Node::Handles(all) => all,
+            Node::PanicsLate(other) => &[*other][..],
+            Node::Handles(all) | Node::Awaits(all) => all,
         };
         touched.push(cancelled.contains(&at) || others.iter().any(|other| touched[*other]));
     }
@@ -217,12 +274,19 @@ fn check(cluster: &Cluster, nodes: &[Node], cancelled: &[usize], folder: &std::p
                 let all: Vec<Execution<Value>> = all.iter().map(|at| of(at).clone()).collect();
                 cluster.submit(delayed(handles)(all))
             }
+            Node::Awaits(all) => {
+                let all: Vec<Execution<Value>> = all.iter().map(|at| of(at).clone()).collect();
+                cluster.submit(awaits::delayed(all))
+            }
+            Node::PanicsLate(other) => cluster.submit(panics_late::delayed(of(other).clone())),
             Node::After(other) => cluster.submit(after::delayed(of(other), *other as u64)),
             Node::Forwards(other) => {
                 let forwarded = cluster.submit(delayed(forwards)(of(other).clone()));
                 forwarded.map(|forwarded| forwarded.flatten())
             }
-            Node::Calls { children, depth } => cluster.submit(delayed(nested)(*children, *depth)),
+            Node::Calls { children, depth, how } => {
+                cluster.submit(delayed(nested)(*children, *depth, *how))
+            }
         };
         executions.push(execution.unwrap());
         if cancelled.contains(&at) {

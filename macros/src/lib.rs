@@ -61,6 +61,14 @@ use quote::quote;
 /// it makes is a type of the function's name: a task must not be named like a type, module or crate
 /// that is used beside it.
 ///
+/// # `async fn`
+///
+/// While an `async fn` awaits executions it has neither slot nor thread: thousands wait in one process. It goes on in
+/// whichever thread is free, so its future has to be `Send`; if it is not, or if the task is generic, it frees its slot
+/// while it waits, but keeps a thread. While it awaits anything else, a timer or a socket, it keeps its slot. tokio's
+/// runtime is there, with time and I/O. What it spawns there is not the task: that has no `allhands::context()` and can
+/// neither submit nor await executions; `join!` and `FuturesUnordered` are the task itself.
+///
 /// # The source digest
 ///
 /// The digest covers the function's tokens (not comments, not whitespace), the values of the `cfg`s

@@ -88,6 +88,7 @@ impl Task<'_> {
         };
         let digest = digest::constant(item, codec_name, private);
         let policy = attribute.policy(private, output);
+        let begin = self.begin();
         let codec = attribute.codec(private);
         // A generic function has many types, known only where it is used.
         let function = (!self.is_generic()).then(|| quote!(#private::type_id_of(&#name)));
@@ -101,8 +102,27 @@ impl Task<'_> {
                 wait: #wait,
                 codec: #codec,
                 functions: &[#function],
+                begin: #begin,
             };
         }
+    }
+
+    /// What asks how its calls begin, where it is async; of a generic one that is not asked.
+    fn begin(&self) -> Tokens {
+        let Self { private, name, function, .. } = self;
+        if function.sig.asyncness.is_none() || self.is_generic() {
+            return quote!(::core::option::Option::None);
+        }
+        let called = self.called();
+        let types = self.parameters.iter().map(|parameter| self.owned(parameter));
+        quote_spanned! {name.span()=> {
+            fn begin() -> ::core::option::Option<#private::BeginFn> {
+                #[allow(unused_imports)]
+                use #private::Stays as _;
+                #private::Begins::<_, (#(#types,)*), _>::of(&#called).begin()
+            }
+            ::core::option::Option::Some(begin)
+        }}
     }
 
     fn marker(&self) -> Tokens {
@@ -170,7 +190,7 @@ impl Task<'_> {
         let Self { krate, private, name, output, .. } = self;
         let vis = &self.function.vis;
         let turbofish = self.turbofish();
-        let called = if self.lends() { quote!(__allhands_lend) } else { quote!(#name) };
+        let called = self.called();
         let names: Vec<&Ident> = self.parameters.iter().map(|parameter| &parameter.name).collect();
         let types: Vec<Tokens> =
             self.parameters.iter().map(|parameter| self.owned(parameter)).collect();
@@ -264,6 +284,12 @@ impl Task<'_> {
             true => quote_spanned!(ty.span()=> <#ty as #krate::TaskRef>::Owned),
             false => quote!(#ty),
         }
+    }
+
+    /// The function that takes what travels.
+    fn called(&self) -> Tokens {
+        let name = self.name;
+        if self.lends() { quote!(__allhands_lend) } else { quote!(#name) }
     }
 
     fn lends(&self) -> bool {

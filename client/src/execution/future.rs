@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use serde::de::DeserializeOwned;
 
-use super::Execution;
+use super::outcome::kind_of_task;
+use super::{Execution, home};
 use crate::error::TaskError;
 
 /// Waits for the result of an [`Execution`], without holding up a thread. Dropping it changes nothing.
@@ -21,6 +22,11 @@ impl<R: DeserializeOwned> Future for Outcome<R> {
     type Output = Result<R, TaskError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.0.slot.settled().is_none()
+            && let Err(error) = home::may_await()
+        {
+            return Poll::Ready(Err(self.0.error_of(kind_of_task(error))));
+        }
         match self.0.poll_result(context.waker()) {
             Some(result) => Poll::Ready(result),
             None => Poll::Pending,

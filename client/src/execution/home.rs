@@ -155,6 +155,14 @@ pub(super) fn park(
     Ok(signal.wait(deadline))
 }
 
+/// Whether what runs on this thread may await an outcome that is not here.
+///
+/// # Errors
+/// It is a task that was cancelled, or, in an executor, no task.
+pub(super) fn may_await() -> std::result::Result<(), NotHere> {
+    if executor::is_executor() { tasks::may_wait() } else { Ok(()) }
+}
+
 /// Whoever is about to look whether the outcome of `slot` is there may have to ask for it first.
 pub(super) fn glance(slot: &Arc<Slot>) {
     if executor::is_executor() {

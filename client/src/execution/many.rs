@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use futures_util::Stream;
 use serde::de::DeserializeOwned;
 
-use super::Execution;
 use super::once::Waiter;
 use super::outcome::{block, kind_of_task};
 use super::slot::{Settled, Slot};
+use super::{Execution, home};
 use crate::cluster::Cluster;
 use crate::delayed::Delayed;
 use crate::error::{Result as ClusterResult, RunError, TaskError, TaskErrorKind};
+use crate::executor::tasks::NotHere;
 
 /// What [`wait`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +189,15 @@ impl<R: DeserializeOwned> AsCompleted<R> {
     }
 }
 
+impl<R> AsCompleted<R> {
+    /// The task of this thread cannot wait: an item like the others, and the last.
+    fn stop(&mut self, error: NotHere) -> (usize, Result<R, TaskError>) {
+        self.left = 0;
+        let place = self.next.take().unwrap_or(0);
+        (place, Err(self.executions[place].error_of(kind_of_task(error))))
+    }
+}
+
 impl<R: DeserializeOwned> Iterator for AsCompleted<R> {
     type Item = (usize, Result<R, TaskError>);
 
@@ -198,13 +208,7 @@ impl<R: DeserializeOwned> Iterator for AsCompleted<R> {
         };
         match block(slots.iter(), None, |waker| self.poll(waker)) {
             Ok(next) => next.flatten(),
-            // It is an item like the others, once.
-            Err(error) => {
-                self.left = 0;
-                let place = self.next.take().unwrap_or(0);
-                let error = self.executions[place].error_of(kind_of_task(error));
-                Some((place, Err(error)))
-            }
+            Err(error) => Some(self.stop(error)),
         }
     }
 
@@ -218,9 +222,12 @@ impl<R: DeserializeOwned> Stream for AsCompleted<R> {
     type Item = (usize, Result<R, TaskError>);
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.poll(context.waker()) {
-            Some(next) => Poll::Ready(next),
-            None => Poll::Pending,
+        if let Some(next) = self.poll(context.waker()) {
+            return Poll::Ready(next);
+        }
+        match home::may_await() {
+            Err(error) => Poll::Ready(Some(self.stop(error))),
+            Ok(()) => Poll::Pending,
         }
     }
 }

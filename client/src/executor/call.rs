@@ -13,8 +13,8 @@ use allhands_common::wire::executor::Common;
 
 use super::fill::{Filled, Outcomes};
 use super::{loans, panics, tasks};
-use crate::entry::{CallFn, CallStatus, Entry};
-use crate::execution::named;
+use crate::entry::{BeginFn, CallFn, CallFuture, CallStatus, Entry};
+use crate::execution::named::{self, Named};
 use crate::judge;
 use crate::payload::Codec;
 use crate::shared::{mention, task};
@@ -31,6 +31,8 @@ const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// The functions of a batch, found in this program.
 pub(super) struct Functions {
     all: Vec<Result<CallFn, Cause>>,
+    /// What begins those of them whose futures go from thread to thread; empty where none do.
+    begin: Vec<Option<Begin>>,
     /// Says what is tried again, if anything does.
     retry_when: Option<Result<CallFn, Cause>>,
     /// Says what is a result, if anything does.
@@ -39,17 +41,26 @@ pub(super) struct Functions {
 
 impl Functions {
     pub(super) fn find(common: &Common) -> Self {
-        let find = |name, label: &str| match Entry::resolve(name) {
-            Ok(entry) => Ok(entry.call()),
-            Err(error) => Err(Cause::Program { message: format!("{label}: {error}") }),
+        let find = |name, label: &str| {
+            Entry::resolve(name)
+                .map_err(|error| Cause::Program { message: format!("{label}: {error}") })
         };
-        let all = common.functions.iter().map(|function| find(function.name, &function.label));
+        let find_call = |name, label| find(name, label).map(Entry::call);
+        let entries = common.functions.iter().map(|function| find(function.name, &function.label));
+        let entries: Vec<_> = entries.collect();
+        let begin = entries.iter().map(|entry| {
+            let entry: &'static Entry = entry.as_ref().ok()?;
+            Some(Begin { entry, begin: entry.task()?.begin?()? })
+        });
+        let begin: Vec<_> = begin.collect();
+        let any_begins = begin.iter().any(Option::is_some);
         Self {
-            all: all.collect(),
+            all: entries.into_iter().map(|entry| entry.map(Entry::call)).collect(),
+            begin: if any_begins { begin } else { Vec::new() },
             retry_when: common
                 .retry_when
-                .map(|name| find(name, "what says when it is tried again")),
-            recurs: common.recurs.map(|name| find(name, "what says whether it has a result")),
+                .map(|name| find_call(name, "what says when it is tried again")),
+            recurs: common.recurs.map(|name| find_call(name, "what says whether it has a result")),
         }
     }
 
@@ -62,7 +73,7 @@ impl Functions {
 
     /// Makes of a task's result what counts as one.
     #[inline]
-    fn value_of(
+    pub(super) fn value_of(
         &self,
         codec: Codec,
         status: CallStatus,
@@ -81,6 +92,20 @@ impl Functions {
             (Some(Ok(when)), Some(codec)) => judge::is_for_good(*when, codec, answer, out),
             _ => false,
         }
+    }
+}
+
+/// What begins calls of a function.
+#[derive(Clone, Copy)]
+pub(super) struct Begin {
+    entry: &'static Entry,
+    begin: BeginFn,
+}
+
+impl Begin {
+    /// Begins one.
+    pub(super) fn call(self, codec: Codec, strings: &[&[u8]]) -> CallFuture {
+        (self.begin)(self.entry, codec, strings)
     }
 }
 
@@ -123,28 +148,70 @@ pub(super) fn run(
             .ok_or_else(|| damaged("its arguments are in a codec that this program lacks"))?;
         let (function, stand_ins) = split_argument_tag(tag);
         let call = functions.get(function)?;
-        let refused = |answer: &Result<CallStatus, Cause>| {
-            matches!(answer, Ok(CallStatus::BadArgument { .. }))
-        };
         let status = if stand_ins == 0 {
             task::run(
                 Vec::new(),
                 || panics::catch(|| call(codec, &strings[..arity], out)),
-                refused,
+                is_refused,
             )?
         } else {
             let filled = Filled::of(&strings[..arity], stand_ins, codec, given)?;
             let whole = filled.strings(&strings[..arity]);
             let run = || panics::catch(|| call(codec, &whole[..arity], out));
-            task::run(filled.blobs(), run, refused)?
+            task::run(filled.blobs(), run, is_refused)?
         };
         functions.value_of(codec, status?, out)
     });
+    conclude(functions, segment.codec(), identity, (answer, named), (out, names))
+}
+
+/// The `row`-th task of `segment`, if it is a future that goes from thread to thread.
+#[inline]
+pub(super) fn begins<'a>(
+    functions: &Functions,
+    segment: &'a Segment,
+    row: u32,
+) -> Option<Call<'a>> {
+    if functions.begin.is_empty() {
+        return None;
+    }
+    let mut strings = [&[][..]; ARITY_MAX];
+    let (tag, arity) = segment.row(row, &mut strings)?;
+    let codec = Codec::from_byte(segment.codec())?;
+    let (function, stand_ins) = split_argument_tag(tag);
+    let begin = functions.begin.get(usize::from(function)).copied().flatten()?;
+    Some(Call { begin, codec, strings, arity, stand_ins })
+}
+
+/// A call that is a future, and has not begun.
+pub(super) struct Call<'a> {
+    pub(super) begin: Begin,
+    pub(super) codec: Codec,
+    pub(super) strings: [&'a [u8]; ARITY_MAX],
+    pub(super) arity: usize,
+    /// For which of its arguments something stands in, a bit each.
+    pub(super) stand_ins: u8,
+}
+
+/// Whether a task was not run, because an argument could not be read.
+pub(super) const fn is_refused(answer: &Result<CallStatus, Cause>) -> bool {
+    matches!(answer, Ok(CallStatus::BadArgument { .. }))
+}
+
+/// Makes an outcome of how a task has ended, and of the executions that its result names; its result is in `out`.
+#[inline]
+pub(super) fn conclude(
+    functions: &Functions,
+    codec: u8,
+    identity: Identity,
+    (answer, named): (Result<CallStatus, Cause>, Vec<Named>),
+    (out, names): (&mut Vec<u8>, &mut Vec<u8>),
+) -> Ended {
     let answer = match mention::take() {
         arrays if arrays.is_empty() => answer,
         arrays => answer.and_then(|status| name(&arrays, status, identity, names)),
     };
-    let for_good = functions.is_for_good(segment.codec(), &answer, out);
+    let for_good = functions.is_for_good(codec, &answer, out);
     let tag = match answer {
         Ok(CallStatus::Again) => {
             out.clear();

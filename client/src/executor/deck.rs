@@ -4,7 +4,8 @@
 //! A thread runs tasks while it has a *lane*. One whose task waits gives its lane away, and another thread
 //! takes it: one that has nothing to do, or a new one. One whose task goes on has the next lane that is free,
 //! before any task is begun: so a process runs no more tasks at once than it was told, and what has begun ends
-//! first. Threads that are too many end.
+//! first. Threads that are too many end. A task that is a future waits without a thread (`wander`): whichever thread
+//! has the lane goes on with it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::load::{Load, Worked};
+use super::wander::Wanderer;
 
 /// Threads without work that are kept beyond one a lane, because many waits are short.
 const SPARE_THREADS: u32 = 4;
@@ -29,12 +31,22 @@ pub(super) struct Deck {
 struct State {
     /// Loads that have room for another lane.
     waiting: VecDeque<Arc<Shift>>,
+    /// Futures that are to go on, in order.
+    awake: VecDeque<Box<Wanderer>>,
     /// Lanes that nobody has.
     free: Vec<u32>,
     /// Threads that run a task or look for one.
     threads: u32,
     /// Of these, those that look.
     idle: u32,
+}
+
+/// What a thread that has a lane does in it.
+pub(super) enum Work {
+    /// It begins tasks of a load.
+    Begin(Arc<Shift>),
+    /// It goes on with a task that is a future.
+    GoOn(Box<Wanderer>),
 }
 
 /// A load that is being worked off.
@@ -81,7 +93,13 @@ impl Deck {
     pub(super) fn new(lanes: u32) -> Self {
         let free = (0..lanes).rev().collect();
         Self {
-            state: Mutex::new(State { waiting: VecDeque::new(), free, threads: 0, idle: 0 }),
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                awake: VecDeque::new(),
+                free,
+                threads: 0,
+                idle: 0,
+            }),
             changed: Condvar::new(),
             resuming: AtomicU32::new(0),
             lanes,
@@ -103,11 +121,19 @@ impl Deck {
         self.changed.notify_all();
     }
 
-    /// Waits for a lane and for a load that has room for it. `None`: this thread is one too many.
-    pub(super) fn enter(&self) -> Option<(Arc<Shift>, u32)> {
+    /// Waits for a lane and for something to do in it. `None`: this thread is one too many.
+    pub(super) fn enter(&self) -> Option<(Work, u32)> {
         let mut state = self.state();
         state.idle += 1;
         loop {
+            if !state.free.is_empty()
+                && let Some(future) = state.awake.pop_front()
+            {
+                state.idle -= 1;
+                let lane = state.free.pop().unwrap_or_default();
+                self.has_resumed(state);
+                return Some((Work::GoOn(future), lane));
+            }
             let may_begin = self.resuming.load(Ordering::Relaxed) == 0 && !state.free.is_empty();
             let shift =
                 may_begin.then(|| state.waiting.iter().find(|shift| shift.enter())).flatten();
@@ -115,7 +141,7 @@ impl Deck {
                 state.idle -= 1;
                 // It is there: nobody else was let in.
                 let lane = state.free.pop().unwrap_or_default();
-                return Some((shift, lane));
+                return Some((Work::Begin(shift), lane));
             }
             if state.threads > self.lanes + SPARE_THREADS {
                 state.idle -= 1;
@@ -188,12 +214,29 @@ impl Deck {
             }
         };
         state.threads += 1;
+        self.has_resumed(state);
+        lane
+    }
+
+    /// Somebody who was to go on has a lane.
+    fn has_resumed(&self, state: MutexGuard<'_, State>) {
         let left = self.resuming.fetch_sub(1, Ordering::Relaxed) - 1;
         drop(state);
         if left == 0 {
             self.changed.notify_all();
         }
-        lane
+    }
+
+    /// A future is to go on, before any task is begun.
+    pub(super) fn wake(&self, future: Box<Wanderer>) {
+        self.resuming.fetch_add(1, Ordering::Relaxed);
+        self.state().awake.push_back(future);
+        self.changed.notify_all();
+    }
+
+    /// Nobody enters the load any more.
+    pub(super) fn close(&self, shift: &Arc<Shift>) {
+        self.state().waiting.retain(|other| !Arc::ptr_eq(other, shift));
     }
 
     /// Whether somebody waits for a lane whose task has begun before those that are left.

@@ -19,7 +19,7 @@ use allhands_store::cell::Cell;
 use rustix::process::Pid;
 
 use super::collect::Collector;
-use super::deck::{Deck, Shift};
+use super::deck::{Deck, Shift, Work};
 use super::link::{Link, Reader};
 use super::load::{Batch, Batches, Load, Worked};
 use super::notes::Notes;
@@ -130,15 +130,22 @@ impl Crew {
     }
 
     /// Works off what another thread reads, for as long as this one is needed.
-    fn work_with_others(&self) {
+    fn work_with_others(self: &Arc<Self>) {
         let mut out = Vec::new();
-        while let Some((shift, lane)) = self.deck.enter() {
-            self.work(&shift, lane, &mut out);
+        while let Some((work, lane)) = self.deck.enter() {
+            match work {
+                Work::Begin(shift) => self.work(&shift, lane, &mut out),
+                Work::GoOn(future) => {
+                    let shift = Arc::clone(future.shift());
+                    let lane = shift.load.go_on(future, lane, self);
+                    self.deck.leave(&shift, lane, Worked::Waited);
+                }
+            }
         }
     }
 
     /// Works on a load that this thread has entered, in `lane`.
-    fn work(&self, shift: &Arc<Shift>, lane: u32, out: &mut Vec<u8>) {
+    fn work(self: &Arc<Self>, shift: &Arc<Shift>, lane: u32, out: &mut Vec<u8>) {
         let (worked, lane) = shift.load.work(shift, lane, out, self);
         let over = match worked {
             Worked::Exhausted => shift.leave(true),
@@ -238,22 +245,45 @@ impl Crew {
         had_left: bool,
         (task, on): (Begun, Vec<Awaited>),
     ) -> io::Result<()> {
-        let sequence = shift.load.sequence;
+        self.rest(shift, lane, had_left)?;
+        self.deck.suspend(shift, lane, || self.hire())?;
+        self.say_blocked(shift, had_left, (task, on));
+        Ok(())
+    }
+
+    /// The task of the thread that has `lane`, a future, waits: the same, but the thread keeps its lane.
+    pub(super) fn set_aside(
+        self: &Arc<Self>,
+        shift: &Arc<Shift>,
+        lane: u32,
+        had_left: bool,
+        (task, on): (Begun, Vec<Awaited>),
+    ) -> io::Result<()> {
+        self.rest(shift, lane, had_left)?;
+        self.deck.close(shift);
+        self.say_blocked(shift, had_left, (task, on));
+        Ok(())
+    }
+
+    /// Nothing runs in `lane` while its task waits, and nothing more of the load is begun.
+    fn rest(self: &Arc<Self>, shift: &Arc<Shift>, lane: u32, had_left: bool) -> io::Result<()> {
         self.read_apart()?;
         self.cell.rest(lane);
         if !had_left {
-            self.cell.lower(sequence, |next, _| next);
+            self.cell.lower(shift.load.sequence, |next, _| next);
         }
-        self.deck.suspend(shift, lane, || self.hire())?;
+        Ok(())
+    }
+
+    fn say_blocked(&self, shift: &Shift, had_left: bool, (task, on): (Begun, Vec<Awaited>)) {
         if had_left {
             self.outcomes.say(FromExecutor::Blocked { task, on, run_us: None });
-            return Ok(());
+            return;
         }
         self.outcomes.say_blocked(task, on);
         if shift.leave(true) {
-            self.outcomes.finish(sequence, false);
+            self.outcomes.finish(shift.load.sequence, false);
         }
-        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ use super::deck::Shift;
 use super::fill::Outcomes;
 use super::lanes::Crew;
 use super::tasks::{self, Current};
+use super::wander::{self, Wanderer};
 
 /// The common parts of the batches whose loads may come.
 pub(super) type Batches = BTreeMap<BatchId, Arc<Batch>>;
@@ -119,6 +120,21 @@ impl Load {
         self.rounds.iter().find(|(task, _)| *task == index).map(|(_, round)| *round)
     }
 
+    /// What its tasks run.
+    pub(super) fn functions(&self) -> &Functions {
+        &self.batch.functions
+    }
+
+    /// The outcomes that came along with it.
+    pub(super) const fn given(&self) -> &Outcomes {
+        &self.given
+    }
+
+    /// Whose tasks they are.
+    pub(super) const fn identity(&self) -> Identity {
+        self.identity
+    }
+
     /// Of which attempt it is.
     pub(super) const fn attempt(&self) -> AttemptId {
         self.identity.attempt
@@ -150,7 +166,7 @@ impl Load {
         shift: &Arc<Shift>,
         lane: u32,
         out: &mut Vec<u8>,
-        crew: &Crew,
+        crew: &Arc<Crew>,
     ) -> (Worked, u32) {
         context::set(&self.batch.context, self.batch.id);
         let current = Current::enter(shift, lane);
@@ -161,7 +177,13 @@ impl Load {
         (worked, current.lane())
     }
 
-    fn take_and_run(&self, current: &Current, lane: u32, out: &mut Vec<u8>, crew: &Crew) -> Worked {
+    fn take_and_run(
+        &self,
+        current: &Current,
+        lane: u32,
+        out: &mut Vec<u8>,
+        crew: &Arc<Crew>,
+    ) -> Worked {
         let several = crew.is_several();
         let (mut at, mut names) = (0, Vec::new());
         while !crew.deck.somebody_resumes() {
@@ -178,29 +200,65 @@ impl Load {
             current.begin(index);
             let started = several.then(Instant::now);
             let row = index - tasks.start;
-            let Ended { tag, named } = call::run(
-                &self.batch.functions,
-                segment,
-                row,
-                self.identity,
-                &self.given,
-                (&mut *out, &mut names),
-            );
+            let ended = match call::begins(&self.batch.functions, segment, row) {
+                None => call::run(
+                    &self.batch.functions,
+                    segment,
+                    row,
+                    self.identity,
+                    &self.given,
+                    (&mut *out, &mut names),
+                ),
+                Some(call) => match wander::begin(current, call, crew, (&mut *out, &mut names)) {
+                    Some(ended) => ended,
+                    None => return Worked::Waited,
+                },
+            };
             let run_us = started.map_or(0, |started| started.elapsed().as_micros() as u64);
-            let outcome = Outcome { tag, string: out, names: &names };
             let codec = segment.codec();
-            crew.asked.forget(current.begun());
-            crew.notes.end(crew, current.begun());
             if current.has_waited() {
-                let task = self.task(index).index;
-                crew.outcomes.late(current.begun(), task, codec, outcome, named);
-                call::tidy(out);
+                self.end_late(current, codec, ended, (&mut *out, &names), crew);
                 return Worked::Waited;
             }
+            crew.asked.forget(current.begun());
+            crew.notes.end(crew, current.begun());
+            let Ended { tag, named } = ended;
+            let outcome = Outcome { tag, string: out, names: &names };
             let at_once = !self.batch.idempotent;
             crew.outcomes.push(self.sequence, index, codec, outcome, named, run_us, at_once);
             call::tidy(out);
         }
         Worked::Yielded
+    }
+
+    /// One of its tasks that has waited ended.
+    fn end_late(
+        &self,
+        current: &Current,
+        codec: u8,
+        Ended { tag, named }: Ended,
+        (out, names): (&mut Vec<u8>, &[u8]),
+        crew: &Crew,
+    ) {
+        let task = current.begun();
+        crew.asked.forget(task);
+        crew.notes.end(crew, task);
+        let outcome = Outcome { tag, string: out, names };
+        crew.outcomes.late(task, self.task(task.place).index, codec, outcome, named);
+        call::tidy(out);
+    }
+
+    /// Goes on with one of its tasks that has waited, in `lane`; with the lane that the thread has then.
+    pub(super) fn go_on(&self, mut future: Box<Wanderer>, lane: u32, crew: &Crew) -> u32 {
+        context::set(&self.batch.context, self.batch.id);
+        let (codec, (mut out, mut names)) = (future.codec(), (Vec::new(), Vec::new()));
+        let current = future.enter(lane);
+        if let Some(ended) = future.go_on(&current, (&mut out, &mut names)) {
+            self.end_late(&current, codec, ended, (&mut out, &names), crew);
+        }
+        tasks::leave();
+        crew.cell.rest(current.lane());
+        context::clear();
+        current.lane()
     }
 }

@@ -125,6 +125,11 @@ impl Current {
         Begun { sequence: self.shift.load.sequence, place: self.place.get() }
     }
 
+    /// Of which load it is.
+    pub(super) const fn shift(&self) -> &Arc<Shift> {
+        &self.shift
+    }
+
     fn task(&self) -> TaskId {
         self.shift.load.task(self.place.get())
     }
@@ -162,6 +167,26 @@ pub(crate) enum NotHere {
     /// There is no thread to take its place.
     #[error("no thread can be started to run others while this task waits: raise `ulimit -u`")]
     NoThread,
+}
+
+/// Whether the task of this thread may wait for an outcome.
+///
+/// # Errors
+/// No task runs on this thread, or it was cancelled.
+pub(crate) fn may_wait() -> Result<(), NotHere> {
+    match current() {
+        None => Err(NotHere::AnotherThread),
+        Some(current) if was_cancelled(current.begun()) => Err(NotHere::Cancelled),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whether a task was cancelled, as far as was heard.
+fn was_cancelled(task: Begun) -> bool {
+    CREW.get().is_some_and(|crew| {
+        crew.asked.marked.load(Ordering::Relaxed) > 0
+            && crew.asked.state().cancelled.contains(&task)
+    })
 }
 
 /// Has `told` called with the outcome, when it is there. It comes while a task of this process waits for it.
@@ -265,13 +290,12 @@ impl Token {
         }
     }
 
-    /// Whether it was cancelled.
+    /// Whether it was cancelled; from now on this process hears of it.
     pub(crate) fn is_cancelled(&self) -> bool {
-        CREW.get().is_some_and(|crew| {
+        if let Some(crew) = CREW.get() {
             crew.listen();
-            crew.asked.marked.load(Ordering::Relaxed) > 0
-                && crew.asked.state().cancelled.contains(&self.begun)
-        })
+        }
+        was_cancelled(self.begun)
     }
 
     /// The same; if it was not, `waker` is woken when it is.
@@ -310,46 +334,88 @@ pub(crate) fn block<R>(
 /// Ends the wait of a blocked task.
 pub(crate) type Wake = Box<dyn Fn() + Send>;
 
-/// The task of this thread has given its lane away.
-struct Blocked {
-    current: Rc<Current>,
-    task: Begun,
-    /// When it was begun, by the cell's clock, and when it began to wait.
+/// When a task that waits was begun, by the cell's clock, and when it began to wait.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pause {
     started_us: u64,
     since_us: u64,
 }
 
-impl Blocked {
-    fn begin(on: Vec<Awaited>, wake: Wake) -> Result<Self, NotHere> {
-        let (Some(current), Some(crew)) = (current(), CREW.get()) else {
-            return Err(NotHere::AnotherThread);
-        };
-        let task = current.begun();
-        {
-            let mut state = crew.asked.state();
-            if state.cancelled.contains(&task) {
-                return Err(NotHere::Cancelled);
-            }
-            state.parked.insert(task, wake);
-        }
-        let lane = current.lane.get();
-        let (started_us, since_us) = (crew.cell.started_us(lane), monotonic_us());
-        let suspended = crew.suspend(&current.shift, lane, current.waited.get(), (task, on));
-        suspended.map_err(|_| NotHere::NoThread)?;
+/// What a task takes along that goes from thread to thread.
+#[derive(Default)]
+pub(super) struct Own {
+    place: u32,
+    calls: BTreeMap<[u8; 32], u32>,
+    asked: Vec<Awaited>,
+}
+
+impl Current {
+    /// A task that has waited goes on in this thread, in `lane`.
+    pub(super) fn go_on(shift: &Arc<Shift>, lane: u32, own: Own) -> Rc<Self> {
+        let current = Self::enter(shift, lane);
+        let Own { place, calls, asked } = own;
+        current.place.set(place);
         current.waited.set(true);
-        Ok(Self { current, task, started_us, since_us })
+        current.calls.replace(calls);
+        current.asked.replace(asked);
+        current
     }
 
-    /// Waits for a lane, and goes on.
-    fn resume(self) -> Result<(), NotHere> {
-        let Self { current, task, started_us, since_us } = self;
-        let Some(crew) = CREW.get() else { return Err(NotHere::AnotherThread) };
-        let lane = crew.deck.resume();
-        current.lane.set(lane);
+    /// The outcomes that its task has asked for and that are not there.
+    pub(super) fn awaits(&self, crew: &Crew) -> Vec<Awaited> {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.is_empty() {
+            let state = crew.asked.state();
+            asked.retain(|of| state.outcomes.contains_key(of));
+        }
+        asked.clone()
+    }
+
+    /// Its task is to wait. `wake` ends that, and is called when the task is cancelled.
+    fn pause(&self, crew: &Crew, wake: Wake) -> Result<Pause, NotHere> {
+        let task = self.begun();
+        let mut state = crew.asked.state();
+        if state.cancelled.contains(&task) {
+            return Err(NotHere::Cancelled);
+        }
+        state.parked.insert(task, wake);
+        drop(state);
+        let started_us = crew.cell.started_us(self.lane.get());
+        Ok(Pause { started_us, since_us: monotonic_us() })
+    }
+
+    /// Its task waits for `on`, and leaves this thread, which keeps its lane; with what it takes along.
+    ///
+    /// # Errors
+    /// It was cancelled, or nobody would hear of the outcomes.
+    pub(super) fn set_aside(
+        &self,
+        crew: &Arc<Crew>,
+        on: Vec<Awaited>,
+        wake: Wake,
+    ) -> Result<(Pause, Own), NotHere> {
+        let (task, lane) = (self.begun(), self.lane.get());
+        let pause = self.pause(crew, wake)?;
+        if crew.set_aside(&self.shift, lane, self.waited.get(), (task, on)).is_err() {
+            crew.asked.state().parked.remove(&task);
+            return Err(NotHere::NoThread);
+        }
+        self.waited.set(true);
+        let (calls, asked) = (self.calls.take(), self.asked.take());
+        Ok((pause, Own { place: task.place, calls, asked }))
+    }
+
+    /// Its task goes on, in `lane`.
+    ///
+    /// # Errors
+    /// It was cancelled.
+    pub(super) fn resume(&self, crew: &Crew, lane: u32, pause: Pause) -> Result<(), NotHere> {
+        self.lane.set(lane);
+        let task = self.begun();
         // The time that it has waited does not count.
-        let started_us = match started_us {
+        let started_us = match pause.started_us {
             0 => 0,
-            started => started + (monotonic_us() - since_us),
+            started => started + (monotonic_us() - pause.since_us),
         };
         let Begun { sequence, place: index } = task;
         crew.cell.go_on(lane, Running { sequence, index, started_us });
@@ -360,8 +426,35 @@ impl Blocked {
     }
 }
 
-/// The future of a task, which blocks the task while it waits for outcomes: its thread goes on to drive what else
-/// it waits for.
+/// The task of this thread has given its lane away.
+struct Blocked {
+    current: Rc<Current>,
+    pause: Pause,
+}
+
+impl Blocked {
+    fn begin(on: Vec<Awaited>, wake: Wake) -> Result<Self, NotHere> {
+        let (Some(current), Some(crew)) = (current(), CREW.get()) else {
+            return Err(NotHere::AnotherThread);
+        };
+        let pause = current.pause(crew, wake)?;
+        let (task, lane) = (current.begun(), current.lane.get());
+        let suspended = crew.suspend(&current.shift, lane, current.waited.get(), (task, on));
+        suspended.map_err(|_| NotHere::NoThread)?;
+        current.waited.set(true);
+        Ok(Self { current, pause })
+    }
+
+    /// Waits for a lane, and goes on.
+    fn resume(self) -> Result<(), NotHere> {
+        let Some(crew) = CREW.get() else { return Err(NotHere::AnotherThread) };
+        let lane = crew.deck.resume();
+        self.current.resume(crew, lane, self.pause)
+    }
+}
+
+/// The future of a task that stays with its thread. It blocks the task while it waits for outcomes: its thread goes on to
+/// drive what else it waits for.
 pub(crate) struct Yielding<F> {
     future: F,
     blocked: Option<Blocked>,
@@ -382,12 +475,7 @@ impl<F: Future + Unpin> Future for Yielding<F> {
         }
         let polled = Pin::new(&mut self.future).poll(context);
         if polled.is_pending() {
-            let on = CREW.get().zip(current()).map(|(crew, current)| {
-                let mut asked = current.asked.borrow_mut();
-                let state = crew.asked.state();
-                asked.retain(|of| state.outcomes.contains_key(of));
-                asked.clone()
-            });
+            let on = CREW.get().zip(current()).map(|(crew, current)| current.awaits(crew));
             let waker = context.waker().clone();
             if let Some(on) = on.filter(|on| !on.is_empty()) {
                 self.blocked = Blocked::begin(on, Box::new(move || waker.wake_by_ref())).ok();

@@ -1,6 +1,7 @@
-//! Runs the future of an `async` task to its end on the thread of the task.
+//! Runs the future of an `async` task to its end on the thread of the task, where it cannot go from thread to thread, or
+//! where that is not known.
 //!
-//! The future need not be `Send`: requiring that would make an `async fn` that delays itself
+//! A future of `delayed` need not be `Send`: requiring that would make an `async fn` that delays itself
 //! impossible to infer. So each thread has a current-thread runtime with a local set of its own.
 //! A thread that is inside a runtime already (an inline run, `n_jobs(1)`, in somebody's `async main`)
 //! may not enter a second one: there the future is polled by parking, and its timers and sockets are
@@ -23,10 +24,10 @@ thread_local! {
 
 /// Waits for `future` on this thread.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    let future = tasks::yielding(Box::pin(future));
     if Handle::try_current().is_ok() {
         return park_on(future);
     }
-    let future = tasks::yielding(Box::pin(future));
     RUNTIME.with(|runtime| LocalSet::new().block_on(runtime, future))
 }
 
@@ -39,7 +40,7 @@ fn runtime() -> Runtime {
 
 /// Polls `future` here, with the background thread as the driver of what it waits for.
 fn park_on<F: Future>(future: F) -> F::Output {
-    let _driver = background().enter();
+    let _driver = driver().enter();
     let local = LocalSet::new();
     let mut future = pin!(local.run_until(future));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -61,9 +62,9 @@ impl Wake for Unpark {
 }
 
 /// The runtime of the background thread, which lives as long as the process.
-fn background() -> &'static Handle {
-    static BACKGROUND: OnceLock<Handle> = OnceLock::new();
-    BACKGROUND.get_or_init(|| {
+pub(crate) fn driver() -> &'static Handle {
+    static DRIVER: OnceLock<Handle> = OnceLock::new();
+    DRIVER.get_or_init(|| {
         let runtime = runtime();
         let handle = runtime.handle().clone();
         let driver = thread::Builder::new()

@@ -62,6 +62,37 @@ fn end<R>(task: Task, ran: R, is_refused: impl FnOnce(&R) -> bool) -> Result<R, 
     Ok(ran)
 }
 
+/// What a task that goes from thread to thread has to do with shared arrays.
+#[derive(Debug)]
+pub(crate) struct Carried(Task);
+
+impl Carried {
+    /// Of a task of which the arguments `lent` are blobs.
+    pub(crate) fn new(lent: Vec<Arc<Whole>>) -> Self {
+        Self(Task { lent, ..Task::default() })
+    }
+
+    /// Runs a part of the task on this thread.
+    pub(crate) fn during<R>(&mut self, run: impl FnOnce() -> R) -> R {
+        let outer = TASK.replace(std::mem::take(&mut self.0));
+        let ran = run();
+        self.0 = TASK.replace(outer);
+        ran
+    }
+
+    /// The task has ended: as [`run`].
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub(crate) fn end<R>(
+        &mut self,
+        ran: R,
+        is_refused: impl FnOnce(&R) -> bool,
+    ) -> Result<R, Cause> {
+        end(std::mem::take(&mut self.0), ran, is_refused)
+    }
+}
+
 /// A handle was looked for.
 pub(super) fn note(found: &Result<Arc<Whole>, Cause>) {
     // Elsewhere nobody would ask again.

@@ -207,9 +207,9 @@ impl Agent {
                     let theirs = executor.loads.iter_mut().filter(|l| l.piece.attempt == attempt);
                     theirs.for_each(|loaded| loaded.open.remove(range));
                     executor.since = now;
-                    let theirs = |of: &(AttemptId, u32)| of.0 == attempt && range.contains(of.1);
-                    executor.resumed.retain(|task| !theirs(task));
-                    executor.suspended.retain(|task, _| !theirs(task));
+                    let theirs = (attempt, range.start)..(attempt, range.end);
+                    executor.resumed.extract_if(theirs.clone(), |_| true).for_each(drop);
+                    executor.suspended.extract_if(theirs, |_, _| true).for_each(drop);
                 }
                 self.settle_need(id);
                 self.measure(attempt, range.len(), run_us);
