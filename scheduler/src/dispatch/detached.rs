@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use allhands_common::id::{BatchId, JobId, RequestId, SessionId, Term};
+use allhands_common::id::{BatchId, JobId, RequestId, SessionId};
 use allhands_common::limit::READING_MAX;
 use allhands_common::time::Instant;
 use allhands_common::wire::client::{JobBatch, ToClient};
@@ -66,9 +66,7 @@ impl Dispatcher {
             batch.and_then(|batch| state.job_of(batch)).is_some_and(|job| job.session == session)
         };
         for (id, from) in batches.into_iter().take(READING_MAX).filter(|(id, _)| theirs(id)) {
-            let news = self.config.term > Term(1) && !self.deliveries.contains_key(&id);
-            let skips = u32::from(news && cfg!(plant = "read_skips_after_leader_change"));
-            self.redeliver(state, id, from + skips, out);
+            self.redeliver(state, id, from, out);
         }
     }
 
