@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
 
 /// More than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Threads of one executor, at most, however many tasks wait in it.
 const THREADS_MAX: u64 = 64;
