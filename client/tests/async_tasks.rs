@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
 
 /// More than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Threads of one executor, at most, however many tasks wait in it.
 const THREADS_MAX: u64 = 64;
@@ -368,6 +368,39 @@ async fn stays(n: u64) -> Result<u64, Failure> {
     let local = Rc::clone(&kept);
     let more = tokio::task::spawn_local(async move { *local }).await.unwrap();
     Ok(sum + *kept + more)
+}
+
+/// What it spawns on its own thread awaits, too, and so does what runs in a runtime of a task that is none.
+#[allhands::task]
+async fn spawns(n: u64) -> Result<u64, Failure> {
+    let kept = Rc::new(add::submit(n, 1)?);
+    let local = Rc::clone(&kept);
+    let one = tokio::task::spawn_local(async move { (&*local).await });
+    let other = add::submit(n, 2)?;
+    let other = tokio::spawn(async move { other.await });
+    Ok(one.await.unwrap()? + other.await.unwrap()? + (&*kept).await?)
+}
+
+#[allhands::task]
+fn has_a_runtime(n: u64) -> Result<u64, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let all = (0..n).map(|n| add::submit(n, 1)).collect::<Result<Vec<_>, _>>()?;
+    runtime.block_on(async {
+        let mut sum = add::submit(n, 1)?.await?;
+        let mut come = as_completed(&all);
+        while let Some((_, result)) = StreamExt::next(&mut come).await {
+            sum += result?;
+        }
+        Ok(sum)
+    })
+}
+
+#[allhands::test]
+fn an_execution_is_awaited_wherever_a_task_awaits_it() {
+    let cluster = one_slot();
+    let (spawns, has) = (spawns::delayed(5), has_a_runtime::delayed(5));
+    assert_eq!(cluster.submit(spawns).unwrap().ok().unwrap(), 6 + 7 + 6);
+    assert_eq!(cluster.submit(has).unwrap().ok().unwrap(), 6 + 15);
 }
 
 #[allhands::task]

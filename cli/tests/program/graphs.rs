@@ -9,7 +9,7 @@ use allhands::prelude::*;
 use allhands::{Execution, Failure, as_completed, call};
 
 use crate::batch::{cluster, connect};
-use crate::support::{eventually, kill_9, within};
+use crate::support::{eventually, kill_9, output, within};
 
 /// Tasks of a graph, and how long each takes.
 const TASKS: usize = 5_000;
@@ -177,20 +177,44 @@ fn parent(folder: PathBuf, number: usize) -> Result<u64, Failure> {
     Ok(sum)
 }
 
+/// The same, with neither slot nor thread.
+#[allhands::task]
+async fn awaits(folder: PathBuf, number: usize) -> Result<u64, Failure> {
+    note(&folder, number);
+    let children = (1..=3).map(|n| delayed(leaf)(folder.clone(), number + n).submit());
+    let mut sum = 0;
+    for child in children.collect::<Result<Vec<_>, _>>()? {
+        sum += child.await?;
+    }
+    Ok(sum)
+}
+
 /// The parents that waited there run again, and get the children that they had: these are submitted once.
 pub(crate) fn a_worker_with_blocked_parents_is_killed() {
     let dev = cluster();
     let cluster = connect(&dev);
     let folder = dev.dir().join("family");
     std::fs::create_dir(&folder).unwrap();
+    let call = |n: usize| match n % 2 {
+        0 => awaits::delayed(folder.clone(), 10 * n),
+        _ => delayed(parent)(folder.clone(), 10 * n),
+    };
     let parents: Vec<Execution<Result<u64, Failure>>> =
-        (1..=8).map(|n| cluster.submit(delayed(parent)(folder.clone(), 10 * n)).unwrap()).collect();
+        (1..=8).map(|n| cluster.submit(call(n)).unwrap()).collect();
     let there = |number: usize| folder.join(number.to_string()).exists();
     within(Duration::from_secs(20), "some parents wait, some children run", || {
         let begun = (1..=8).filter(|n| there(10 * n)).count();
         let below = (1..=8).filter(|n| there(10 * n + 1)).count();
         (begun >= 2 && below >= 2).then_some(())
     });
+    for first in [0, 1] {
+        eventually("one of each kind waits, and that is explained", || {
+            let explain =
+                |parent: &Execution<_>| output(&mut dev.ask(["explain", &parent.id().to_string()]));
+            let mut said = parents.iter().skip(first).step_by(2).map(explain);
+            said.find(|said| said.contains("waits, without a slot"))
+        });
+    }
     kill_9(dev.pid("worker-1"));
     for (n, parent) in (1..).zip(&parents) {
         assert_eq!(parent.ok().unwrap(), 3 * 10 * n + 6);

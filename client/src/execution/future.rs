@@ -22,10 +22,12 @@ impl<R: DeserializeOwned> Future for Outcome<R> {
     type Output = Result<R, TaskError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.0.slot.settled().is_none()
-            && let Err(error) = home::may_await()
-        {
-            return Poll::Ready(Err(self.0.error_of(kind_of_task(error))));
+        if self.0.slot.settled().is_none() {
+            match home::is_polled() {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(self.0.result()),
+                Err(error) => return Poll::Ready(Err(self.0.error_of(kind_of_task(error)))),
+            }
         }
         match self.0.poll_result(context.waker()) {
             Some(result) => Poll::Ready(result),

@@ -155,12 +155,13 @@ pub(super) fn park(
     Ok(signal.wait(deadline))
 }
 
-/// Whether what runs on this thread may await an outcome that is not here.
+/// Whether what awaits an outcome on this thread, that is not here, is polled again when it is; else the thread is to
+/// wait for it.
 ///
 /// # Errors
 /// It is a task that was cancelled, or, in an executor, no task.
-pub(super) fn may_await() -> std::result::Result<(), NotHere> {
-    if executor::is_executor() { tasks::may_wait() } else { Ok(()) }
+pub(super) fn is_polled() -> std::result::Result<bool, NotHere> {
+    if executor::is_executor() { tasks::is_polled() } else { Ok(true) }
 }
 
 /// Whoever is about to look whether the outcome of `slot` is there may have to ask for it first.

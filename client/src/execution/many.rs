@@ -225,9 +225,10 @@ impl<R: DeserializeOwned> Stream for AsCompleted<R> {
         if let Some(next) = self.poll(context.waker()) {
             return Poll::Ready(next);
         }
-        match home::may_await() {
+        match home::is_polled() {
+            Ok(true) => Poll::Pending,
+            Ok(false) => Poll::Ready(Iterator::next(&mut *self)),
             Err(error) => Poll::Ready(Some(self.stop(error))),
-            Ok(()) => Poll::Pending,
         }
     }
 }

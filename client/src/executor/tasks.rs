@@ -69,6 +69,8 @@ pub(super) struct Current {
     calls: RefCell<BTreeMap<[u8; 32], u32>>,
     /// What it has asked for.
     asked: RefCell<Vec<Awaited>>,
+    /// Whether its future is being polled, by somebody who has it wait for what it asks for.
+    polled: Cell<bool>,
 }
 
 thread_local! {
@@ -90,6 +92,7 @@ impl Current {
             waited: Cell::new(false),
             calls: RefCell::default(),
             asked: RefCell::default(),
+            polled: Cell::new(false),
         });
         CURRENT.set(Some(Rc::clone(&current)));
         current
@@ -108,6 +111,19 @@ impl Current {
         if !asked.is_empty() {
             asked.clear();
         }
+    }
+
+    /// Calls `poll`, which polls the future of its task.
+    pub(super) fn polling<R>(&self, poll: impl FnOnce() -> R) -> R {
+        /// What it was before, also after a panic.
+        struct Before<'a>(&'a Cell<bool>, bool);
+        impl Drop for Before<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _before = Before(&self.polled, self.polled.replace(true));
+        poll()
     }
 
     /// The lane that its thread has.
@@ -169,15 +185,16 @@ pub(crate) enum NotHere {
     NoThread,
 }
 
-/// Whether the task of this thread may wait for an outcome.
+/// Whether the task of this thread may be told later of an outcome that it awaits. `false`: what awaits it here is
+/// polled by a runtime of the task's own, or was spawned on this thread, and nobody but the thread can wait for it.
 ///
 /// # Errors
 /// No task runs on this thread, or it was cancelled.
-pub(crate) fn may_wait() -> Result<(), NotHere> {
+pub(crate) fn is_polled() -> Result<bool, NotHere> {
     match current() {
         None => Err(NotHere::AnotherThread),
         Some(current) if was_cancelled(current.begun()) => Err(NotHere::Cancelled),
-        Some(_) => Ok(()),
+        Some(current) => Ok(current.polled.get()),
     }
 }
 
@@ -473,7 +490,11 @@ impl<F: Future + Unpin> Future for Yielding<F> {
             // One that is cancelled goes on: it looks for itself, and is ended if it does not.
             _ = blocked.resume();
         }
-        let polled = Pin::new(&mut self.future).poll(context);
+        let future = Pin::new(&mut self.future);
+        let polled = match current() {
+            Some(current) => current.polling(|| future.poll(context)),
+            None => future.poll(context),
+        };
         if polled.is_pending() {
             let on = CREW.get().zip(current()).map(|(crew, current)| current.awaits(crew));
             let waker = context.waker().clone();

@@ -16,7 +16,7 @@ use std::thread::{self, Thread};
 use allhands_common::execution::Awaited;
 use allhands_common::failure::Cause;
 
-use super::call::{self, Call, Ended, Functions};
+use super::call::{self, Call, Ended};
 use super::deck::Shift;
 use super::fill::Filled;
 use super::lanes::Crew;
@@ -146,7 +146,7 @@ impl Wanderer {
         self.seat.hold();
         let mut was_told = false;
         loop {
-            if let Some(answer) = self.poll(current.shift().load.functions(), out) {
+            if let Some(answer) = self.poll(current, out) {
                 return Some(conclude(current, codec, answer, (out, names)));
             }
             let on = current.awaits(&self.seat.crew);
@@ -173,16 +173,17 @@ impl Wanderer {
 
     fn poll(
         &mut self,
-        functions: &Functions,
+        current: &Current,
         out: &mut Vec<u8>,
     ) -> Option<(Result<CallStatus, Cause>, Vec<Named>)> {
         let waker = Waker::from(Arc::clone(&self.seat));
         let mut context = Context::from_waker(&waker);
         let Self { future, arrays, codec, .. } = self;
+        let functions = current.shift().load.functions();
         let (answer, named) = named::gather(|| {
             let poll = || {
                 let _runtime = local::driver().enter();
-                future.as_mut().poll(&mut context)
+                current.polling(|| future.as_mut().poll(&mut context))
             };
             let ended = match arrays.during(|| panics::catch(poll)) {
                 Ok(Poll::Pending) => return None,
