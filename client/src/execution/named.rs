@@ -61,11 +61,8 @@ pub(super) fn add(slot: &Arc<Slot>, need: Need, place: u8) {
 /// Runs `write`, which writes the argument at `place`, or a result.
 #[inline]
 pub(crate) fn during<R>(place: u8, write: impl FnOnce() -> R) -> R {
-    if !is_needed() {
-        return write();
-    }
     // A value whose `Serialize` makes another call writes that one's arguments meanwhile.
-    let _before = Writing(WRITING.replace(Some(place)));
+    let _before = is_needed().then(|| Writing(WRITING.replace(Some(place))));
     write()
 }
 
@@ -82,14 +79,16 @@ impl Drop for Writing {
 /// has named, if its `Serialize` makes this call, stays that one's.
 #[inline]
 pub(crate) fn gather<R>(write: impl FnOnce() -> R) -> (R, Vec<Named>) {
-    if !is_needed() {
-        let written = write();
-        // The first execution of the process may have been made by it.
-        return (written, if is_needed() { sorted(NAMED.take()) } else { Vec::new() });
-    }
-    let outer = NAMED.take();
+    // One call of `write`, so that it is part of its caller: this is run for every task.
+    let outer = is_needed().then(|| NAMED.take());
     let written = write();
-    (written, sorted(NAMED.replace(outer)))
+    let named = match outer {
+        Some(outer) => sorted(NAMED.replace(outer)),
+        // The first execution of the process may have been made by it.
+        None if is_needed() => sorted(NAMED.take()),
+        None => Vec::new(),
+    };
+    (written, named)
 }
 
 /// What was named is written anew.

@@ -148,21 +148,32 @@ pub(super) fn run(
             .ok_or_else(|| damaged("its arguments are in a codec that this program lacks"))?;
         let (function, stand_ins) = split_argument_tag(tag);
         let call = functions.get(function)?;
-        let status = if stand_ins == 0 {
-            task::run(
+        let status = match stand_ins {
+            0 => task::run(
                 Vec::new(),
                 || panics::catch(|| call(codec, &strings[..arity], out)),
                 is_refused,
-            )?
-        } else {
-            let filled = Filled::of(&strings[..arity], stand_ins, codec, given)?;
-            let whole = filled.strings(&strings[..arity]);
-            let run = || panics::catch(|| call(codec, &whole[..arity], out));
-            task::run(filled.blobs(), run, is_refused)?
+            )??,
+            _ => run_filled(call, (codec, stand_ins), &strings[..arity], given, out)?,
         };
-        functions.value_of(codec, status?, out)
+        functions.value_of(codec, status, out)
     });
     conclude(functions, segment.codec(), identity, (answer, named), (out, names))
+}
+
+/// Calls a function of whose arguments some are made of outcomes. Apart, so that the others stay short.
+#[inline(never)]
+fn run_filled(
+    call: CallFn,
+    (codec, stand_ins): (Codec, u8),
+    strings: &[&[u8]],
+    given: &Outcomes,
+    out: &mut Vec<u8>,
+) -> Result<CallStatus, Cause> {
+    let filled = Filled::of(strings, stand_ins, codec, given)?;
+    let whole = filled.strings(strings);
+    let run = || panics::catch(|| call(codec, &whole[..strings.len()], out));
+    task::run(filled.blobs(), run, is_refused)?
 }
 
 /// The `row`-th task of `segment`, if it is a future that goes from thread to thread.
@@ -199,7 +210,7 @@ pub(super) const fn is_refused(answer: &Result<CallStatus, Cause>) -> bool {
 }
 
 /// Makes an outcome of how a task has ended, and of the executions that its result names; its result is in `out`.
-#[inline]
+#[inline(always)]
 pub(super) fn conclude(
     functions: &Functions,
     codec: u8,

@@ -55,11 +55,8 @@ pub(super) fn note(whole: &Arc<Whole>, range: &Range<u64>) {
 /// Runs `write`, which writes an argument.
 #[inline]
 pub(crate) fn during<R>(write: impl FnOnce() -> R) -> R {
-    if !is_needed() {
-        return write();
-    }
     // A value whose `Serialize` makes another call writes that one's arguments meanwhile.
-    let _before = Writing(WRITING.replace(true));
+    let _before = is_needed().then(|| Writing(WRITING.replace(true)));
     write()
 }
 

@@ -41,15 +41,15 @@ pub(crate) fn run<R>(
     run: impl FnOnce() -> R,
     is_refused: impl FnOnce(&R) -> bool,
 ) -> Result<R, Cause> {
-    if !mention::is_needed() {
-        let ran = run();
-        // As a rule it has had no handle either.
-        return if mention::is_needed() { end(TASK.take(), ran, is_refused) } else { Ok(ran) };
-    }
-    // A task may itself run tasks, inline: each has its own.
-    let outer = TASK.replace(Task { lent, ..Task::default() });
+    // A task may itself run tasks, inline: each has its own. One call of `run`, so that it is part of its caller.
+    let outer = mention::is_needed().then(|| TASK.replace(Task { lent, ..Task::default() }));
     let ran = run();
-    end(TASK.replace(outer), ran, is_refused)
+    match outer {
+        Some(outer) => end(TASK.replace(outer), ran, is_refused),
+        None if mention::is_needed() => end(TASK.take(), ran, is_refused),
+        // As a rule it has had no handle either.
+        None => Ok(ran),
+    }
 }
 
 fn end<R>(task: Task, ran: R, is_refused: impl FnOnce(&R) -> bool) -> Result<R, Cause> {
