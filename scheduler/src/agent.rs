@@ -282,6 +282,8 @@ pub struct Agent {
     forgotten: BTreeSet<BatchId>,
     programs: BTreeMap<ProgramId, ProgramState>,
     attempts: BTreeMap<AttemptId, Attempt>,
+    /// Of those that were to be stopped: when the executors that still run them are killed.
+    kills: BTreeMap<AttemptId, Instant>,
     /// Pieces that no executor has.
     waiting: VecDeque<Piece>,
     executors: BTreeMap<ExecutorId, Executor>,
@@ -331,6 +333,7 @@ impl Agent {
             forgotten: BTreeSet::new(),
             programs: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            kills: BTreeMap::new(),
             waiting: VecDeque::new(),
             executors: BTreeMap::new(),
             next_executor: ExecutorId(0),
@@ -387,7 +390,8 @@ impl Agent {
         let heartbeat = self.registered.then_some(self.next_heartbeat);
         let orphan = self.alone_since.map(|since| since + ORPHAN_GRACE);
         let idle = self.idle_deadline();
-        let cancels = self.attempts.values().filter_map(|attempt| attempt.kill_at).min();
+        let cancels = self.kills.iter().filter(|(id, _)| self.attempts.contains_key(id));
+        let cancels = cancels.map(|(_, at)| *at).min();
         let drained = self.drain_deadline();
         let moments = [heartbeat, orphan, self.next_balance, cancels, idle, drained];
         moments.into_iter().flatten().min()

@@ -26,8 +26,6 @@ pub(super) struct Attempt {
     pub(super) alone: bool,
     /// Whether the leader wants it stopped.
     pub(super) cancelled: bool,
-    /// When the executors that still run it are killed.
-    pub(super) kill_at: Option<Instant>,
     /// Tasks that the leader still wants back.
     pub(super) wanted_back: u32,
     /// What the leader expects a task to take, in nanoseconds.

@@ -120,7 +120,6 @@ impl Agent {
                 threads,
                 alone,
                 cancelled: false,
-                kill_at: None,
                 wanted_back: 0,
                 task_ns,
                 given,
@@ -204,7 +203,7 @@ impl Agent {
             return;
         };
         attempt.cancelled = true;
-        attempt.kill_at = Some(now + CANCEL_GRACE);
+        self.kills.insert(id, now + CANCEL_GRACE);
         self.unload(id);
         let waiting: Vec<Piece> =
             self.waiting.iter().filter(|piece| piece.attempt == id).copied().collect();
@@ -225,12 +224,14 @@ impl Agent {
 
     /// Kills the executors of tasks that were cancelled and go on.
     pub(super) fn kill_overdue(&mut self, now: Instant, out: &mut Vec<AgentAction>) {
-        for (id, attempt) in &mut self.attempts {
-            if attempt.kill_at.is_none_or(|at| at > now) {
+        let due = self.kills.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
+        let due: Vec<AttemptId> = due.collect();
+        for id in due {
+            self.kills.remove(&id);
+            if !self.attempts.contains_key(&id) {
                 continue;
             }
-            attempt.kill_at = None;
-            let working = self.executors.iter().filter(|(_, known)| known.has_any(*id));
+            let working = self.executors.iter().filter(|(_, known)| known.has_any(id));
             out.extend(working.map(|(executor, _)| AgentAction::Kill { executor: *executor }));
         }
     }
@@ -239,6 +240,7 @@ impl Agent {
     pub(super) fn end_everything(&mut self, out: &mut Vec<AgentAction>) {
         self.waiting.clear();
         self.attempts.clear();
+        self.kills.clear();
         self.owed.clear();
         self.calls.clear();
         self.deferred.clear();

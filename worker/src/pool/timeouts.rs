@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use allhands_common::wire::executor::Begun;
+
 use super::seat::{Doom, Seat};
 
 /// What a look at the cell shows.
@@ -20,9 +22,13 @@ pub(super) fn look(seat: &Seat, now_us: u64) -> Look {
     let mut next = None;
     let loads = seat.loads.borrow();
     let loads = loads.iter().filter_map(|load| Some((load.sequence, load.timeout_ms?)));
-    // What has waited is in no load, and its load may be over. While it waits it is in no lane.
+    // What has waited is in no load, and its load may be over. While it waits it is in no lane, and that it goes on is
+    // said.
     let begun = seat.begun.borrow();
-    let begun = begun.iter().filter_map(|(task, known)| Some((task.sequence, known.timeout_ms?)));
+    let begun = seat.cell.running(seat.lanes).filter_map(|task| {
+        let known = begun.get(&Begun { sequence: task.sequence, place: task.index })?;
+        Some((task.sequence, known.timeout_ms?))
+    });
     for (sequence, limit_ms) in loads.chain(begun) {
         let limit = Duration::from_millis(limit_ms);
         // A task that starts after this look is overdue one whole limit later at the earliest.
