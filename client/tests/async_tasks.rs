@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod tally;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use allhands::prelude::*;
 use allhands::{Arg, Cause, Failure, Level, Said, TaskId, Until, as_completed, context, wait};
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
+use tally::{counted, file, tally};
 
 /// More than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,23 +24,6 @@ const THREADS_MAX: u64 = 64;
 
 fn one_slot() -> Cluster {
     Cluster::embedded().slots(1).start().unwrap()
-}
-
-/// A folder that goes with its test, and a file in it.
-fn file() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("file");
-    (folder, file)
-}
-
-fn tally(file: &Path) -> u64 {
-    let mut opened = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-    opened.write_all(b".").unwrap();
-    counted(file)
-}
-
-fn counted(file: &Path) -> u64 {
-    std::fs::metadata(file).map_or(0, |file| file.len())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test looks now and then")]

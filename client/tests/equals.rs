@@ -2,32 +2,16 @@
 //! files, because each may run in another process.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod tally;
+
 use std::path::Path;
 use std::time::Duration;
 
 use allhands::prelude::*;
 use allhands::{Cause, TaskErrorKind};
+use tally::{counted, file, tally};
 
 const LONG: Duration = Duration::from_secs(600);
-
-/// Counts in `file`: how often that was done, this time included.
-fn tally(file: &Path) -> u64 {
-    use std::io::Write;
-    let mut opened = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-    opened.write_all(b".").unwrap();
-    counted(file)
-}
-
-fn counted(file: &Path) -> u64 {
-    std::fs::metadata(file).map_or(0, |file| file.len())
-}
-
-/// A file of its own for a test, in a directory that goes with it.
-fn file() -> (tempfile::TempDir, std::path::PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("tally");
-    (directory, file)
-}
 
 #[allhands::task(memo)]
 fn once(file: &Path, n: u64) -> u64 {

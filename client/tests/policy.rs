@@ -2,34 +2,18 @@
 //! tasks have done is counted in files, because each may run in another process.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod tally;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use allhands::prelude::*;
 use allhands::{Cause, TaskErrorKind};
 use serde::{Deserialize, Serialize};
+use tally::{counted, file, tally};
 
 const NOW: Duration = Duration::from_millis(1);
 const SOON: Duration = Duration::from_millis(20);
-
-/// Counts in `file`: how often that was done, this time included.
-fn tally(file: &Path) -> u64 {
-    use std::io::Write;
-    let mut opened = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-    opened.write_all(b".").unwrap();
-    counted(file)
-}
-
-fn counted(file: &Path) -> u64 {
-    std::fs::metadata(file).map_or(0, |file| file.len())
-}
-
-/// A file of its own for a test, in a directory that goes with it.
-fn file() -> (tempfile::TempDir, std::path::PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("tally");
-    (directory, file)
-}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Trouble {

@@ -7,7 +7,6 @@ use allhands_common::id::{BatchId, TaskId};
 use allhands_common::policy::EqualCalls;
 use allhands_common::range::TaskRange;
 use allhands_common::time::Instant;
-
 use allhands_common::wire::worker::{ALL_TASKS, Order};
 
 use super::Dispatcher;
