@@ -110,26 +110,28 @@ impl Keeper {
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
         let (pieces, come) = sync_channel::<Bytes>(PIECES_WAITING);
         let keep = move || {
-            let (mut hasher, mut room, mut hashes) = (blake3::Hasher::new(), 0, hashes.into_iter());
+            let (mut chunk, mut hashes) =
+                (Vec::with_capacity(CHUNK_BYTES as usize), hashes.into_iter());
+            let mut keep = |chunk: &mut Vec<u8>| {
+                anyhow::ensure!(hashes.next() == Some(blake3::hash(chunk)), "a byte is wrong");
+                file.write_all(chunk)?;
+                chunk.clear();
+                Ok(())
+            };
+            // A piece is a packet's worth: to write each would cost more than to gather them.
             for mut piece in come {
-                file.write_all(&piece)?;
                 while !piece.is_empty() {
-                    if room == 0 {
-                        room = CHUNK_BYTES as usize;
-                    }
-                    let part = piece.split_to(room.min(piece.len()));
-                    hasher.update(&part);
-                    room -= part.len();
-                    if room == 0 {
-                        anyhow::ensure!(
-                            hashes.next() == Some(hasher.finalize()),
-                            "a byte is wrong"
-                        );
-                        hasher.reset();
+                    let room = CHUNK_BYTES as usize - chunk.len();
+                    chunk.extend_from_slice(&piece.split_to(room.min(piece.len())));
+                    if chunk.len() == CHUNK_BYTES as usize {
+                        keep(&mut chunk)?;
                     }
                 }
             }
-            anyhow::ensure!(room == 0 && hashes.next().is_none(), "bytes are missing");
+            if !chunk.is_empty() {
+                keep(&mut chunk)?;
+            }
+            anyhow::ensure!(hashes.next().is_none(), "bytes are missing");
             Ok(())
         };
         let kept = std::thread::Builder::new().name("keeper".into()).spawn(keep)?;
